@@ -1,0 +1,192 @@
+"""The command line: `jaxnets train | eval | predict | models | augmentations`.
+
+Each command is a thin face of a library call. What a user got wrong is said in a line or two, with
+exit status 2 and no traceback.
+"""
+
+import dataclasses
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxnets.config import Config, newest_run, read_config
+from jaxnets.errors import InputError
+
+
+@dataclass(frozen=True)
+class Train(Config):
+    """Train a classifier; with no arguments, LeNet-5 on scikit-learn's digits."""
+
+    coordinator: str | None = None
+    """With several processes: host:port of process 0. None where JAX knows the cluster."""
+    processes: int | None = None
+    """With several processes: how many there are; 0 to ask the cluster (SLURM, TPU pod ...)."""
+    process: int | None = None
+    """With several processes: the number of this one, from 0."""
+
+    def run(self) -> None:
+        if self.processes is not None:
+            from jaxnets.training import initialize_distributed
+
+            initialize_distributed(self.coordinator, self.processes or None, self.process)
+        from jaxnets import runs
+
+        names = [field.name for field in dataclasses.fields(Config)]
+        config = Config(**{name: getattr(self, name) for name in names})
+        directory, history = runs.train(config)
+        last = history.epochs[-1]
+        from jaxnets.training.parallel import is_main_process
+
+        if is_main_process():
+            print(f"test accuracy {last['test_top1']:.2%} after {last['epoch']} epochs")
+            print(f"checkpoint    {directory / 'checkpoints' / str(last['step'])}")
+            print(f"curves        {directory / 'curves.png'}")
+
+
+@dataclass(frozen=True)
+class Eval:
+    """Measure a trained model on held-out images."""
+
+    run_dir: tyro.conf.Positional[Path | None] = None
+    """Directory of a run; the newest under runs/ where None."""
+    dataset: str | None = None
+    """Another dataset with the same classes; that of the run where None."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """Which of the run's checkpoints."""
+    batch_size: int = 128
+    """Images at a time."""
+    confusion: bool = False
+    """Print the confusion matrix too."""
+
+    def run(self) -> None:
+        from jaxnets import runs
+
+        run = runs.load_run(self.run_dir or newest_run(), self.checkpoint)
+        results = run.evaluate(self.dataset, batch_size=self.batch_size)
+        confusion = results.pop("confusion")
+        print(f"{run.config.model} from {run.directory} on {self.dataset or run.config.dataset}")
+        print(f"images    {confusion.sum():.0f}")
+        for name, value in results.items():
+            print(f"{name:<9} {value:.2%}" if name.startswith("top") else f"{name:<9} {value:.4f}")
+        if self.confusion:
+            table = Table(title="confusion: true class by row, predicted by column")
+            for name in ("", *run.class_names):
+                table.add_column(name, justify="right")
+            for name, row in zip(run.class_names, confusion, strict=True):
+                table.add_row(name, *(f"{count:.0f}" for count in row))
+            Console().print(table)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Name what is in pictures, with a trained model."""
+
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Picture files, PNG or JPEG."""
+    run_dir: Path | None = None
+    """Directory of a run; the newest under runs/ where None."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """Which of the run's checkpoints."""
+    top: int = 5
+    """How many classes to name for each picture."""
+
+    def run(self) -> None:
+        from jaxnets import runs
+
+        if not self.images:
+            raise InputError("images: none given; name at least one picture file")
+        run = runs.load_run(self.run_dir or newest_run(), self.checkpoint)
+        for path in self.images:
+            probabilities = run.predict(run.read_image(path)[None])[0]
+            best = probabilities.argsort()[::-1][: self.top]
+            named = ", ".join(f"{run.class_names[k]} {probabilities[k]:.1%}" for k in best)
+            print(f"{path}: {named}")
+
+
+@dataclass(frozen=True)
+class Models:
+    """List the architectures."""
+
+    pattern: tyro.conf.Positional[str] = "*"
+    """Only names that match, as in a shell: 'resnet*'."""
+
+    def run(self) -> None:
+        from jaxnets.models import list_models, model_info
+
+        names = list_models(self.pattern)
+        if not names:
+            raise InputError(f"no model matches {self.pattern!r}; `jaxnets models` lists all")
+        table = Table(box=None, pad_edge=False)
+        for heading in ("model", "input", "classes", "paper"):
+            table.add_column(heading, justify="left", no_wrap=heading != "paper")
+        for name in names:
+            info = model_info(name)
+            size = "x".join(str(side) for side in info.input_size)
+            table.add_row(name, size, str(info.num_classes), info.paper)
+        Console().print(table)
+
+
+@dataclass(frozen=True)
+class Augmentations:
+    """Draw every augmentation, applied to a few images of a dataset, into one picture."""
+
+    dataset: str = "digits"
+    """digits, folder:PATH or tfds:NAME."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("augmentations.png")
+    """The picture to write."""
+    seed: int = 0
+    """Of the random draws."""
+
+    def run(self) -> None:
+        from jaxnets import data
+
+        data.contact_sheet(data.load(self.dataset), self.output, seed=self.seed)
+        print(self.output)
+
+
+Command = (
+    Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Eval, tyro.conf.subcommand("eval")]
+    | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Models, tyro.conf.subcommand("models")]
+    | Annotated[Augmentations, tyro.conf.subcommand("augmentations")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs one command. Exits with 2 for what the user got wrong, 130 for an interrupt."""
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        command = _parse(sys.argv[1:] if arguments is None else arguments)
+        command.run()
+    except InputError as error:
+        print(f"jaxnets: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\njaxnets: interrupted; a training run goes on with --resume", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parse(arguments: list[str]) -> Command:
+    command = _cli(Command, arguments)
+    if isinstance(command, Train) and command.resume:
+        # What is not given again is as the run had it.
+        saved, _ = read_config(command.run_dir or newest_run())
+        default = Train(**vars(saved))
+        command = _cli(Train, arguments[1:], default=default)
+    return command
+
+
+def _cli(form, arguments: list[str], **options):
+    return tyro.cli(form, prog="jaxnets", args=arguments, **options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The flat configuration of a training run, and the file in which the run keeps it."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jaxnets.errors import InputError
+
+CONFIG_FILE = "config.json"
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True)
+class Config:
+    """How to train a classifier."""
+
+    model: str = "lenet5"
+    """Architecture; `jaxnets models` lists them."""
+    settings: tuple[str, ...] = ()
+    """Settings of the architecture, as NAME=VALUE: drop_path=0.2 small_input=true."""
+    dataset: str = "digits"
+    """digits, folder:PATH (a sub-folder for each class) or tfds:NAME."""
+    data_dir: str | None = None
+    """Where tfds datasets were prepared; None for its own default."""
+    image_size: int | None = None
+    """Side of the images in pixels; None for what suits dataset and model."""
+    strict: bool = False
+    """Refuse a folder with an unreadable image, instead of leaving the image out."""
+    balance: Literal["none", "weights", "over", "under"] = "none"
+    """Imbalanced classes: weigh the loss, or repeat or drop examples."""
+    augment: tuple[str, ...] | None = None
+    """Augmentations by name, in this order; None for what suits the dataset."""
+    mixup: float = 0.0
+    """Strength of mixup (alpha of its beta distribution); 0 for none."""
+    cutmix: float = 0.0
+    """Strength of cutmix; 0 for none."""
+
+    loss: Literal["cross_entropy", "hinge", "mse", "bce"] = "cross_entropy"
+    """Training loss."""
+    label_smoothing: float = 0.0
+    """Share of the target spread over all classes."""
+    epochs: int = 30
+    """Passes over the training images."""
+    batch_size: int = 64
+    """Images a step, over all devices and processes."""
+    optimizer: str = "adamw"
+    """sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or lars."""
+    learning_rate: float | None = None
+    """Peak learning rate; None for what is usual with the optimizer."""
+    schedule: str = "cosine"
+    """Of the learning rate: constant, cosine or step."""
+    warmup_epochs: float = 1.0
+    """Epochs in which the learning rate rises from 0."""
+    weight_decay: float | None = None
+    """On kernels, never on biases and norms; None for what is usual with the optimizer."""
+    momentum: float = 0.9
+    """Of momentum, nesterov, rmsprop and lars."""
+    clip_norm: float | None = None
+    """Scale gradients down to this global norm."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the forward and backward pass."""
+    accumulate: int = 1
+    """Micro-batches to each step, for batches that do not fit in memory."""
+    ema_decay: float | None = None
+    """Keep a moving average of the weights, and measure with it: 0.999, say."""
+    patience: int | None = None
+    """Stop after so many epochs without a better test accuracy."""
+    stop_above: float | None = 3.0
+    """Stop when the loss passes so many times its start."""
+    seed: int = 0
+    """Of parameters, order, augmentation and dropout."""
+
+    run_dir: Path | None = None
+    """Where the run is kept; None for a new folder under runs/."""
+    resume: bool = False
+    """Go on with the run in run-dir, or with the newest one under runs/."""
+    log_every: int = 20
+    """Steps between two records in metrics.jsonl."""
+    checkpoint_every: int | None = None
+    """Steps between two checkpoints, besides those at the end of each epoch."""
+    keep: int = 2
+    """How many of the last checkpoints to keep, besides the best."""
+    workers: int = 0
+    """Processes that read and decode images; 0 reads in the background of this one."""
+    strategy: Literal["auto", "pmap", "shard_map", "single"] = "auto"
+    """How to use the devices: pmap where there is more than one."""
+
+
+# What may differ between a run and its continuation.
+_FREE_ON_RESUME = {
+    "epochs", "run_dir", "resume", "log_every", "checkpoint_every", "keep", "workers", "strategy",
+    "stop_above", "patience", "data_dir", "strict",
+}  # fmt: skip
+
+
+def read_config(directory: str | Path) -> tuple[Config, dict[str, Any]]:
+    """The configuration of the run in a directory, and what it knows of its data.
+
+    Raises:
+        InputError: if it holds no run.
+    """
+    path = Path(directory) / CONFIG_FILE
+    try:
+        saved = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{directory} holds no run: it has no {CONFIG_FILE}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+    names = {field.name for field in dataclasses.fields(Config)}
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in saved.items()
+        if name in names
+    }
+    return Config(**values, run_dir=Path(directory)), saved["data"]
+
+
+def newest_run() -> Path:
+    """The directory under runs/ that was trained last.
+
+    Raises:
+        InputError: if there is none.
+    """
+    found = list(RUNS.glob(f"*/{CONFIG_FILE}"))
+    if not found:
+        raise InputError(f"there is no run under {RUNS}/; train one, or name its directory")
+    return max(found, key=lambda path: path.stat().st_mtime).parent
+
+
+def write_config(directory: Path, config: Config, about: dict[str, Any]) -> None:
+    """Writes the configuration, and what is known of the data, into a run's directory."""
+    values = dataclasses.asdict(config)
+    for transient in ("run_dir", "resume"):
+        values.pop(transient)
+    fresh = directory / f"{CONFIG_FILE}.new"
+    fresh.write_text(json.dumps({**values, "data": about}, indent=2) + "\n")
+    os.replace(fresh, directory / CONFIG_FILE)
+
+
+def refuse_changes(saved: Config, config: Config) -> None:
+    """Raises an `InputError` where a resumed run would not give the numbers it was begun for."""
+    for field in dataclasses.fields(Config):
+        before, now = getattr(saved, field.name), getattr(config, field.name)
+        if field.name not in _FREE_ON_RESUME and before != now:
+            raise InputError(
+                f"resume: {field.name} is {now!r}, but the run in {config.run_dir} was begun with "
+                f"{before!r}; leave it so, or start a new run"
+            )

@@ -1,0 +1,48 @@
+"""The curves of a training run: loss, accuracy, and the size of the updates."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def plot_curves(steps: Sequence[dict], epochs: Sequence[dict], path: str | Path) -> None:
+    """Draws a run's history: `plot_curves(history.steps, history.epochs, "curves.png")`.
+
+    Three panels over the epochs: loss and accuracy in training and on the test set, and the ratio of
+    the norm of an update to that of the parameters, with the band of 0.001 to 0.01 in which it is
+    commonly wanted (CS231n, "Ratio of weights:updates").
+
+    Args:
+        steps: records with `step`, `loss`, `update_ratio` and, where it is measured, `top1`.
+        epochs: records with `step`, `epoch` and, where there is a test set, `test_loss`, `test_top1`.
+        path: of the picture; its ending says the format.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    loss, accuracy, ratio = figure.subplots(1, 3)
+    per_epoch = epochs[0]["step"] / epochs[0]["epoch"] if epochs else 1
+
+    def draw(panel, records, name, label, **style):
+        points = [(r["step"] / per_epoch, r[name]) for r in records if name in r]
+        if points:
+            panel.plot(*zip(*points, strict=True), label=label, **style)
+
+    train = {"color": "tab:blue", "linewidth": 1.0}
+    test = {"color": "tab:orange", "marker": ".", "linewidth": 1.5}
+    draw(loss, steps, "loss", "train", **train)
+    draw(loss, epochs, "test_loss", "test", **test)
+    draw(accuracy, steps, "top1", "train", **train)
+    draw(accuracy, epochs, "test_top1", "test", **test)
+    draw(ratio, steps, "update_ratio", "|update| / |weights|", **train)
+    ratio.axhspan(1e-3, 1e-2, color="tab:green", alpha=0.15, label="wanted: 0.001 to 0.01")
+    loss.set_title("loss")
+    accuracy.set_title("accuracy")
+    ratio.set_title("update-to-weight ratio")
+    for panel in (loss, ratio):
+        panel.set_yscale("log")
+    for panel in (loss, accuracy, ratio):
+        panel.set_xlabel("epoch" if epochs else "step")
+        panel.grid(alpha=0.3)
+        if panel.has_data():
+            panel.legend()
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,44 @@
+"""Accuracy and confusion of a classifier."""
+
+import jax
+import jax.numpy as jnp
+
+
+def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+    """Whether each label is among the k highest scores.
+
+    Ties go to the lower class index, as in `jax.lax.top_k`. A row whose right score is NaN is wrong,
+    never right.
+
+    Args:
+        logits: f32[N, K].
+        labels: i32[N].
+        k: 1 for plain accuracy; k >= K is always true.
+
+    Returns:
+        bool[N].
+    """
+    classes = jnp.arange(logits.shape[-1])
+    right = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    below = (logits < right) | ((logits == right) & (classes >= labels[:, None]))
+    return jnp.sum(~below, axis=-1) < k
+
+
+def confusion_matrix(
+    logits: jax.Array, labels: jax.Array, weights: jax.Array | None = None
+) -> jax.Array:
+    """Counts of (true class, predicted class).
+
+    Args:
+        logits: f32[N, K]; the prediction is the first highest.
+        labels: i32[N].
+        weights: f32[N], what each example counts; 1 where None.
+
+    Returns:
+        f32[K, K]: row = true class, column = predicted class.
+    """
+    num_classes = logits.shape[-1]
+    weights = jnp.ones(labels.shape) if weights is None else weights
+    cells = labels * num_classes + jnp.argmax(logits, axis=-1)
+    counts = jnp.zeros(num_classes * num_classes).at[cells].add(weights)
+    return counts.reshape(num_classes, num_classes)

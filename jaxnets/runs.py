@@ -1,0 +1,326 @@
+"""A training run as a whole: from a flat configuration to a directory, and back from it.
+
+`jaxnets train`, `eval` and `predict` are thin faces of `train`, `load_run`, and its methods. Scripts
+that need more freedom call `jaxnets.training.fit` themselves.
+"""
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxnets import data, training
+from jaxnets.classification import Classification
+from jaxnets.config import (
+    CONFIG_FILE,
+    RUNS,
+    Config,
+    newest_run,
+    read_config,
+    refuse_changes,
+    write_config,
+)
+from jaxnets.data import decoding
+from jaxnets.errors import InputError
+from jaxnets.models import create_model, model_info
+from jaxnets.training import DataParallel, History
+from jaxnets.training.fit import CHECKPOINTS
+from jaxnets.training.optimizers import OPTIMIZERS
+from jaxnets.training.parallel import is_main_process, wait_for_all
+
+
+def train(config: Config, progress: bool = True) -> tuple[Path, History]:
+    """Trains as configured, or goes on with a run; leaves everything in the run's directory.
+
+    Args:
+        config: how. With `resume`, everything that makes the numbers must be as it was.
+        progress: show a bar and a row for each epoch.
+
+    Returns:
+        The directory and the history. In it: `config.json`, `checkpoints/`, `metrics.jsonl`,
+        TensorBoard files and `curves.png`.
+
+    Raises:
+        InputError: for anything in the configuration that does not fit.
+    """
+    if config.resume:
+        config = dataclasses.replace(config, run_dir=config.run_dir or newest_run())
+        refuse_changes(read_config(config.run_dir)[0], config)
+    dataset = _load_dataset(config)
+    model = create_model(
+        config.model, num_classes=dataset.num_classes, **_parse_settings(config.settings)
+    )
+    task = _task(config, model, dataset)
+    train_source = dataset.train
+    if config.balance in ("over", "under"):
+        train_source = data.class_balanced(train_source, config.balance, config.seed)
+    parallel = DataParallel.create(config.strategy)
+    steps_per_epoch = data.steps_per_epoch(
+        train_source, parallel.local_batch_size(config.batch_size), jax.process_count()
+    )
+    optimizer = _optimizer(config, steps_per_epoch)
+    directory = config.run_dir if config.resume else _make_directory(config)
+    if is_main_process() and not config.resume:
+        about = {
+            "class_names": dataset.class_names,
+            "image_shape": dataset.image_shape,
+            "mean": task.mean,
+            "std": task.std,
+        }
+        write_config(directory, config, about)
+    try:
+        _, history = training.fit(
+            task,
+            train_source,
+            test=dataset.test,
+            optimizer=optimizer,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            directory=directory,
+            resume=config.resume,
+            precision=config.precision,
+            accumulate=config.accumulate,
+            ema_decay=config.ema_decay,
+            patience=config.patience,
+            stop_above=config.stop_above,
+            log_every=config.log_every,
+            checkpoint_every=config.checkpoint_every,
+            keep=config.keep,
+            workers=config.workers,
+            parallel=parallel,
+            progress=progress,
+        )
+    finally:
+        if is_main_process():
+            _plot(directory)
+    return directory, history
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model, ready to be used.
+
+    Attributes:
+        directory: where it was read from.
+        config: how it was trained.
+        class_names: what its labels mean.
+        image_shape: (H, W, C) of the images it was trained on.
+        task: the model, with the normalisation of its images.
+        variables: what it learnt.
+    """
+
+    directory: Path
+    config: Config
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    task: Classification
+    variables: dict[str, Any]
+
+    def evaluate(
+        self, dataset: str | None = None, *, batch_size: int = 128
+    ) -> dict[str, float | np.ndarray]:
+        """Measures the model on the held-out images of a dataset; of its own where None.
+
+        Returns:
+            `loss`, `top1`, `top5` where there are more than five classes, and `confusion`.
+
+        Raises:
+            InputError: if the dataset has other classes or channels.
+        """
+        config = self.config if dataset is None else dataclasses.replace(self.config, dataset=dataset)
+        loaded = _load_dataset(config, size=self.image_shape[0], channels=self.image_shape[2])
+        if loaded.class_names != self.class_names:
+            raise InputError(
+                f"dataset {loaded.name} has classes {_some(loaded.class_names)}, but the run in "
+                f"{self.directory} was trained on {_some(self.class_names)}"
+            )
+        parallel = DataParallel.create()
+        batch_size = -(-batch_size // parallel.replicas) * parallel.replicas
+        return training.evaluate(
+            self.task, self.variables, loaded.test, batch_size=batch_size, parallel=parallel
+        )
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Probabilities f32[N, K] of the classes for images uint8[N, H, W, C]."""
+        return np.asarray(self._predict(self.variables, {"image": images}))
+
+    def read_image(self, path: str | Path) -> np.ndarray:
+        """Reads a picture as the model wants it: uint8[H, W, C].
+
+        Raises:
+            InputError: if it cannot be read.
+        """
+        try:
+            return decoding.decode(path, self.image_shape[0], self.image_shape[2])
+        except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
+            raise InputError(
+                f"{path} cannot be read as a PNG or JPEG picture: {decoding.describe(error)}"
+            ) from error
+
+    @cached_property
+    def _predict(self):
+        scores = jax.jit(self.task.predict)
+        if self.config.loss == "bce":
+            return lambda *arguments: jax.nn.sigmoid(scores(*arguments))
+        return lambda *arguments: jax.nn.softmax(scores(*arguments))
+
+
+def load_run(directory: str | Path, step: int | Literal["latest", "best"] = "latest") -> Run:
+    """Reads a run's directory; nothing else is needed.
+
+    Args:
+        directory: that `train` made.
+        step: which checkpoint: the "latest", the "best" by test accuracy, or that of a step.
+
+    Raises:
+        InputError: if it holds no run or no such checkpoint.
+    """
+    directory = Path(directory)
+    config, about = read_config(directory)
+    model = create_model(
+        config.model,
+        num_classes=len(about["class_names"]),
+        **_parse_settings(config.settings),
+    )
+    checkpointer = training.Checkpointer(directory / CHECKPOINTS, read_only=True)
+    try:
+        steps = {"latest": checkpointer.latest_step, "best": checkpointer.best_step}
+        variables = checkpointer.restore_variables(steps.get(step, step))
+    finally:
+        checkpointer.close()
+    return Run(
+        directory=directory,
+        config=config,
+        class_names=tuple(about["class_names"]),
+        image_shape=tuple(about["image_shape"]),
+        task=Classification(
+            model, mean=tuple(about["mean"]), std=tuple(about["std"]), loss_name=config.loss
+        ),
+        variables=variables,
+    )
+
+
+def _load_dataset(config: Config, size: int | None = None, channels: int | None = None) -> data.Dataset:
+    if size is None:
+        size = config.image_size or _natural_size(config)
+    options = {"size": size, "channels": channels}
+    if config.dataset != "digits":
+        options["strict"] = config.strict
+    if config.dataset.startswith("tfds:"):
+        options["data_dir"] = config.data_dir
+    return data.load(config.dataset, **options)
+
+
+def _natural_size(config: Config) -> int | None:
+    """What the model insists on, or was made for where the images have no size of their own."""
+    info = model_info(config.model)
+    model = create_model(config.model)
+    fixed = model.min_size == model.max_size
+    return info.input_size[0] if fixed or config.dataset.startswith("folder:") else None
+
+
+def _task(config: Config, model, dataset: data.Dataset) -> Classification:
+    mean, std = data.channel_statistics(dataset.train)
+    names = (_usual_augmentation(dataset),) if config.augment is None else config.augment
+    if config.mixup and config.cutmix:
+        raise InputError("mixup and cutmix: give one of the two")
+    mix = None
+    if config.mixup or config.cutmix:
+        mix = data.augmentation.mixup(config.mixup) if config.mixup else data.augmentation.cutmix(config.cutmix)
+    weights = None
+    if config.balance == "weights":
+        weights = tuple(data.class_weights(dataset.train).tolist())
+    return Classification(
+        model,
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        loss_name=config.loss,
+        label_smoothing=config.label_smoothing,
+        class_weights=weights,
+        augment=data.augmentation.by_name(names) if names else None,
+        mix=mix,
+    )
+
+
+def _usual_augmentation(dataset: data.Dataset) -> str:
+    """By the look of the images: grey ones may be of digits, which must not be flipped."""
+    height, _, channels = dataset.image_shape
+    if channels == 1:
+        return "digits"
+    return "cifar" if height <= 64 else "imagenet"
+
+
+def _optimizer(config: Config, steps_per_epoch: int):
+    if config.optimizer not in OPTIMIZERS:  # told by create_optimizer, with the nearest names
+        return training.create_optimizer(config.optimizer, 0.0)
+    usual = OPTIMIZERS[config.optimizer]
+    rate = usual.learning_rate if config.learning_rate is None else config.learning_rate
+    decay = usual.weight_decay if config.weight_decay is None else config.weight_decay
+    schedule = training.create_schedule(
+        config.schedule,
+        rate,
+        config.epochs * steps_per_epoch,
+        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+    )
+    return training.create_optimizer(
+        config.optimizer,
+        schedule,
+        weight_decay=decay,
+        momentum=config.momentum,
+        clip_norm=config.clip_norm,
+    )
+
+
+def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """["drop_path=0.2", "small_input=true"] as keyword arguments."""
+    parsed = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"settings: {setting!r} is not of the form NAME=VALUE")
+        try:
+            parsed[name] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[name] = {"True": True, "False": False}.get(value, value)
+    return parsed
+
+
+def _make_directory(config: Config) -> Path:
+    """Makes the directory of a new run; never one that holds a run already."""
+    directory = config.run_dir
+    if directory is None:
+        if jax.process_count() > 1:
+            raise InputError("run_dir: with several processes, name one that all of them see")
+        path = config.dataset.partition(":")[2] or config.dataset
+        stem = f"{config.model}_{Path(path).name}"
+        taken = {entry.name for entry in RUNS.glob(f"{stem}_*")}
+        number = next(k for k in itertools.count(1) if f"{stem}_{k}" not in taken)
+        directory = RUNS / f"{stem}_{number}"
+    elif (directory / CONFIG_FILE).exists():
+        raise InputError(
+            f"run_dir: {directory} holds a run already; go on with it by --resume, or choose another"
+        )
+    wait_for_all("run directory chosen")  # before the main process writes into it
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+def _plot(directory: Path) -> None:
+    from jaxnets.explain import plot_curves
+
+    history = training.read_history(directory)
+    if history.steps:
+        plot_curves(history.steps, history.epochs, directory / "curves.png")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > 3 else shown

@@ -1,0 +1,31 @@
+"""Training of any task on any number of devices."""
+
+from jaxnets.training.checkpoint import Checkpointer, CheckpointError
+from jaxnets.training.fit import evaluate, fit
+from jaxnets.training.logs import History, read_history
+from jaxnets.training.loop import DivergenceError
+from jaxnets.training.optimizers import create_optimizer, create_schedule, decay_mask
+from jaxnets.training.parallel import DataParallel, initialize_distributed
+from jaxnets.training.state import TrainState, create_state
+from jaxnets.training.step import make_eval_step, make_train_step
+from jaxnets.training.task import Task
+
+__all__ = [
+    "CheckpointError",
+    "Checkpointer",
+    "DataParallel",
+    "DivergenceError",
+    "History",
+    "Task",
+    "TrainState",
+    "create_optimizer",
+    "create_schedule",
+    "create_state",
+    "decay_mask",
+    "evaluate",
+    "fit",
+    "initialize_distributed",
+    "make_eval_step",
+    "make_train_step",
+    "read_history",
+]

@@ -1,0 +1,213 @@
+"""`fit` and `evaluate`: what a script calls."""
+
+from contextlib import closing
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+from jaxnets import data, metrics
+from jaxnets.errors import InputError
+from jaxnets.metrics import Metrics
+from jaxnets.training import loop
+from jaxnets.training.checkpoint import Checkpointer
+from jaxnets.training.logs import History, Recorder
+from jaxnets.training.parallel import DataParallel, is_main_process
+from jaxnets.training.progress import Reporter
+from jaxnets.training.state import TrainState, create_state
+from jaxnets.training.step import EvalStep, make_eval_step, make_train_step
+from jaxnets.training.task import Batch, Task, Variables
+
+CHECKPOINTS = "checkpoints"
+
+
+def fit(
+    task: Task,
+    train: data.Source,
+    *,
+    optimizer: optax.GradientTransformation,
+    test: data.Source | None = None,
+    epochs: int = 10,
+    batch_size: int = 128,
+    seed: int = 0,
+    directory: str | Path | None = None,
+    resume: bool = False,
+    precision: str = "float32",
+    accumulate: int = 1,
+    ema_decay: float | None = None,
+    monitor: str | None = None,
+    patience: int | None = None,
+    stop_above: float | None = 3.0,
+    log_every: int = 20,
+    checkpoint_every: int | None = None,
+    keep: int = 2,
+    workers: int = 0,
+    parallel: DataParallel | None = None,
+    variables: Variables | None = None,
+    progress: bool = True,
+) -> tuple[TrainState, History]:
+    """Trains a task on all devices there are.
+
+    Two runs of the same arguments on the same number of devices end in the same bits, also where one
+    of them was killed and resumed.
+
+    Args:
+        task: what to learn, such as `jaxnets.Classification`.
+        train: examples to learn from, such as `jaxnets.data.load("digits").train`.
+        optimizer: any Optax transformation.
+        test: examples to measure by, at the end of each epoch.
+        epochs: passes over `train`; the last incomplete batch of a pass is left out.
+        batch_size: over all devices and processes.
+        seed: of parameters, order, augmentation and dropout.
+        directory: of the run: checkpoints, `metrics.jsonl` and TensorBoard files go there. None leaves
+            nothing.
+        resume: go on from the newest checkpoint in `directory`, or from the start if there is none.
+        precision: "float32", or "bfloat16" for the forward and backward pass.
+        accumulate: micro-batches to each step, for batches that do not fit in memory.
+        ema_decay: keep a moving average of the parameters and measure with it; None for no average.
+        monitor, patience, stop_above, log_every, checkpoint_every: see `loop.Schedule`.
+        keep: how many of the last checkpoints to keep, besides the best.
+        workers: processes that read and decode images; 0 reads in the background of this one.
+        parallel: how to use the devices; all of them where None.
+        variables: where to begin from, such as pretrained ones; drawn from `seed` where None.
+        progress: show a bar and a row for each epoch.
+
+    Returns:
+        The last state (predict with `state.variables`) and the history.
+
+    Raises:
+        InputError: for arguments that do not fit together, or a batch that the task cannot take.
+        DivergenceError: when the loss is not finite or passes `stop_above` times its start.
+        CheckpointError: when a checkpoint cannot be written, or is another model's.
+    """
+    parallel = parallel or DataParallel.create()
+    shard = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
+    local_batch_size = parallel.local_batch_size(batch_size)
+    example = jax.tree.map(lambda leaf: np.asarray(leaf)[None], train[0])
+    if test is not None:
+        _refuse_other_shapes(example, test)
+    schedule = loop.Schedule(
+        epochs=epochs,
+        steps_per_epoch=data.steps_per_epoch(train, local_batch_size, jax.process_count()),
+        batch_size=batch_size,
+        log_every=log_every,
+        checkpoint_every=checkpoint_every,
+        monitor=monitor,
+        patience=patience,
+        stop_above=stop_above,
+    )
+    source = data.train_batches(train, local_batch_size, seed=seed, workers=workers, **shard)
+    state = create_state(task, optimizer, jax.random.key(seed), example, ema=ema_decay is not None)
+    if variables is not None:
+        state = state.starting_from(variables)
+
+    checkpointer, resume_at = None, 0
+    if directory is not None:
+        checkpointer = Checkpointer(Path(directory) / CHECKPOINTS, keep=keep)
+        if checkpointer.latest_step is not None:
+            if not resume:
+                raise InputError(
+                    f"directory: {directory} already holds a run, at step "
+                    f"{checkpointer.latest_step}; resume it, or choose another directory"
+                )
+            state, position = checkpointer.restore(state)
+            source.set_state(position["data"])
+            resume_at = int(state.step)
+    elif resume:
+        raise InputError("resume needs the directory of the run to go on with")
+
+    train_step = parallel.compile_train_step(
+        make_train_step(task, optimizer, precision=precision, accumulate=accumulate, ema_decay=ema_decay)
+    )
+    eval_step = parallel.compile_eval_step(make_eval_step(task, precision=precision))
+
+    def measure(state: TrainState) -> Metrics:
+        return _measure(task, eval_step, state.variables, test, local_batch_size, parallel)
+
+    def place(batch):
+        task.check(batch)
+        return parallel.put(batch)
+
+    main = is_main_process()
+    recorder = Recorder(directory if main else None, resume_at)
+    reporter = Reporter(epochs, schedule.steps_per_epoch, enabled=progress and main)
+    try:
+        with closing(data.prefetch(source, place)) as batches, reporter:
+            if resume_at:
+                reporter.say(f"resumed at step {resume_at}")
+            return loop.run(
+                train_step,
+                parallel.replicate(state),
+                batches,
+                schedule,
+                recorder=recorder,
+                reporter=reporter,
+                evaluate=None if test is None else measure,
+                checkpointer=checkpointer,
+            )
+    finally:
+        recorder.close()
+        if checkpointer is not None:
+            checkpointer.close()
+
+
+def evaluate(
+    task: Task,
+    variables: Variables,
+    source: data.Source,
+    *,
+    batch_size: int = 128,
+    precision: str = "float32",
+    parallel: DataParallel | None = None,
+) -> dict[str, float | np.ndarray]:
+    """Measures variables on every example of a source exactly once.
+
+    Args:
+        task: whose metrics to compute.
+        variables: such as `state.variables`.
+        source: the examples.
+        batch_size: over all devices; the last batch is padded, and the padding does not count.
+        precision: "float32" or "bfloat16".
+        parallel: how to use the devices; all of them where None.
+
+    Returns:
+        The metrics of the task by name, such as `loss`, `top1`, `top5` and `confusion`.
+    """
+    parallel = parallel or DataParallel.create()
+    step = parallel.compile_eval_step(make_eval_step(task, precision=precision))
+    local_batch_size = parallel.local_batch_size(batch_size)
+    variables = parallel.replicate(variables)
+    return metrics.compute(_measure(task, step, variables, source, local_batch_size, parallel))
+
+
+def _refuse_other_shapes(example: Batch, test: data.Source) -> None:
+    """The network is made for one shape of example."""
+    for name, value in test[0].items():
+        wanted, came = np.shape(example[name])[1:], np.shape(value)
+        if came != wanted:
+            raise InputError(
+                f"test has {name} of shape {came}, train of shape {wanted}; load both alike"
+            )
+
+
+def _measure(
+    task: Task,
+    step: EvalStep,
+    variables: Variables,
+    source: data.Source,
+    local_batch_size: int,
+    parallel: DataParallel,
+) -> Metrics:
+    def place(batch):
+        task.check(batch)
+        return parallel.put(batch)
+
+    batches = data.eval_batches(
+        source,
+        local_batch_size,
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+    )
+    with closing(data.prefetch(batches, place)) as placed:
+        return metrics.add(step(variables, batch) for batch in placed)

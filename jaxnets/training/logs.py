@@ -1,0 +1,99 @@
+"""What a run leaves to read: metrics.jsonl, TensorBoard event files, and the history in memory."""
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+METRICS_FILE = "metrics.jsonl"
+
+
+@dataclass
+class History:
+    """The numbers of a run.
+
+    Attributes:
+        steps: a dict for each logged stretch of steps: `step`, `epoch`, `loss`, `top1`, `grad_norm`,
+            `update_ratio`, `images_per_second` ..., means over the stretch.
+        epochs: a dict for each epoch: `epoch`, `step`, `train_loss`, `test_loss`, `test_top1` ...
+        stopped: why the run ended before its last epoch; "" if it did not.
+    """
+
+    steps: list[dict] = field(default_factory=list)
+    epochs: list[dict] = field(default_factory=list)
+    stopped: str = ""
+
+
+class Recorder:
+    """Keeps a run's history and, given a directory, writes it there as it comes.
+
+    Args:
+        directory: of the run; None to keep the history in memory alone.
+        resume_at: the step from which a run goes on. Records of later steps, which will be taken
+            again, are dropped from the file, so that none is counted twice.
+    """
+
+    def __init__(self, directory: str | Path | None, resume_at: int = 0):
+        self.history = History()
+        self._file = self._tensorboard = None
+        if directory is None:
+            return
+        path = Path(directory) / METRICS_FILE
+        if resume_at:
+            self._load(path, resume_at)
+        # Written beside and renamed: a kill at any point leaves one whole file or the other.
+        fresh = path.with_suffix(".new")
+        with open(fresh, "w") as file:
+            for kind in ("steps", "epochs"):
+                for record in getattr(self.history, kind):
+                    file.write(_line(kind, record))
+        os.replace(fresh, path)
+        self._file = open(path, "a")  # noqa: SIM115 - closed by `close`
+
+        from tensorboardX import SummaryWriter
+
+        self._tensorboard = SummaryWriter(str(directory), purge_step=resume_at + 1)
+
+    def add_steps(self, record: dict) -> None:
+        self._add("steps", record)
+
+    def add_epoch(self, record: dict) -> None:
+        self._add("epochs", record)
+        if self._tensorboard:
+            self._tensorboard.flush()
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+            self._tensorboard.close()
+
+    def _add(self, kind: str, record: dict) -> None:
+        getattr(self.history, kind).append(record)
+        if self._file is None:
+            return
+        self._file.write(_line(kind, record))
+        self._file.flush()
+        for name, value in record.items():
+            if name not in ("step", "epoch"):
+                self._tensorboard.add_scalar(f"{kind}/{name}", value, record["step"])
+
+    def _load(self, path: Path, resume_at: int) -> None:
+        for line in path.read_text().splitlines() if path.exists() else ():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # the line that was being written at the kill
+                continue
+            kind = record.pop("kind")
+            if record["step"] <= resume_at:
+                getattr(self.history, kind).append(record)
+
+
+def read_history(directory: str | Path) -> History:
+    """The history of a run directory, for plotting."""
+    recorder = Recorder(None)
+    recorder._load(Path(directory) / METRICS_FILE, resume_at=2**62)
+    return recorder.history
+
+
+def _line(kind: str, record: dict) -> str:
+    return json.dumps({"kind": kind, **record}) + "\n"

@@ -1,0 +1,204 @@
+"""The one training loop. It runs any `step(state, batch) -> (state, metric sums)`."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from jaxnets import metrics
+from jaxnets.errors import InputError
+from jaxnets.metrics import Mean, Metrics
+from jaxnets.training.checkpoint import Checkpointer
+from jaxnets.training.logs import History, Recorder
+from jaxnets.training.progress import Reporter
+from jaxnets.training.state import TrainState
+from jaxnets.training.step import TrainStep
+
+
+class DivergenceError(InputError):
+    """The loss is no number any more, or far above where it began."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When the loop does what.
+
+    Attributes:
+        epochs: how many in all.
+        steps_per_epoch: how many steps make one.
+        batch_size: images a step, over all devices; for the images per second.
+        log_every: steps between two records.
+        checkpoint_every: steps between two checkpoints besides those at the end of each epoch.
+        monitor: the key of an epoch's record that says which checkpoint is best; None takes
+            `test_top1`, or the first there is of `test_loss` and `train_loss`. Losses are better when
+            lower, everything else when higher.
+        patience: stop after so many epochs in a row without a better `monitor`; None for never.
+        stop_above: stop when the loss passes so many times its start; None for never.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    batch_size: int
+    log_every: int = 20
+    checkpoint_every: int | None = None
+    monitor: str | None = None
+    patience: int | None = None
+    stop_above: float | None = 3.0
+
+    def __post_init__(self):
+        for name in ("epochs", "log_every", "checkpoint_every", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it must be 1 or more")
+
+
+def run(
+    step: TrainStep,
+    state: TrainState,
+    batches: Iterator,
+    schedule: Schedule,
+    *,
+    recorder: Recorder,
+    reporter: Reporter,
+    evaluate: Callable[[TrainState], Metrics] | None = None,
+    checkpointer: Checkpointer | None = None,
+) -> tuple[TrainState, History]:
+    """Takes steps until the last epoch is done, from wherever `state` and `batches` are.
+
+    Args:
+        step: a compiled step; its state is donated.
+        state: where to begin; `state.step` says how far the run is.
+        batches: endless batches on the devices, with `get_state()`: the position after the last batch
+            handed out.
+        schedule: when to log, save and stop.
+        recorder: takes the records; holds those of the run so far.
+        reporter: shows them.
+        evaluate: measures a state at the end of each epoch.
+        checkpointer: saves; None for a run that leaves nothing.
+
+    Returns:
+        The last state and the history.
+
+    Raises:
+        DivergenceError: as soon as a record shows it; the last good checkpoint is kept.
+        CheckpointError: if a checkpoint cannot be written.
+    """
+    history = recorder.history
+    taken, total = int(state.step), schedule.epochs * schedule.steps_per_epoch
+    stretch: list[Metrics] = []
+    since = time.perf_counter()
+
+    def record_stretch() -> dict:
+        """Joins the steps since the last record; waits for the devices to finish them."""
+        nonlocal since
+        images = len(stretch) * schedule.batch_size
+        means = metrics.compute(metrics.add(stretch))
+        stretch.clear()
+        now = time.perf_counter()
+        elapsed, since = now - since, now
+        record = {
+            "step": taken,
+            "epoch": math.ceil(taken / schedule.steps_per_epoch),
+            **means,
+            "images": images,
+            "images_per_second": images / elapsed,
+        }
+        recorder.add_steps(record)
+        reporter.steps(record)
+        _refuse_divergence(record, history.steps[0]["loss"], schedule.stop_above, checkpointer)
+        return record
+
+    def save(score: float | None = None) -> None:
+        if checkpointer is not None:
+            checkpointer.save(state, {"data": batches.get_state()}, score)
+
+    while taken < total and not history.stopped:
+        state, sums = step(state, next(batches))
+        stretch.append(sums)
+        taken += 1
+        epoch_ends = taken % schedule.steps_per_epoch == 0
+        saves = schedule.checkpoint_every and taken % schedule.checkpoint_every == 0
+        if epoch_ends or saves or taken % schedule.log_every == 0:
+            record_stretch()
+        if epoch_ends:
+            sums = {} if evaluate is None else evaluate(state)
+            record = _epoch_record(history, schedule, taken, sums)
+            recorder.add_epoch(record)
+            reporter.epoch(record)
+            save(score=_score(record, schedule.monitor))
+            history.stopped = _plateau(history.epochs, schedule)
+            since = time.perf_counter()  # evaluation is not training
+        elif saves:
+            save()
+    if checkpointer is not None:
+        checkpointer.wait()
+    if history.stopped:
+        reporter.say(history.stopped)
+    return state, history
+
+
+def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metrics) -> dict:
+    """Joins an epoch's records of steps, each by its number of images, and what was evaluated."""
+    epoch = taken // schedule.steps_per_epoch
+    parts = [record for record in history.steps if record["epoch"] == epoch]
+    images = sum(part["images"] for part in parts)
+
+    def mean(name: str) -> float:
+        return sum(part[name] * part["images"] for part in parts) / images
+
+    record = {"epoch": epoch, "step": taken}
+    others = {"update_ratio", "grad_norm", "learning_rate"}
+    for name in parts[-1].keys() - {"step", "epoch", "images", "images_per_second"}:
+        record[name if name in others else f"train_{name}"] = mean(name)
+    seconds = sum(part["images"] / part["images_per_second"] for part in parts)
+    record |= {"seconds": seconds, "images_per_second": images / seconds}
+    scalars = {name: total for name, total in sums.items() if isinstance(total, Mean)}
+    return record | {f"test_{name}": v for name, v in metrics.compute(scalars).items()}
+
+
+def _monitored(record: dict, monitor: str | None) -> str:
+    names = (monitor,) if monitor else ("test_top1", "test_loss", "train_loss")
+    for name in names:
+        if name in record:
+            return name
+    raise InputError(f"monitor is {monitor!r}; an epoch has {', '.join(sorted(record))}")
+
+
+def _score(record: dict, monitor: str | None) -> float:
+    """The monitored number, turned so that higher is better."""
+    name = _monitored(record, monitor)
+    return -record[name] if name.endswith("loss") else record[name]
+
+
+def _plateau(epochs: list[dict], schedule: Schedule) -> str:
+    """Says why to stop, where the last `patience` epochs brought nothing better; else ""."""
+    scores = [_score(record, schedule.monitor) for record in epochs]
+    best = scores.index(max(scores))
+    if schedule.patience is None or len(scores) - 1 - best < schedule.patience:
+        return ""
+    name = _monitored(epochs[best], schedule.monitor)
+    return (
+        f"stopped after epoch {len(scores)}: {name} has not been better than in epoch {best + 1} "
+        f"({epochs[best][name]:.4g}) for {schedule.patience} epochs"
+    )
+
+
+def _refuse_divergence(
+    record: dict, start: float, stop_above: float | None, checkpointer: Checkpointer | None
+) -> None:
+    loss = record["loss"]
+    if not (math.isfinite(loss) and math.isfinite(record["grad_norm"])):
+        what = "is not a finite number" if not math.isfinite(loss) else "has no finite gradient"
+    elif stop_above is not None and loss > stop_above * start:
+        what = f"is {loss:.4g}, more than {stop_above:g} times its start, {start:.4g}"
+    else:
+        return
+    kept = ""
+    if checkpointer is not None:
+        checkpointer.wait()
+        if checkpointer.latest_step is not None:
+            kept = f" The checkpoint of step {checkpointer.latest_step} is kept."
+    raise DivergenceError(
+        f"stopped at step {record['step']}: the loss {what}. Try a lower learning rate, a warm-up or "
+        f"clip_norm.{kept}"
+    )

@@ -1,0 +1,172 @@
+"""Data parallelism: the only room that knows `pmap`, meshes and `jax.distributed`.
+
+A step of `training.step` is written over a mapped axis named "batch". `DataParallel` compiles it for
+the devices there are, by `jax.pmap` with the state unstacked (`in_axes=(None, 0), out_axes=None`), by
+`jax.shard_map` over a mesh, or for a single device by `jax.jit` alone; the numbers are the same. The
+state is replicated, the batch is cut along its first axis. On several hosts each process feeds its own
+devices, and the collectives of the step run over the devices of all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxnets.errors import InputError, unknown_name
+from jaxnets.layers import DATA_AXIS
+from jaxnets.training.step import EvalStep, TrainStep
+from jaxnets.training.task import Batch
+
+STRATEGIES = ("auto", "pmap", "shard_map", "single")
+
+
+def initialize_distributed(
+    coordinator: str | None = None, processes: int | None = None, process: int | None = None
+) -> None:
+    """Joins the processes of a run over several hosts. Call it once, before anything else of JAX.
+
+    A run whose environment JAX knows (SLURM, Open MPI, Kubernetes, TPU pods) needs no arguments.
+    Elsewhere each process says where process 0 listens, how many there are and which it is.
+
+    Args:
+        coordinator: "host:port" of process 0.
+        processes: how many processes there are.
+        process: the number of this one, from 0.
+
+    Raises:
+        InputError: where only some of the three are given, or the run cannot be joined.
+    """
+    given = (coordinator, processes, process)
+    if any(v is None for v in given) and any(v is not None for v in given):
+        raise InputError(
+            f"coordinator={coordinator}, processes={processes}, process={process}: give all three, "
+            "or none of them on a cluster that JAX knows"
+        )
+    try:
+        jax.distributed.initialize(coordinator, processes, process)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"could not join the run at {coordinator or 'the coordinator'}: {str(error).splitlines()[0]}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class DataParallel:
+    """How the steps of a run are compiled for its devices.
+
+    Attributes:
+        strategy: "pmap", "shard_map" or "single".
+        devices: this process's devices.
+    """
+
+    strategy: str
+    devices: tuple[jax.Device, ...]
+
+    @classmethod
+    def create(cls, strategy: str = "auto", devices: Any = None) -> "DataParallel":
+        """Takes all devices there are, by `pmap` where there is more than one.
+
+        Args:
+            strategy: "auto", or one of the others by name.
+            devices: this process's devices; all of them where None. Several hosts always use all.
+
+        Raises:
+            InputError: for an unknown strategy, or "single" with several processes.
+        """
+        if strategy not in STRATEGIES:
+            raise unknown_name("strategy", strategy, STRATEGIES)
+        devices = tuple(jax.local_devices() if devices is None else devices)
+        alone = len(devices) == 1 and jax.process_count() == 1
+        if strategy == "auto":
+            strategy = "single" if alone else "pmap"
+        if strategy == "single":
+            if jax.process_count() > 1:
+                raise InputError("strategy is 'single' in a run of several processes; use 'pmap'")
+            devices = devices[:1]
+        return cls(strategy, devices)
+
+    @property
+    def replicas(self) -> int:
+        """How many devices share a batch, over all processes."""
+        return len(self.devices) * jax.process_count()
+
+    def local_batch_size(self, batch_size: int) -> int:
+        """This process's part of a global batch.
+
+        Raises:
+            InputError: where it does not divide among the devices.
+        """
+        if batch_size < 1 or batch_size % self.replicas:
+            lower = batch_size // self.replicas * self.replicas
+            near = " or ".join(str(n) for n in (lower, lower + self.replicas) if n > 0)
+            raise InputError(
+                f"batch_size is {batch_size}, which is not divisible by {self.replicas} devices; "
+                f"use {near}"
+            )
+        return batch_size // jax.process_count()
+
+    def compile_train_step(self, step: TrainStep) -> TrainStep:
+        """Compiles a train step. The state it is given is donated: use only the one it returns."""
+        return self._compile(step, donate=(0,))
+
+    def compile_eval_step(self, step: EvalStep) -> EvalStep:
+        """Compiles an eval step; every device's sums are already joined."""
+        return self._compile(step, donate=())
+
+    def replicate(self, tree: Any) -> Any:
+        """Puts a state or variables on every device. Arrays keep their shapes: no replica axis."""
+        return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
+
+    def put(self, batch: Batch) -> Batch:
+        """Moves this process's part of a batch to its devices, each its share."""
+        if self.strategy == "single":
+            return jax.device_put(batch, self.devices[0])
+        cut = NamedSharding(self._mesh, PartitionSpec(DATA_AXIS))
+        if self.strategy == "pmap":
+            count = len(self.devices)
+            batch = jax.tree.map(lambda a: np.reshape(a, (count, -1, *np.shape(a)[1:])), batch)
+            return jax.device_put(batch, cut)
+        return jax.tree.map(lambda a: jax.make_array_from_process_local_data(cut, a), batch)
+
+    def _compile(self, step: Callable, donate: tuple[int, ...]) -> Callable:
+        if self.strategy == "single":
+            return jax.jit(step, donate_argnums=donate)
+        if self.strategy == "pmap":
+            devices = None if jax.process_count() > 1 else self.devices
+            return jax.pmap(
+                step,
+                axis_name=DATA_AXIS,
+                in_axes=(None, 0),
+                out_axes=None,
+                donate_argnums=donate,
+                devices=devices,
+            )
+        mapped = jax.shard_map(
+            step,
+            mesh=self._mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS)),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=donate)
+
+    @property
+    def _mesh(self) -> Mesh:
+        # pmap works on each process's own arrays, shard_map on arrays that span all processes.
+        spans_all = self.strategy == "shard_map" and jax.process_count() > 1
+        return Mesh(np.array(jax.devices() if spans_all else self.devices), (DATA_AXIS,))
+
+
+def is_main_process() -> bool:
+    """Whether this process writes the logs."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Returns once every process of the run has come to this point."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,168 @@
+"""The train and eval step, written once for one device and for many."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from jaxnets import metrics
+from jaxnets.errors import InputError
+from jaxnets.layers import DATA_AXIS, axis_is_bound
+from jaxnets.metrics import Mean, Metrics
+from jaxnets.training.precision import cast, compute_dtype
+from jaxnets.training.state import TrainState
+from jaxnets.training.task import Batch, Task, Variables
+
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+EvalStep = Callable[[Variables, Batch], Metrics]
+
+
+def make_train_step(
+    task: Task,
+    optimizer: optax.GradientTransformation,
+    *,
+    precision: str = "float32",
+    accumulate: int = 1,
+    ema_decay: float | None = None,
+) -> TrainStep:
+    """A pure `step(state, batch) -> (state, metric sums)`, to be compiled by `training.parallel`.
+
+    Traced inside a mapped axis named "batch" (`jax.pmap`, `jax.shard_map`, `jax.vmap`) the step takes
+    one replica's share of the batch and reduces gradients, metrics and collections over the axis;
+    traced outside of one, by a plain `jax.jit`, it takes the whole batch. Each replica and each
+    micro-batch counts by the weight of its examples, so that the gradient is that of the mean over the
+    whole batch, however it was cut.
+
+    The sums are those of `task.loss` and the means `grad_norm`, `update_ratio` (norm of the update
+    over norm of the parameters; wanted near 0.001 to 0.01) and, where the optimiser was made by
+    `create_optimizer`, `learning_rate`.
+
+    Args:
+        task: whose loss to minimise.
+        optimizer: any Optax transformation.
+        precision: "float32", or "bfloat16" for the forward and backward pass.
+        accumulate: cut each replica's share into so many micro-batches, one after the other; the
+            optimiser sees their joint gradient. Memory falls, numbers stay (but for batch statistics,
+            which are those of a micro-batch).
+        ema_decay: how much of the moving average of the parameters is kept at each step.
+
+    Raises:
+        InputError: for an unknown precision or numbers out of range; when traced, for a batch that
+            cannot be cut into `accumulate` parts.
+    """
+    dtype = compute_dtype(precision)
+    if accumulate < 1:
+        raise InputError(f"accumulate is {accumulate}; it must be 1 or more")
+    if ema_decay is not None and not 0 < ema_decay < 1:
+        raise InputError(f"ema_decay is {ema_decay}; it must be between 0 and 1, such as 0.999")
+
+    def gradient(params, collections, batch, key):
+        """The gradient of the *sum* of losses, so that parts can be added."""
+
+        def loss(params):
+            variables = {"params": cast(params, dtype), **collections}
+            value, (updated, sums) = task.loss(variables, batch, key)
+            return value * sums["loss"].weight, (updated, sums)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    def accumulated_gradient(params, collections, batch, key):
+        if accumulate == 1:
+            return gradient(params, collections, batch, key)
+        micro_batches = jax.tree.map(lambda leaf: _split(leaf, accumulate), batch)
+
+        def body(carry, part):
+            collections, total = carry
+            micro_batch, index = part
+            micro_key = jax.random.fold_in(key, index)
+            grads, (collections, sums) = gradient(params, collections, micro_batch, micro_key)
+            return (collections, jax.tree.map(jnp.add, total, (grads, sums))), None
+
+        first = jax.tree.map(lambda leaf: leaf[0], micro_batches)
+        shapes = jax.eval_shape(gradient, params, collections, first, key)
+        grads, (_, sums) = shapes
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grads, sums))
+        parts = (micro_batches, jnp.arange(accumulate))
+        (collections, (grads, sums)), _ = lax.scan(body, (collections, zeros), parts)
+        return grads, (collections, sums)
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        params = state.params
+        replicated = axis_is_bound(DATA_AXIS)
+        if replicated:
+            key = jax.random.fold_in(key, lax.axis_index(DATA_AXIS))
+            params = _varying(params)
+        grads, (collections, sums) = accumulated_gradient(params, state.collections, batch, key)
+        if replicated:
+            grads = lax.psum(grads, DATA_AXIS)
+            collections = lax.pmean(collections, DATA_AXIS)
+            sums = metrics.reduce(sums, DATA_AXIS)
+        weight = sums["loss"].weight
+        grads = jax.tree.map(lambda g: g / jnp.where(weight > 0, weight, 1), grads)
+
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema_decay is not None:
+            ema = optax.incremental_update(params, ema, 1 - ema_decay)
+        ratio = optax.global_norm(updates) / optax.global_norm(state.params)
+        sums = {
+            **sums,
+            "grad_norm": _once(optax.global_norm(grads)),
+            "update_ratio": _once(ratio),
+        }
+        learning_rate = optax.tree.get(
+            opt_state, "learning_rate", filtering=lambda _, value: isinstance(value, jax.Array)
+        )
+        if learning_rate is not None:
+            sums["learning_rate"] = _once(learning_rate)
+        state = state.replace(
+            step=state.step + 1,
+            params=params,
+            collections=collections,
+            opt_state=opt_state,
+            ema=ema,
+        )
+        return state, sums
+
+    return step
+
+
+def make_eval_step(task: Task, *, precision: str = "float32") -> EvalStep:
+    """A pure `step(variables, batch) -> metric sums`, summed over a mapped axis "batch"."""
+    dtype = compute_dtype(precision)
+
+    def step(variables: Variables, batch: Batch) -> Metrics:
+        variables = {**variables, "params": cast(variables["params"], dtype)}
+        sums = task.metrics(task.predict(variables, batch), batch)
+        return metrics.reduce(sums, DATA_AXIS) if axis_is_bound(DATA_AXIS) else sums
+
+    return step
+
+
+def _once(value: jax.Array) -> Mean:
+    """A value of the step as a whole, as a mean that counts one."""
+    return Mean(jnp.asarray(value, jnp.float32), jnp.ones(()))
+
+
+def _split(leaf: jax.Array, parts: int) -> jax.Array:
+    if len(leaf) % parts:
+        raise InputError(
+            f"accumulate is {parts}, which does not divide the {len(leaf)} examples of one device; "
+            "choose a batch size that is a multiple of devices times accumulate"
+        )
+    return leaf.reshape(parts, -1, *leaf.shape[1:])
+
+
+def _varying(params: Any) -> Any:
+    """Marks replicated parameters as each replica's own.
+
+    Under `jax.shard_map`'s default `check_vma=True` the gradient for a value that all replicas share
+    is summed over them by itself; with our own `psum` after it, it would come out N times too large,
+    silently. Marked as varying, it stays local under every mapping.
+    """
+    return jax.tree.map(lambda leaf: lax.pcast(leaf, DATA_AXIS, to="varying"), params)

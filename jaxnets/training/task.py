@@ -1,0 +1,39 @@
+"""What training asks of a task. Any object with these pure functions is one; none inherits."""
+
+from typing import Any, Protocol
+
+import jax
+
+from jaxnets.metrics import Metrics
+
+Variables = dict[str, Any]  # {"params": ..., "batch_stats": ...}
+Batch = dict[str, jax.Array]
+
+
+class Task(Protocol):
+    """A learning problem: a model, a loss and its measures.
+
+    It knows nothing of devices, data sources or optimisers. It computes in the dtype of the parameters
+    it is given, and keeps losses and metrics in float32.
+    """
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        """Draws variables for batches of this shape."""
+
+    def loss(
+        self, variables: Variables, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Variables, Metrics]]:
+        """The mean loss in train mode, the updated collections, and sums to report.
+
+        The sums hold `loss`, a `Mean` whose weight is what this batch counts when its mean loss is
+        joined with that of other replicas or micro-batches.
+        """
+
+    def predict(self, variables: Variables, batch: Batch) -> Any:
+        """Outputs in eval mode."""
+
+    def metrics(self, outputs: Any, batch: Batch) -> Metrics:
+        """Sums that measure the outputs of `predict`."""
+
+    def check(self, batch: Batch) -> None:
+        """Raises an `InputError` for a host batch that the task cannot take."""
