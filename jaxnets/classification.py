@@ -34,9 +34,9 @@ class Classification:
         label_smoothing: the share of the target spread over all classes, in the training loss only.
         class_weights: one weight a class, for imbalanced data (`jaxnets.data.class_weights`).
         augment: `(key, image f32[H, W, C] in 0 to 1) -> image`, on the device, for training only
-            (`jaxnets.data.compose`).
+            (`jaxnets.data.augmentation`).
         mix: `(key, images f32[N, H, W, C], targets f32[N, K]) -> (images, targets)`, such as
-            `jaxnets.data.mixup(0.2)`, for training only.
+            `jaxnets.data.augmentation.mixup(0.2)`, for training only.
         auxiliary_weight: what each auxiliary head adds to the training loss (0.3: Szegedy et al.
             2014, section 5).
 

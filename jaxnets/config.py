@@ -77,7 +77,7 @@ class Config:
     """Where the run is kept; None for a new folder under runs/."""
     resume: bool = False
     """Go on with the run in run-dir, or with the newest one under runs/."""
-    log_every: int = 20
+    log_every: int = 10
     """Steps between two records in metrics.jsonl."""
     checkpoint_every: int | None = None
     """Steps between two checkpoints, besides those at the end of each epoch."""

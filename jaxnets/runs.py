@@ -234,7 +234,11 @@ def _task(config: Config, model, dataset: data.Dataset) -> Classification:
         raise InputError("mixup and cutmix: give one of the two")
     mix = None
     if config.mixup or config.cutmix:
-        mix = data.augmentation.mixup(config.mixup) if config.mixup else data.augmentation.cutmix(config.cutmix)
+        mix = (
+            data.augmentation.mixup(config.mixup)
+            if config.mixup
+            else data.augmentation.cutmix(config.cutmix)
+        )
     weights = None
     if config.balance == "weights":
         weights = tuple(data.class_weights(dataset.train).tolist())

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     """Whether each label is among the k highest scores.
 
-    Ties go to the lower class index, as in `jax.lax.top_k`. A row whose right score is NaN is wrong,
-    never right.
+    Ties go to the lower class index, and NaN ranks as the highest score, as in `jax.lax.top_k`. But a
+    row whose right score is NaN is wrong, never right.
 
     Args:
         logits: f32[N, K].
         labels: i32[N].
-        k: 1 for plain accuracy; k >= K is always true.
+        k: 1 for plain accuracy; with k >= K every row is right but those.
 
     Returns:
         bool[N].
@@ -21,7 +21,7 @@ def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     classes = jnp.arange(logits.shape[-1])
     right = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     below = (logits < right) | ((logits == right) & (classes >= labels[:, None]))
-    return jnp.sum(~below, axis=-1) < k
+    return (jnp.sum(~below, axis=-1) < k) & ~jnp.isnan(right[:, 0])
 
 
 def confusion_matrix(

@@ -39,7 +39,7 @@ def fit(
     monitor: str | None = None,
     patience: int | None = None,
     stop_above: float | None = 3.0,
-    log_every: int = 20,
+    log_every: int = 10,
     checkpoint_every: int | None = None,
     keep: int = 2,
     workers: int = 0,
@@ -98,9 +98,14 @@ def fit(
         stop_above=stop_above,
     )
     source = data.train_batches(train, local_batch_size, seed=seed, workers=workers, **shard)
-    state = create_state(task, optimizer, jax.random.key(seed), example, ema=ema_decay is not None)
-    if variables is not None:
-        state = state.starting_from(variables)
+    state = create_state(
+        task,
+        optimizer,
+        jax.random.key(seed),
+        example,
+        ema=ema_decay is not None,
+        variables=variables,
+    )
 
     checkpointer, resume_at = None, 0
     if directory is not None:

@@ -27,7 +27,7 @@ class Schedule:
         epochs: how many in all.
         steps_per_epoch: how many steps make one.
         batch_size: images a step, over all devices; for the images per second.
-        log_every: steps between two records.
+        log_every: steps between two records; an epoch's last record takes in what is left of it.
         checkpoint_every: steps between two checkpoints besides those at the end of each epoch.
         monitor: the key of an epoch's record that says which checkpoint is best; None takes
             `test_top1`, or the first there is of `test_loss` and `train_loss`. Losses are better when
@@ -39,7 +39,7 @@ class Schedule:
     epochs: int
     steps_per_epoch: int
     batch_size: int
-    log_every: int = 20
+    log_every: int = 10
     checkpoint_every: int | None = None
     monitor: str | None = None
     patience: int | None = None
@@ -116,9 +116,14 @@ def run(
         state, sums = step(state, next(batches))
         stretch.append(sums)
         taken += 1
-        epoch_ends = taken % schedule.steps_per_epoch == 0
+        in_epoch = taken % schedule.steps_per_epoch
+        epoch_ends = in_epoch == 0
         saves = schedule.checkpoint_every and taken % schedule.checkpoint_every == 0
-        if epoch_ends or saves or taken % schedule.log_every == 0:
+        logs = (
+            in_epoch % schedule.log_every == 0
+            and schedule.steps_per_epoch - in_epoch >= schedule.log_every
+        )
+        if epoch_ends or saves or logs:
             record_stretch()
         if epoch_ends:
             sums = {} if evaluate is None else evaluate(state)

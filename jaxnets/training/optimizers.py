@@ -135,7 +135,9 @@ def create_schedule(
     elif name == "cosine":
         schedule = optax.cosine_decay_schedule(learning_rate, rest)
     else:
-        drops = {max(0, round(total_steps * part) - warmup_steps): factor for part in boundaries}
+        steps = [max(0, round(total_steps * part) - warmup_steps) for part in boundaries]
+        # Boundaries that fall on one step, in a short run or before the end of the warm-up, all count.
+        drops = {step: factor ** steps.count(step) for step in steps}
         schedule = optax.piecewise_constant_schedule(learning_rate, drops)
     if not warmup_steps:
         return schedule

@@ -36,13 +36,6 @@ class TrainState:
         params = self.params if self.ema is None else self.ema
         return {"params": params, **self.collections}
 
-    def starting_from(self, variables: Variables) -> "TrainState":
-        """This state with other parameters and collections, such as pretrained ones."""
-        collections = dict(variables)
-        params = collections.pop("params")
-        ema = None if self.ema is None else jax.tree.map(jnp.copy, params)
-        return self.replace(params=params, collections=collections, ema=ema)
-
 
 def create_state(
     task: Task,
@@ -51,8 +44,9 @@ def create_state(
     batch: Batch,
     *,
     ema: bool = False,
+    variables: Variables | None = None,
 ) -> TrainState:
-    """Draws the initial state, in one compiled program.
+    """Makes the initial state, in one compiled program.
 
     Args:
         task: whose variables to draw.
@@ -60,20 +54,22 @@ def create_state(
         key: the run's key.
         batch: any batch of the shape to come; only shapes matter.
         ema: keep a moving average of the parameters.
+        variables: where to begin, such as pretrained ones; drawn from `key` where None.
     """
     init_key, run_key = jax.random.split(key)
 
-    def draw(init_key, run_key):
-        collections = dict(task.init(init_key, batch))
+    def make(init_key, run_key, variables):
+        # Copied: the state's buffers are donated to its first step, and the caller's must not be.
+        drawn = task.init(init_key, batch) if variables is None else variables
+        collections = jax.tree.map(jnp.copy, dict(drawn))
         params = collections.pop("params")
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
             collections=collections,
             opt_state=optimizer.init(params),
-            # A copy: the donated buffers of a state must be distinct.
             ema=jax.tree.map(jnp.copy, params) if ema else None,
             key=jax.random.key_data(run_key),
         )
 
-    return jax.jit(draw)(init_key, run_key)
+    return jax.jit(make)(init_key, run_key, variables)

@@ -30,7 +30,7 @@ def make_train_step(
 ) -> TrainStep:
     """A pure `step(state, batch) -> (state, metric sums)`, to be compiled by `training.parallel`.
 
-    Traced inside a mapped axis named "batch" (`jax.pmap`, `jax.shard_map`, `jax.vmap`) the step takes
+    Traced inside a mapped axis named "batch" (of `jax.pmap` or `jax.shard_map`) the step takes
     one replica's share of the batch and reduces gradients, metrics and collections over the axis;
     traced outside of one, by a plain `jax.jit`, it takes the whole batch. Each replica and each
     micro-batch counts by the weight of its examples, so that the gradient is that of the mean over the
@@ -109,10 +109,10 @@ def make_train_step(
         ema = state.ema
         if ema_decay is not None:
             ema = optax.incremental_update(params, ema, 1 - ema_decay)
-        ratio = optax.global_norm(updates) / optax.global_norm(state.params)
+        ratio = optax.tree.norm(updates) / optax.tree.norm(state.params)
         sums = {
             **sums,
-            "grad_norm": _once(optax.global_norm(grads)),
+            "grad_norm": _once(optax.tree.norm(grads)),
             "update_ratio": _once(ratio),
         }
         learning_rate = optax.tree.get(

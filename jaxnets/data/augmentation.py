@@ -1,0 +1,172 @@
+"""Augmentations by name, alone, in a row and for whole batches.
+
+All run on the device inside the compiled step, and are pure functions of a key. One for images is
+``augment(key, image) -> image`` on f32[H, W, C] in [0, 1], made by a factory that holds its
+parameters (`jaxnets.data.geometry`, `jaxnets.data.color`); shape, type and range stay. One for
+batches is ``augment(key, images, targets) -> (images, targets)`` on f32[N, H, W, C] and f32[N, K].
+"""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+
+from jaxnets.data import checks, color, geometry
+from jaxnets.data.geometry import Augmentation
+from jaxnets.errors import InputError, unknown_name
+
+BatchAugmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def compose(*augmentations: Augmentation) -> Augmentation:
+    """One augmentation that does several in a row, each with a key of its own."""
+
+    def augment(key: jax.Array, image: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, max(len(augmentations), 1))
+        for augmentation, own_key in zip(augmentations, keys, strict=False):
+            image = augmentation(own_key, image)
+        return image
+
+    return augment
+
+
+def apply(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> jax.Array:
+    """Augments every image of a batch with a key of its own.
+
+    Args:
+        key: a PRNG key.
+        images: f32[N, H, W, C] in [0, 1].
+        augmentation: for one image.
+
+    Returns:
+        f32[N, H, W, C].
+    """
+    return jax.vmap(augmentation)(jax.random.split(key, images.shape[0]), images)
+
+
+def mixup(alpha: float = 0.2) -> BatchAugmentation:
+    """Blends each image and its target with those of another (Zhang et al. 2018).
+
+    As in the authors' program one share, of the Beta(alpha, alpha) distribution, holds for the
+    batch, and the partners are a permutation of it.
+
+    Raises:
+        InputError: `alpha` below 0 (with 0 nothing is blended), or, at the call, targets that are
+            no f32[N, K].
+    """
+    checks.within("alpha", alpha, 0)
+
+    def augment(key: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        _check_targets(images, targets)
+        share_key, partner_key = jax.random.split(key)
+        share = _beta(share_key, alpha)
+        partner = jax.random.permutation(partner_key, len(images))
+        return (
+            share * images + (1 - share) * images[partner],
+            share * targets + (1 - share) * targets[partner],
+        )
+
+    return augment
+
+
+def cutmix(alpha: float = 1.0) -> BatchAugmentation:
+    """Pastes a box of another image into each, and blends the targets by area (Yun et al. 2019).
+
+    As in the authors' program one box holds for the batch: its centre is uniform, its sides are
+    ``sqrt(1 - share)`` of the image's with the share of Beta(alpha, alpha), and the borders cut it
+    off. The targets are blended by the share of pixels that were pasted.
+
+    Raises:
+        InputError: as for `mixup`.
+    """
+    checks.within("alpha", alpha, 0)
+
+    def augment(key: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+        _check_targets(images, targets)
+        share_key, centre_key, partner_key = jax.random.split(key, 3)
+        _, height, width, _ = images.shape
+        side = jnp.sqrt(1 - _beta(share_key, alpha))
+        draws = jax.random.uniform(centre_key, (2,))
+        row = geometry.whole_number(draws[0], height)
+        column = geometry.whole_number(draws[1], width)
+        box_height = jnp.floor(side * height).astype(jnp.int32)
+        box_width = jnp.floor(side * width).astype(jnp.int32)
+        top, left = row - box_height // 2, column - box_width // 2
+        box = geometry.inside_box(height, width, top, left, top + box_height, left + box_width)
+        partner = jax.random.permutation(partner_key, len(images))
+        pasted = box.sum() / box.size
+        return (
+            jnp.where(box[..., None], images[partner], images),
+            (1 - pasted) * targets + pasted * targets[partner],
+        )
+
+    return augment
+
+
+def _beta(key: jax.Array, alpha: float) -> jax.Array:
+    """A draw from Beta(alpha, alpha); its limit for alpha to 0, of the two ends, is taken as 1."""
+    return jax.random.beta(key, alpha, alpha) if alpha else jnp.float32(1)
+
+
+def _check_targets(images: jax.Array, targets: jax.Array) -> None:
+    if targets.ndim != 2 or len(targets) != len(images):
+        raise InputError(
+            f"targets must be one-hot, f32[{len(images)}, K], got {targets.dtype}"
+            f"{list(targets.shape)}; use jax.nn.one_hot(labels, num_classes)"
+        )
+
+
+def digits() -> Augmentation:
+    """What leaves a digit the digit it is: a little rotation, shear, stretch and move, no flip."""
+    return geometry.random_affine(degrees=10, translate=0.06, shear=10, stretch=1.1)
+
+
+def cifar() -> Augmentation:
+    """For small photographs: pad and crop, then flip (He et al. 2015, section 4.2)."""
+    return compose(geometry.pad_and_crop(), geometry.random_flip())
+
+
+def imagenet() -> Augmentation:
+    """For large photographs: crop and resize, then flip (Szegedy et al. 2014, section 6)."""
+    return compose(geometry.random_resized_crop(), geometry.random_flip())
+
+
+AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
+    "flip": geometry.random_flip,
+    "crop": geometry.pad_and_crop,
+    "resized_crop": geometry.random_resized_crop,
+    "translate": geometry.random_translate,
+    "rotate": geometry.random_rotate,
+    "shear": geometry.random_shear,
+    "stretch": geometry.random_stretch,
+    "lens": geometry.lens_distortion,
+    "color": color.color_jitter,
+    "grey": color.random_grey,
+    "noise": color.gaussian_noise,
+    "erase": color.random_erasing,
+}
+PRESETS: dict[str, Callable[[], Augmentation]] = {
+    "digits": digits,
+    "cifar": cifar,
+    "imagenet": imagenet,
+}
+BATCH_AUGMENTATIONS: dict[str, Callable[..., BatchAugmentation]] = {
+    "mixup": mixup,
+    "cutmix": cutmix,
+}
+
+
+def by_name(names: Iterable[str]) -> Augmentation:
+    """The augmentations and presets of these names in a row, with their default parameters.
+
+    Args:
+        names: keys of `AUGMENTATIONS` and `PRESETS`.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    known = AUGMENTATIONS | PRESETS
+    for name in names:
+        if name not in known:
+            raise unknown_name("augmentation", name, known)
+    return compose(*(known[name]() for name in names))

@@ -1,0 +1,149 @@
+"""What a dataset is: two random-access sources of labelled images and the names of their classes.
+
+A source answers ``len(source)`` and ``source[i]``, a dict with ``image`` (uint8[H, W, C]),
+``label`` (int32) and, where an image can turn out to be unreadable, ``weight`` (float32, then 0).
+Every image of a source has the same shape. Sources pickle, so that Grain's workers can have them.
+
+A batch is a dict too: ``image`` uint8[B, H, W, C], ``label`` int32[B] and ``weight`` float32[B],
+which is 1 for an example and 0 for padding and for what could not be read.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+Batch = dict[str, np.ndarray]
+
+
+class Source(Protocol):
+    """A random-access source of labelled images.
+
+    A source that can may also have ``labels`` (int32[N], without decoding an image) and
+    ``take(indices) -> {"image": uint8[B, H, W, C], "label": int32[B]}`` (many examples at once,
+    from memory); `labels_of` and `read_batch` fall back to reading one by one.
+    """
+
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Labelled images to train on, and those held out.
+
+    Attributes:
+        name: the spec it was loaded by, as ``"digits"``.
+        train: the source to train on.
+        test: the source held out.
+        class_names: the K names; label k means ``class_names[k]``.
+    """
+
+    name: str
+    train: Source
+    test: Source
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        return self.train.image_shape
+
+
+class ArraySource:
+    """A source over arrays in memory.
+
+    Args:
+        images: uint8[N, H, W, C].
+        labels: int[N].
+        class_names: the K names.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]):
+        self.images = images
+        self.labels = np.asarray(labels, np.int32)
+        self.class_names = tuple(class_names)
+        self.image_shape = images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self.images[index], "label": self.labels[index]}
+
+    def take(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image": self.images[indices], "label": self.labels[indices]}
+
+
+class Subset:
+    """The examples of a source at some indices, which may repeat.
+
+    Args:
+        source: the source looked into.
+        indices: int[M].
+    """
+
+    def __init__(self, source: Source, indices: np.ndarray):
+        self.source = source
+        self.indices = np.asarray(indices)
+        self.labels = labels_of(source)[self.indices]
+        self.class_names = source.class_names
+        self.image_shape = source.image_shape
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return self.source[int(self.indices[index])]
+
+    def take(self, indices: np.ndarray) -> Batch:
+        return read_batch(self.source, self.indices[indices])
+
+
+def labels_of(source: Source) -> np.ndarray:
+    """The labels of a source, int32[N]."""
+    labels = getattr(source, "labels", None)
+    if labels is None:
+        labels = [source[index]["label"] for index in range(len(source))]
+    return np.asarray(labels, np.int32)
+
+
+def in_memory(source: Source) -> bool:
+    """Whether reading the source is mere indexing, for which threads and workers do not pay."""
+    while isinstance(source, Subset):
+        source = source.source
+    return hasattr(source, "take")
+
+
+def read_batch(source: Source, indices: np.ndarray) -> Batch:
+    """The examples at `indices` as one batch; an index past the end gives padding.
+
+    Args:
+        source: N examples.
+        indices: int[B], at least 0; those of N and more become zeros of weight 0.
+    """
+    indices = np.asarray(indices)
+    present = np.flatnonzero(indices < len(source))
+    batch = {
+        "image": np.zeros((len(indices), *source.image_shape), np.uint8),
+        "label": np.zeros(len(indices), np.int32),
+        "weight": np.zeros(len(indices), np.float32),
+    }
+    batch["weight"][present] = 1
+    if hasattr(source, "take"):
+        for name, values in source.take(indices[present]).items():
+            batch[name][present] = values
+    else:
+        for row in present:
+            for name, value in source[int(indices[row])].items():
+                batch[name][row] = value
+    return batch

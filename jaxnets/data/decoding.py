@@ -1,0 +1,106 @@
+"""Image files into arrays of one shape, and what becomes of those that cannot be read."""
+
+import logging
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from jaxnets.errors import InputError
+
+FORMATS = ("PNG", "JPEG")
+
+_logger = logging.getLogger("jaxnets")
+
+
+def check_shape_options(size: int | None, channels: int) -> None:
+    """Refuses a `size` that is no positive integer and `channels` other than 1 and 3.
+
+    Raises:
+        InputError: either is wrong.
+    """
+    if size is not None and (not isinstance(size, int) or size < 1):
+        raise InputError(f"size must be a positive number of pixels, got {size!r}")
+    if channels not in (1, 3):
+        raise InputError(f"channels must be 1 (grey) or 3 (RGB), got {channels!r}")
+
+
+def fit(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
+    """Brings an image to its place: `channels` of 8 bits, and a square of `size` pixels.
+
+    The shorter side is scaled to `size` with Pillow's bilinear filter, which averages when it
+    shrinks, and the middle of the longer one is kept; both happen in one resampling, so the crop
+    may start between two pixels. Transparency is dropped.
+
+    Args:
+        image: in any mode. One of 16 bits keeps its upper 8, where Pillow itself would saturate.
+        size: side of the square, or None to keep the size.
+        channels: 1 (grey) or 3 (RGB).
+
+    Returns:
+        uint8[size, size, channels].
+    """
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = image.convert("L" if channels == 1 else "RGB")
+    if size is not None:
+        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+    return np.array(image, np.uint8).reshape(image.height, image.width, channels)
+
+
+def decode(file: str | IO[bytes], size: int | None, channels: int) -> np.ndarray:
+    """Decodes a PNG or JPEG file the right way up (EXIF orientation) and `fit`s it.
+
+    Raises:
+        Exception: of nearly any type, when the file is broken.
+    """
+    with Image.open(file, formats=FORMATS) as image:
+        return fit(ImageOps.exif_transpose(image), size, channels)
+
+
+def header_error(path: str) -> str | None:
+    """Why the file is no PNG or JPEG as far as its header tells, or None. Pixels are not read."""
+    try:
+        with Image.open(path, formats=FORMATS):
+            return None
+    except Exception as error:  # Pillow's plugins raise nearly anything on a broken file.
+        return describe(error)
+
+
+def describe(error: Exception) -> str:
+    """One line that says what went wrong."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class UnreadableImages:
+    """What to do with images that fail to decode: name each once and go on, or refuse.
+
+    Args:
+        image_shape: of the zeros that stand for such an image.
+        strict: whether to refuse.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], strict: bool):
+        self.image_shape = image_shape
+        self.strict = strict
+        self.named: set[str] = set()
+
+    def stand_in(self, name: str, label: Any, error: Exception) -> dict[str, Any]:
+        """Zeros of weight 0 for the image called `name`.
+
+        Raises:
+            InputError: if strict.
+        """
+        if self.strict:
+            raise InputError(
+                f"cannot decode {name}: {describe(error)}; repair or remove it, "
+                "or pass strict=False to give it weight 0"
+            ) from error
+        if name not in self.named:
+            self.named.add(name)
+            _logger.warning("cannot decode %s: %s; it gets weight 0", name, describe(error))
+        return {
+            "image": np.zeros(self.image_shape, np.uint8),
+            "label": np.int32(label),
+            "weight": np.float32(0),
+        }

@@ -1,0 +1,223 @@
+"""Batches of a source, in an order that the seed alone decides, and that resumes exactly.
+
+Grain shuffles, slices and reads ahead. What is shuffled are indices; a batch is read at once, which
+for arrays in memory is one indexing. The order is that of one global shuffle an epoch, of which
+step k takes the k-th stretch of ``batch_size * shard_count`` examples and each shard every
+``shard_count``-th of that, so the examples of a step do not depend on how many processes share it.
+"""
+
+import functools
+import os
+import weakref
+from typing import Any
+
+import numpy as np
+
+from jaxnets.data.dataset import Batch, Source, in_memory, read_batch
+from jaxnets.errors import InputError
+
+
+class BatchIterator:
+    """Batches in a fixed order, with a position that can be saved and restored.
+
+    Made by `train_batches` and `eval_batches`. Threads and worker processes start with the first
+    batch and end with the last, with `close`, or when the iterator is dropped.
+
+    Args:
+        batches: a Grain MapDataset whose k-th element is the k-th batch.
+        identity: what decides the order, to be saved with the position and held against it.
+        threads: threads that read ahead, a batch each, in every worker.
+        workers: processes that read ahead.
+    """
+
+    def __init__(self, batches: Any, identity: dict[str, int], *, threads: int, workers: int):
+        self._batches = batches
+        self._identity = identity
+        self._threads = threads
+        self._workers = workers
+        self._step = 0
+        self._readers = []  # the one Grain iterator at work, if any
+        # Also when this is dropped, and at exit before the interpreter takes Grain's modules apart.
+        weakref.finalize(self, _close_all, self._readers)
+
+    def __iter__(self) -> "BatchIterator":
+        return self
+
+    def __next__(self) -> Batch:
+        if not self._readers:
+            self._readers.append(self._start())
+        batch = next(self._readers[0])
+        self._step += 1
+        if self._workers:  # out of the memory shared with them, which must not outlive the reader
+            batch = {name: np.array(values) for name, values in batch.items()}
+        return batch
+
+    def get_state(self) -> dict[str, int]:
+        """The position as a dict that JSON can hold; threads and workers have no part in it."""
+        return {"step": self._step, **self._identity}
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Goes on from a position that `get_state` gave, here or in another run.
+
+        Raises:
+            InputError: it is the position in another order, that of another seed, another source
+                length or another global batch size.
+        """
+        for name, mine in self._identity.items():
+            if state.get(name) != mine:
+                raise InputError(
+                    f"the saved data position has {name}={state.get(name)}, this run has "
+                    f"{name}={mine}: resume with the old value, or start the data afresh"
+                )
+        self.close()
+        self._step = state["step"]
+
+    def close(self) -> None:
+        """Ends threads and workers; the next batch starts them again."""
+        _close_all(self._readers)
+
+    def _start(self) -> Any:
+        import grain
+
+        rest = self._batches[self._step :].to_iter_dataset(
+            grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._threads)
+        )
+        if self._workers:
+            from absl import flags
+
+            # Grain's workers read absl's flags, which nobody has parsed outside of absl's own app.
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()
+            rest = rest.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+        return iter(rest)
+
+
+def _close_all(readers: list[Any]) -> None:
+    while readers:
+        readers.pop().close()
+
+
+def steps_per_epoch(source: Source, batch_size: int, shard_count: int = 1) -> int:
+    """Batches of an epoch of training in each shard: ``N // (batch_size * shard_count)``."""
+    return len(source) // (batch_size * shard_count)
+
+
+def train_batches(
+    source: Source,
+    batch_size: int,
+    *,
+    seed: int,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    threads: int | None = None,
+    workers: int = 0,
+) -> BatchIterator:
+    """Endless batches for training, shuffled anew each epoch.
+
+    The shards of an epoch share no example, all have `steps_per_epoch` batches, and together they
+    cover the source but for ``N % (batch_size * shard_count)`` examples, other ones each epoch.
+
+    Args:
+        source: N examples.
+        batch_size: examples in a batch of this process.
+        seed: of the order; at least 0.
+        shard_index: this process, as ``jax.process_index()``.
+        shard_count: how many processes share the source, as ``jax.process_count()``.
+        threads: threads that read ahead, each holding one batch. Default: none for a source in
+            memory, where they only cost, nor beside workers; else one a core up to eight.
+        workers: processes that read ahead, for sources that threads cannot keep up with. They
+            import the main script anew, which must guard what it does by
+            ``if __name__ == "__main__":``.
+
+    Raises:
+        InputError: an argument out of range, or too few examples for one batch in every shard.
+    """
+    import grain
+
+    _check(batch_size, shard_index, shard_count, threads, workers)
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed must be an integer of at least 0, got {seed!r}")
+    steps = steps_per_epoch(source, batch_size, shard_count)
+    if steps == 0:
+        shards = f" in each of {shard_count} shards" if shard_count > 1 else ""
+        raise InputError(
+            f"batch_size={batch_size}{shards} is more than the {len(source)} examples there are; "
+            f"use at most {len(source) // shard_count}"
+        )
+    epoch = steps * batch_size * shard_count
+    batches = (
+        # Seeded like this, and not at shuffle(), for there seed 0's second epoch is seed 1's first.
+        grain.MapDataset.range(len(source)).seed(int(seed)).shuffle()[shard_index:epoch:shard_count]
+        .batch(batch_size, drop_remainder=True, batch_fn=np.array)
+        .repeat()
+        .map(functools.partial(read_batch, source))
+    )  # fmt: skip
+    identity = {
+        "seed": int(seed),
+        "examples": len(source),
+        "global_batch_size": batch_size * shard_count,
+    }
+    threads = _threads(source, threads, workers)
+    return BatchIterator(batches, identity, threads=threads, workers=workers)
+
+
+def eval_batches(
+    source: Source,
+    batch_size: int,
+    *,
+    shard_index: int = 0,
+    shard_count: int = 1,
+    threads: int | None = None,
+    workers: int = 0,
+) -> BatchIterator:
+    """One pass over a source, in order, in batches of one size.
+
+    What is missing from the last batch is padding of weight 0. Every shard has
+    ``ceil(N / (batch_size * shard_count))`` batches, of which the last may be all padding, so hosts
+    stay in step; the weights of all shards add up to N less the images that cannot be read.
+
+    Args:
+        source: N examples.
+        batch_size: examples in a batch of this process.
+        shard_index: as for `train_batches`, and so are the rest.
+        shard_count: see there.
+        threads: see there.
+        workers: see there.
+
+    Raises:
+        InputError: an argument out of range.
+    """
+    import grain
+
+    _check(batch_size, shard_index, shard_count, threads, workers)
+    global_batch = batch_size * shard_count
+    steps = -(-len(source) // global_batch)
+    batches = (
+        grain.MapDataset.range(steps * global_batch)[shard_index::shard_count]
+        .batch(batch_size, batch_fn=np.array)
+        .map(functools.partial(read_batch, source))
+    )
+    identity = {"examples": len(source), "global_batch_size": global_batch}
+    threads = _threads(source, threads, workers)
+    return BatchIterator(batches, identity, threads=threads, workers=workers)
+
+
+def _threads(source: Source, threads: int | None, workers: int) -> int:
+    if threads is not None:
+        return threads
+    return 0 if workers or in_memory(source) else min(8, os.cpu_count() or 1)
+
+
+def _check(
+    batch_size: int, shard_index: int, shard_count: int, threads: int | None, workers: int
+) -> None:
+    if batch_size < 1:
+        raise InputError(f"batch_size must be at least 1, got {batch_size}")
+    if not 0 <= shard_index < shard_count:
+        raise InputError(
+            f"shard_index must be from 0 to shard_count - 1, got shard_index={shard_index} "
+            f"with shard_count={shard_count}"
+        )
+    for name, value in {"threads": threads or 0, "workers": workers}.items():
+        if value < 0:
+            raise InputError(f"{name} must be at least 0, got {value}")

@@ -1,0 +1,94 @@
+"""A picture of what every augmentation does."""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnets.data import augmentation, geometry
+from jaxnets.data.dataset import Dataset, Source, read_batch
+from jaxnets.errors import InputError
+
+SAMPLES = 8
+
+
+def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike, seed: int = 0) -> None:
+    """Writes a PNG with a row for every augmentation: the original, then eight samples.
+
+    Presets and the augmentations of batches have rows as well. The rows take turns with the images.
+
+    Args:
+        images: a dataset (its training images), a source, or uint8[N, H, W, C] with C = 1 or 3, of
+            which the first few are shown.
+        path: the file to write.
+        seed: of the samples.
+
+    Raises:
+        InputError: `images` is an array of another kind, or empty.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    originals = _first_images(images) / np.float32(255)
+    factories = augmentation.AUGMENTATIONS | augmentation.PRESETS
+    key = jax.random.key(seed)
+    rows = {}
+    for number, (name, factory) in enumerate(factories.items()):
+        original = originals[number % len(originals)]
+        samples = _samples(jax.random.fold_in(key, number), original, factory())
+        rows[name] = original, np.asarray(samples)
+    for name, factory in augmentation.BATCH_AUGMENTATIONS.items():
+        rows[name] = originals[0], np.asarray(_batch_samples(key, originals, factory(1.0)))
+
+    _, height, width, _ = originals.shape
+    figure = Figure(figsize=(2 + SAMPLES, len(rows) * 1.05 * height / width), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), 1)
+    for axis, (name, (original, samples)) in zip(axes, rows.items(), strict=True):
+        axis.imshow(_strip(original, samples), vmin=0, vmax=1, aspect="auto")
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+        axis.set_ylabel(name, rotation=0, ha="right", va="center")
+    figure.subplots_adjust(left=0.11, right=0.99, bottom=0.005, top=0.995, hspace=0.05)
+    figure.savefig(path)
+
+
+def _strip(original: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Images side by side with white between them, f32[H, W', 3]; the original a little apart."""
+    height, width, _ = original.shape
+    gap = np.ones((height, max(width // 16, 1), 3))
+    cells = [gap]
+    for image in samples:
+        cells += [gap, np.broadcast_to(image, (height, width, 3))]
+    return np.concatenate([np.broadcast_to(original, (height, width, 3)), *cells], axis=1)
+
+
+def _first_images(images: Dataset | Source | np.ndarray) -> np.ndarray:
+    """At most eight images of whatever was given, uint8[N, H, W, C]."""
+    if isinstance(images, Dataset):
+        images = images.train
+    if not isinstance(images, np.ndarray):
+        images = read_batch(images, np.arange(min(SAMPLES, len(images))))["image"]
+    shape = images.shape
+    if images.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or not shape[0]:
+        raise InputError(
+            f"images must be uint8[N, H, W, C] with C = 1 or 3, got {images.dtype}{list(shape)}"
+        )
+    return images[:SAMPLES]
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _samples(key: jax.Array, image: jax.Array, augment: geometry.Augmentation) -> jax.Array:
+    """Eight samples of one image, f32[8, H, W, C]."""
+    return augmentation.apply(key, jnp.broadcast_to(image, (SAMPLES, *image.shape)), augment)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _batch_samples(
+    key: jax.Array, images: jax.Array, augment: augmentation.BatchAugmentation
+) -> jax.Array:
+    """The first image of eight augmented batches, f32[8, H, W, C]."""
+    targets = jnp.eye(len(images))
+    return jax.vmap(lambda own: augment(own, images, targets)[0][0])(jax.random.split(key, SAMPLES))

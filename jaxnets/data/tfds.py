@@ -1,0 +1,160 @@
+"""TensorFlow Datasets, read without TensorFlow."""
+
+import functools
+import io
+from typing import Any
+
+import numpy as np
+
+from jaxnets.data import decoding
+from jaxnets.data.dataset import Dataset
+from jaxnets.errors import InputError, unknown_name
+
+TEST_SPLITS = ("test", "validation")
+
+
+class TfdsSource:
+    """One split of a prepared dataset, decoded with Pillow when it is asked for.
+
+    Args:
+        records: the split with its images left as they are stored.
+        name: what to call it in messages.
+        class_names: the K names.
+        image_shape: (H, W, C) of what comes out.
+        size: side of the square that every image is resized to, or None to keep the size.
+        strict: raise InputError for an image that cannot be decoded, instead of giving it weight 0.
+    """
+
+    def __init__(
+        self,
+        records: Any,
+        name: str,
+        class_names: tuple[str, ...],
+        image_shape: tuple[int, int, int],
+        size: int | None,
+        strict: bool,
+    ):
+        self.class_names = class_names
+        self.image_shape = image_shape
+        self._records, self._name, self._size = records, name, size
+        self._unreadable = decoding.UnreadableImages(image_shape, strict)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self._records[index]
+        label = np.int32(record["label"])
+        try:
+            image = self._decode(record["image"])
+        except Exception as error:  # Pillow's plugins raise nearly anything on a broken file.
+            return self._unreadable.stand_in(f"{self._name}[{index}]", label, error)
+        return {"image": image, "label": label}
+
+    def _decode(self, stored: bytes | np.ndarray) -> np.ndarray:
+        channels = self.image_shape[2]
+        if isinstance(stored, bytes):
+            return decoding.decode(io.BytesIO(stored), self._size, channels)
+        from PIL import Image
+
+        stored = stored[..., 0] if stored.ndim == 3 and stored.shape[-1] == 1 else stored
+        return decoding.fit(Image.fromarray(stored), self._size, channels)
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """int32[N]; the first use reads through the split, without decoding an image."""
+        return np.asarray([record["label"] for record in self._records], np.int32)
+
+
+def load_tfds(
+    name: str,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    strict: bool = False,
+    data_dir: str | None = None,
+) -> Dataset:
+    """Loads a prepared TensorFlow dataset of labelled images: its train and test splits.
+
+    Nothing is downloaded: preparing a dataset may need TensorFlow, reading one that was prepared in
+    the array_record format does not.
+
+    Args:
+        name: as TensorFlow Datasets has it: ``"cifar10"``, ``"name/config"``, ``"name:1.0.0"``. Its
+            features must be called ``image`` and ``label``; the held-out split is ``test`` or else
+            ``validation``.
+        size: side of the square that every image is resized to, as for a folder; by default images
+            of one size keep it, and others come in 224 pixels.
+        channels: 1 (grey) or 3 (RGB); by default what the dataset has.
+        strict: raise for an image that cannot be decoded, instead of giving it weight 0.
+        data_dir: where it was prepared (default: TensorFlow Datasets' own folder).
+
+    Raises:
+        InputError: no such dataset; not prepared, or not as array_record (the message says how);
+            splits or features other than those above.
+    """
+    import tensorflow_datasets as tfds
+
+    builder = _builder(name, data_dir)
+    features = builder.info.features
+    wrong = [key for key in ("image", "label") if key not in features]
+    test_split = next((split for split in TEST_SPLITS if split in builder.info.splits), None)
+    if wrong or test_split is None or "train" not in builder.info.splits:
+        raise InputError(
+            f"tfds dataset {name!r} must have features image and label and splits train and test "
+            f"(or validation); it has {', '.join(features)} and {', '.join(builder.info.splits)}"
+        )
+    height, width, stored_channels = _stored_shape(features["image"].shape)
+    channels = stored_channels if channels is None else channels
+    decoding.check_shape_options(size, channels)
+    if size is None and None in (height, width):
+        size = 224
+    image_shape = (size or height, size or width, channels)
+    decoders = None
+    if isinstance(features["image"], tfds.features.Image):
+        decoders = {"image": tfds.decode.SkipDecoding()}
+    class_names = tuple(features["label"].names)
+    train, test = (
+        TfdsSource(
+            tfds.data_source(
+                name, split=split, data_dir=data_dir, download=False, decoders=decoders
+            ),
+            f"{name} {split}", class_names, image_shape, size, strict,
+        )
+        for split in ("train", test_split)
+    )  # fmt: skip
+    return Dataset(f"tfds:{name}", train, test, class_names)
+
+
+def _stored_shape(shape: tuple[int | None, ...]) -> tuple[int | None, int | None, int]:
+    """(H, W, C) of a feature's shape; one of two axes is grey."""
+    height, width, channels = (*shape, 1) if len(shape) == 2 else shape
+    return height, width, channels or 3
+
+
+def _builder(name: str, data_dir: str | None) -> Any:
+    """The builder of a dataset that is ready to be read."""
+    import tensorflow_datasets as tfds
+
+    where = f", data_dir={data_dir!r}" if data_dir else ""
+    prepare = (
+        "prepare it once: pip install 'jaxnets[tfds]'; "
+        'python -c "import tensorflow_datasets as tfds; '
+        f"tfds.builder({name!r}{where}, file_format='array_record').download_and_prepare()\""
+    )
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        known = tfds.list_builders(with_community_datasets=False)
+        raise unknown_name("tfds dataset", name, known) from error
+    except Exception as error:  # a wrong version fails an assertion, a wrong config is a ValueError
+        raise InputError(f"tfds dataset {name!r}: {decoding.describe(error)}") from error
+    if not builder.info.splits:
+        raise InputError(f"tfds dataset {name!r} is not prepared in {builder.data_path}; {prepare}")
+    if builder.info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise InputError(
+            f"tfds dataset {name!r} is prepared in {builder.data_path} as "
+            f"{builder.info.file_format.value}, and must be array_record: remove that folder and "
+            f"{prepare}"
+        )
+    return builder

@@ -1,0 +1,131 @@
+"""Bringing pixel values to a common scale: normalisation and PCA or ZCA whitening."""
+
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnets.data.dataset import Source
+from jaxnets.data.pipeline import eval_batches
+from jaxnets.errors import InputError
+
+MAX_WHITENED_VALUES = 12_288  # 64 x 64 x 3: a covariance of 1.2 GB in float64
+
+
+class Whitening(NamedTuple):
+    """What `whiten` subtracts and multiplies by.
+
+    Attributes:
+        mean: f32[D], of the flattened images.
+        matrix: f32[D, D]; whitened row vectors are ``(x - mean) @ matrix``.
+    """
+
+    mean: np.ndarray
+    matrix: np.ndarray
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 in 0 .. 255 to float32 in [0, 1], of any shape."""
+    return images.astype(jnp.float32) / 255
+
+
+def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
+    """Subtracts a mean and divides by a standard deviation, channel by channel.
+
+    Args:
+        images: f32[..., C] in [0, 1].
+        mean: f32[C], in the same unit.
+        std: f32[C].
+
+    Returns:
+        f32[..., C].
+    """
+    return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
+
+
+def channel_statistics(source: Source, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every channel over all pixels of a source, on the host.
+
+    The sums are of whole numbers and so exact. Images that cannot be read do not count.
+
+    Args:
+        source: N images, read `batch_size` at a time.
+        batch_size: how many are held in memory.
+
+    Returns:
+        Mean and standard deviation, float32[C] each, for images in [0, 1]. The deviation is at
+        least one grey level, so that a channel that never changes can be divided by it.
+
+    Raises:
+        InputError: no image can be read.
+    """
+    count, total, squares = 0, 0, 0
+    for batch in eval_batches(source, batch_size):
+        images = batch["image"][batch["weight"] > 0]
+        values = images.reshape(-1, images.shape[-1])
+        count += len(values)
+        total = total + values.sum(0, dtype=np.uint64)
+        squares = squares + np.square(values, dtype=np.uint32).sum(0, dtype=np.uint64)
+    if count == 0:
+        raise InputError("channel_statistics needs at least one image that can be read, got none")
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1))
+    return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
+
+
+def fit_whitening(
+    images: np.ndarray, epsilon: float = 1e-2, kind: Literal["pca", "zca"] = "zca"
+) -> Whitening:
+    """Fits the linear map after which all values are uncorrelated and of variance 1.
+
+    PCA whitening turns images into their principal components, the largest first; ZCA turns them
+    back, so they still look like images (Krizhevsky 2009, "Learning multiple layers of features
+    from tiny images", appendix A). Computed on the host in float64.
+
+    Args:
+        images: [N, ...] of any shape, D values each; N may be less than D.
+        epsilon: added to every variance before its root is taken, in units of the images squared;
+            above 0 it keeps what hardly varies from being blown up.
+        kind: ``"pca"`` or ``"zca"``.
+
+    Raises:
+        InputError: `kind` is neither, `epsilon` is negative or too small, fewer than two images, or
+            images of more than `MAX_WHITENED_VALUES` values, whose covariance would not fit.
+    """
+    if kind not in ("pca", "zca"):
+        raise InputError(f"kind must be 'pca' or 'zca', got {kind!r}")
+    if epsilon < 0:
+        raise InputError(f"epsilon must be at least 0, got {epsilon}")
+    values = np.asarray(images, np.float64).reshape(len(images), -1)
+    if len(values) < 2 or values.shape[1] > MAX_WHITENED_VALUES:
+        raise InputError(
+            f"whitening needs two images or more of at most {MAX_WHITENED_VALUES} values, got "
+            f"{len(values)} of {values.shape[1]}; use smaller images or patches"
+        )
+    mean = values.mean(0)
+    values = values - mean
+    variances, components = np.linalg.eigh(values.T @ values / len(values))
+    variances, components = variances[::-1], components[:, ::-1]
+    with np.errstate(divide="ignore"):
+        scales = 1 / np.sqrt(np.maximum(variances, 0) + epsilon)
+    if not np.isfinite(scales).all():
+        raise InputError("epsilon=0 cannot whiten images some of whose components never vary")
+    matrix = components * scales
+    if kind == "zca":
+        matrix = matrix @ components.T
+    return Whitening(mean.astype(np.float32), matrix.astype(np.float32))
+
+
+def whiten(images: jax.Array, whitening: Whitening) -> jax.Array:
+    """Whitens images as `fit_whitening` found; PCA components come in the images' shape as well.
+
+    Args:
+        images: f32[N, ...], in the unit of those it was fitted to.
+        whitening: the fit.
+
+    Returns:
+        f32[N, ...].
+    """
+    values = images.reshape(images.shape[0], -1) - whitening.mean
+    return jnp.matmul(values, whitening.matrix, precision="highest").reshape(images.shape)

@@ -1,0 +1,298 @@
+"""Convolutions. This is the room which decides how a convolution is lowered.
+
+The zoo names `Conv` and `ConvTranspose` and nothing below them. How they are computed on a
+platform is settled here, behind the same parameters and the same values; at present every platform
+gets XLA's own convolution. Images are [N, H, W, C], kernels [H, W, in / groups, out].
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnets.errors import InputError, unknown_name
+from jaxnets.layers.geometry import (
+    Padding,
+    Pair,
+    check_maps,
+    padding_pairs,
+    pair,
+    resolved_padding,
+    window_taps,
+)
+
+Initializer = jax.nn.initializers.Initializer
+
+HE_NORMAL = nn.initializers.he_normal()
+MASK_KINDS = ("A", "B")
+
+
+def Conv(  # noqa: N802  (it stands where a module stands)
+    features: int,
+    kernel_size: int | Pair,
+    strides: int | Pair = 1,
+    padding: Padding = 0,
+    groups: int = 1,
+    dilation: int | Pair = 1,
+    use_bias: bool = True,
+    kernel_init: Initializer = HE_NORMAL,
+    name: str | None = None,
+) -> nn.Conv:
+    """A two-dimensional convolution, as Flax's module: parameters `kernel` and `bias`.
+
+    The output has floor((W + low + high - (F - 1) d - 1) / S) + 1 positions along each axis. As
+    everywhere in deep learning it is a cross-correlation: the kernel is not flipped.
+
+    Args:
+        features: number of output channels.
+        kernel_size: an int, or (height, width).
+        strides: an int, or (height, width).
+        padding: an int, a pair over (height, width), or a pair of (low, high) pairs, of zeros;
+            `same_padding` and `full_padding` work out two common ones. "SAME" (whose padding
+            depends on the image and is lopsided at stride 2) and "VALID" only when asked for by
+            name.
+        groups: input and output channels are cut into so many groups that do not see one another.
+        dilation: the step between the kernel's taps.
+        use_bias: whether a bias is added.
+        kernel_init: by default He normal (truncated), fan-in (He et al. 2015, "Delving Deep into
+            Rectifiers", section 2.2).
+        name: the module's name in the parameter tree.
+
+    Returns:
+        A module from [N, H, W, in] to [N, H', W', features].
+
+    Raises:
+        InputError: a size below 1, an unknown padding, or features that groups do not divide.
+    """
+    if groups < 1 or features % groups:
+        raise InputError(
+            f"features {features} cannot be cut into {groups} groups; give a divisor of features"
+        )
+    return nn.Conv(
+        features,
+        pair(kernel_size, "kernel_size"),
+        strides=pair(strides, "strides"),
+        padding=padding_pairs(padding),
+        kernel_dilation=pair(dilation, "dilation"),
+        feature_group_count=groups,
+        use_bias=use_bias,
+        kernel_init=kernel_init,
+        name=name,
+    )
+
+
+def ConvTranspose(  # noqa: N802  (it stands where a module stands)
+    features: int,
+    kernel_size: int | Pair,
+    strides: int | Pair = 1,
+    padding: Padding = 0,
+    use_bias: bool = True,
+    kernel_init: Initializer = HE_NORMAL,
+    name: str | None = None,
+) -> nn.ConvTranspose:
+    """A transposed convolution of output size (H - 1) S - low - high + F, as torch counts it.
+
+    Every input pixel pastes a copy of the kernel, S pixels apart; `padding` is what is then cut
+    off. The parameters are those of Flax's module with `transpose_kernel=False`: the kernel is
+    [H, W, in, out], and since Flax correlates the spread-out input with it, the copy that is pasted
+    is the kernel *turned by 180 degrees*. A torch weight w[in, out, H, W] is therefore the kernel
+    `w.transpose(2, 3, 0, 1)[::-1, ::-1]` here.
+
+    Args:
+        features: number of output channels.
+        kernel_size: an int, or (height, width).
+        strides: an int, or (height, width): the factor by which the map grows.
+        padding: an int, a pair, or a pair of (low, high) pairs. No names: they mean different
+            things to different libraries.
+        use_bias: whether a bias is added.
+        kernel_init: by default He normal with fan-in F * F * in, though only about 1 / S^2 of
+            those inputs meet in one output pixel.
+        name: the module's name in the parameter tree.
+
+    Raises:
+        InputError: a size below 1 or a padding given by name.
+    """
+    kernel_size = pair(kernel_size, "kernel_size")
+    pads = padding_pairs(padding)
+    if isinstance(pads, str):
+        raise InputError(f"padding {padding!r} of ConvTranspose; give an int or explicit pairs")
+    # Flax pads the spread-out input: F - 1 zeros would give every overlap, so p of them less.
+    spread = tuple((k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip(kernel_size, pads, strict=True))
+    return nn.ConvTranspose(
+        features,
+        kernel_size,
+        strides=pair(strides, "strides"),
+        padding=spread,
+        use_bias=use_bias,
+        kernel_init=kernel_init,
+        name=name,
+    )
+
+
+class SeparableConv(nn.Module):
+    """Depthwise separable convolution: a kernel for each channel (`depthwise`), then 1x1 over all.
+
+    Howard et al. 2017, "MobileNets", section 3.1; with no norm or activation between the two, as
+    in Chollet 2017, "Xception". Arguments as for `Conv`; strides, padding and dilation belong to
+    the depthwise part; `use_bias` holds for both.
+    """
+
+    features: int
+    kernel_size: int | Pair
+    strides: int | Pair = 1
+    padding: Padding = 0
+    dilation: int | Pair = 1
+    use_bias: bool = True
+    kernel_init: Initializer = HE_NORMAL
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to [N, H', W', features]."""
+        check_maps(x)
+        channels = x.shape[-1]
+        x = Conv(
+            channels,
+            self.kernel_size,
+            self.strides,
+            self.padding,
+            groups=channels,
+            dilation=self.dilation,
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init,
+            name="depthwise",
+        )(x)
+        return Conv(
+            self.features,
+            1,
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init,
+            name="pointwise",
+        )(x)
+
+
+class MaskedConv(nn.Module):
+    """A same-size convolution that sees only pixels above, or to the left in the same row.
+
+    Van den Oord et al. 2016, "Pixel Recurrent Neural Networks", sections 3.4 and 3.5. Kind "A"
+    (first layer) does not see the centre pixel, kind "B" (later layers) does. Parameters `kernel`
+    and `bias` as in `Conv`; the kernel is stored whole and masked when used.
+
+    Attributes:
+        features: number of output channels.
+        kernel_size: odd, an int or (height, width).
+        kind: "A" or "B".
+        colours: how many colours are predicted one after the other within a pixel. With 3, input
+            and output channels are cut into three consecutive blocks (R, G, B), and at the centre
+            a block sees the blocks of earlier colours; kind "B" also its own.
+        use_bias: whether a bias is added.
+        kernel_init: by default He normal of the unmasked fan-in.
+    """
+
+    features: int
+    kernel_size: int | Pair
+    kind: str
+    colours: int = 1
+    use_bias: bool = True
+    kernel_init: Initializer = HE_NORMAL
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, C] to [N, H, W, features].
+
+        Raises:
+            InputError: an unknown kind, an even kernel, or channels that colours do not divide.
+        """
+        check_maps(x)
+        mask = causal_mask(self.kernel_size, x.shape[-1], self.features, self.kind, self.colours)
+        kernel_size = mask.shape[:2]
+        conv = nn.Conv(
+            self.features,
+            kernel_size,
+            padding=tuple((k // 2, k // 2) for k in kernel_size),
+            use_bias=self.use_bias,
+            kernel_init=self.kernel_init,
+            mask=mask,
+        )
+        nn.share_scope(self, conv)  # `kernel` and `bias` are ours, not a child's
+        return conv(x)
+
+
+def causal_mask(
+    kernel_size: int | Pair, channels: int, features: int, kind: str, colours: int = 1
+) -> np.ndarray:
+    """What `MaskedConv` may see: bool[H, W, channels, features].
+
+    Raises:
+        InputError: an unknown kind, an even kernel, or channels that colours do not divide.
+    """
+    height, width = pair(kernel_size, "kernel_size")
+    if kind not in MASK_KINDS:
+        raise unknown_name("mask kind", kind, MASK_KINDS)
+    if height % 2 == 0 or width % 2 == 0:
+        raise InputError(f"kernel_size {kernel_size} has no centre pixel; give odd sizes")
+    if colours < 1 or channels % colours or features % colours:
+        raise InputError(
+            f"colours {colours} must divide both the {channels} input channels and the "
+            f"{features} features"
+        )
+    mask = np.zeros((height, width, channels, features), bool)
+    mask[: height // 2] = True
+    mask[height // 2, : width // 2] = True
+    colour_in = np.arange(channels) * colours // channels
+    colour_out = np.arange(features) * colours // features
+    sees = np.less if kind == "A" else np.less_equal
+    mask[height // 2, width // 2] = sees(colour_in[:, None], colour_out[None, :])
+    return mask
+
+
+def im2col(
+    images: jax.Array,
+    kernel_size: int | Pair,
+    strides: int | Pair = 1,
+    padding: Padding = 0,
+) -> jax.Array:
+    """Every window of the images as a row: [N, H, W, C] to [N, H', W', F * F * C].
+
+    A row lists its window in the order (row, column, channel), which is that of a kernel
+    [F, F, C, out] reshaped to [F * F * C, out].
+
+    Raises:
+        InputError: wrong rank or type, or a window that does not fit.
+    """
+    check_maps(images, "images")
+    window, strides = pair(kernel_size, "kernel_size"), pair(strides, "strides")
+    pads = resolved_padding(padding, images.shape[1:3], window, strides)
+    taps = window_taps(images, window, strides, pads)
+    return jnp.concatenate(taps, axis=-1)
+
+
+def conv_by_im2col(
+    images: jax.Array,
+    kernel: jax.Array,
+    strides: int | Pair = 1,
+    padding: Padding = 0,
+) -> jax.Array:
+    """A convolution as one matrix product, for showing what `Conv` computes.
+
+    It holds F * F copies of the images at once.
+
+    Args:
+        images: [N, H, W, C].
+        kernel: [F, F, C, out].
+        strides: an int or a pair.
+        padding: as for `Conv`.
+
+    Returns:
+        [N, H', W', out].
+
+    Raises:
+        InputError: shapes that do not belong together, or a window that does not fit.
+    """
+    check_maps(images, "images")
+    if kernel.ndim != 4 or kernel.shape[2] != images.shape[-1]:
+        raise InputError(
+            f"kernel has shape {kernel.shape}; wanted [height, width, {images.shape[-1]}, out] for "
+            f"images of shape {images.shape}"
+        )
+    columns = im2col(images, kernel.shape[:2], strides, padding)
+    return columns @ kernel.reshape(-1, kernel.shape[-1])

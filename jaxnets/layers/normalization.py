@@ -1,0 +1,207 @@
+"""Normalisation. Statistics are taken in float32, whatever the type of the input."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.module import merge_param
+from jax import lax
+
+from jaxnets.errors import InputError
+
+Initializer = jax.nn.initializers.Initializer
+
+DATA_AXIS = "batch"
+"""The name of the mapped axis over which a batch is spread (`pmap`, `shard_map`, `vmap`)."""
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over every axis but the last (Ioffe and Szegedy 2015, algorithms 1, 2).
+
+    It is used as Flax's, with the same names: parameters `scale` and `bias`, running statistics
+    `mean` and `var` in the collection `batch_stats`, float32 always. It differs in this:
+
+    - Traced under a mapped axis named `axis_name`, the statistics are those of the global batch,
+      so that a model gives the same numbers on any number of devices, with no flag to set. Under
+      `jit` over sharded arrays that is so anyway.
+    - The running variance follows the unbiased estimate, n / (n - 1) times the variance over the
+      n values of a channel in the global batch, as in the paper and in torch. The batch itself is
+      normalised with the biased one.
+    - The variance is the mean of squared deviations from the mean, not E[x^2] - E[x]^2, which
+      loses all its digits when the mean is large.
+    - The output has the input's type.
+
+    Attributes:
+        use_running_average: True to normalise by the running statistics (evaluation), False by
+            those of the batch (training, which updates the running ones). May be given at the
+            call instead.
+        momentum: the share of the old running statistics that is kept; torch's is 1 minus this.
+        epsilon: added to the variance. torch's default is Flax's, 1e-5.
+        use_bias: whether there is a `bias`.
+        use_scale: whether there is a `scale`.
+        bias_init: zeros by default.
+        scale_init: ones by default.
+        axis_name: the mapped axis to average over where there is one; None for the statistics of
+            each device alone. While initialising no axis is looked for.
+    """
+
+    use_running_average: bool | None = None
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    use_bias: bool = True
+    use_scale: bool = True
+    bias_init: Initializer = nn.initializers.zeros
+    scale_init: Initializer = nn.initializers.ones
+    axis_name: str | None = DATA_AXIS
+
+    @nn.compact
+    def __call__(self, x: jax.Array, use_running_average: bool | None = None) -> jax.Array:
+        """Maps [..., C] to [..., C].
+
+        Raises:
+            InputError: in training, when a channel has a single value in the whole batch: its
+                variance is 0 and its output would be the bias, whatever the input.
+        """
+        use_running_average = merge_param(
+            "use_running_average", self.use_running_average, use_running_average
+        )
+        shape = x.shape[-1:]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32)
+
+        if use_running_average:
+            mean, var = running_mean.value, running_var.value
+        else:
+            spread = self.axis_name is not None and axis_is_bound(self.axis_name)
+            axis_name = self.axis_name if spread and not self.is_initializing() else None
+            mean, var, count = _batch_statistics(x, axis_name)
+            if not self.is_initializing():
+                if count < 2:
+                    raise InputError(
+                        f"BatchNorm in training got one value per channel (x has shape {x.shape}); "
+                        "give a larger batch or larger images"
+                    )
+                keep, unbiased = self.momentum, var * (count / (count - 1))
+                running_mean.value = keep * running_mean.value + (1 - keep) * mean
+                running_var.value = keep * running_var.value + (1 - keep) * unbiased
+
+        # One multiply-add a pixel: scale (x - mean) / std + bias = x a + (bias - mean a).
+        a = lax.rsqrt(var + self.epsilon)
+        if self.use_scale:
+            a = a * self.param("scale", self.scale_init, shape, jnp.float32)
+        b = -mean * a
+        if self.use_bias:
+            b = b + self.param("bias", self.bias_init, shape, jnp.float32)
+        return (x.astype(jnp.float32) * a + b).astype(x.dtype)
+
+
+def LayerNorm(  # noqa: N802  (it stands where a module stands)
+    epsilon: float = 1e-5,
+    use_bias: bool = True,
+    use_scale: bool = True,
+    name: str | None = None,
+) -> nn.LayerNorm:
+    """Normalises each vector of channels by itself (Ba et al. 2016), as Flax's module.
+
+    The epsilon is torch's 1e-5, not Flax's 1e-6; the variance is computed as in `BatchNorm`.
+    """
+    return nn.LayerNorm(
+        epsilon=epsilon, use_bias=use_bias, use_scale=use_scale, use_fast_variance=False, name=name
+    )
+
+
+def GroupNorm(  # noqa: N802  (it stands where a module stands)
+    num_groups: int = 32,
+    epsilon: float = 1e-5,
+    use_bias: bool = True,
+    use_scale: bool = True,
+    name: str | None = None,
+) -> nn.GroupNorm:
+    """Normalises groups of consecutive channels of each image (Wu and He 2018), as Flax's module.
+
+    The epsilon is torch's 1e-5, not Flax's 1e-6. Flax raises a ValueError when the channels cannot
+    be cut into `num_groups`.
+    """
+    return nn.GroupNorm(
+        num_groups=num_groups,
+        epsilon=epsilon,
+        use_bias=use_bias,
+        use_scale=use_scale,
+        use_fast_variance=False,
+        name=name,
+    )
+
+
+def InstanceNorm(  # noqa: N802  (it stands where a module stands)
+    epsilon: float = 1e-5,
+    use_bias: bool = True,
+    use_scale: bool = True,
+    name: str | None = None,
+) -> nn.InstanceNorm:
+    """Normalises each channel of each image by itself (Ulyanov et al. 2016), as Flax's module.
+
+    The epsilon is torch's 1e-5, not Flax's 1e-6. torch's InstanceNorm2d has neither scale nor bias
+    unless asked (`affine=True`); here both are there unless declined.
+    """
+    return nn.InstanceNorm(
+        epsilon=epsilon, use_bias=use_bias, use_scale=use_scale, use_fast_variance=False, name=name
+    )
+
+
+def local_response_norm(
+    x: jax.Array,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+) -> jax.Array:
+    """Damps a channel by its neighbours: x / (k + alpha / size * sum of their squares)^beta.
+
+    Krizhevsky et al. 2012, section 3.3, with torch's meaning of alpha, which is divided by `size`.
+    The paper's is not: its n = 5, k = 2, alpha = 1e-4, beta = 0.75 are `size=5, alpha=5e-4, k=2`.
+
+    Args:
+        x: [..., C].
+        size: how many neighbouring channels are summed, size // 2 of them before and
+            (size - 1) // 2 after; beyond the first and the last there are zeros.
+        alpha: the weight of the mean square.
+        beta: the exponent.
+        k: the constant.
+
+    Raises:
+        InputError: a size below 1.
+    """
+    if size < 1:
+        raise InputError(f"size is {size}; wanted at least 1 channel")
+    squares = lax.square(x.astype(jnp.float32))
+    channels = x.shape[-1]
+    edges = [(0, 0)] * (x.ndim - 1) + [(size // 2, (size - 1) // 2)]
+    padded = jnp.pad(squares, edges)
+    total = sum(padded[..., i : i + channels] for i in range(size))
+    return (x * (k + alpha / size * total) ** -beta).astype(x.dtype)
+
+
+def axis_is_bound(axis_name: str) -> bool:
+    """Whether we are traced under a mapped axis of that name (`pmap`, `shard_map`, `vmap`)."""
+    try:
+        lax.axis_size(axis_name)
+    except NameError:
+        return False
+    return True
+
+
+def _batch_statistics(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array, int]:
+    """Mean and biased variance of each channel, f32[C], and the number of values behind them.
+
+    In two passes, and across devices in two: every device measures from the global mean.
+    """
+    x = x.astype(jnp.float32)
+    axes = tuple(range(x.ndim - 1))
+    count = x.size // x.shape[-1]
+
+    def global_mean(values: jax.Array) -> jax.Array:
+        mean = jnp.mean(values, axes)
+        return mean if axis_name is None else lax.pmean(mean, axis_name)
+
+    mean = global_mean(x)
+    var = global_mean(lax.square(x - mean))
+    return mean, var, count if axis_name is None else count * lax.axis_size(axis_name)

@@ -1,0 +1,216 @@
+"""ResNet. He, Zhang, Ren and Sun 2015, "Deep Residual Learning for Image Recognition",
+arXiv:1512.03385, table 1 and figure 5.
+
+Rows with other numbers widen the bottleneck's 3x3 convolution (Zagoruyko and Komodakis 2016, "Wide
+Residual Networks", arXiv:1605.07146) or cut it into groups (Xie et al. 2016, "Aggregated Residual
+Transformations for Deep Neural Networks", arXiv:1611.05431, table 2).
+
+Departure from the paper: where a bottleneck halves its maps, the stride is in the 3x3 convolution
+("version 1.5", as in torchvision), not in the first 1x1; `stride_in_1x1=True` puts it there.
+"""
+
+from functools import partial
+
+from flax import linen as nn
+from jax import Array
+
+from jaxnets.errors import InputError, unknown_name
+from jaxnets.layers import BatchNorm, Conv, DropPath, LinearHead, drop_path_rates, max_pool
+from jaxnets.models.classifier import Classifier
+
+PAPER = (
+    "He et al. 2015, arXiv:1512.03385 (wide: Zagoruyko and Komodakis 2016, arXiv:1605.07146; "
+    "ResNeXt: Xie et al. 2016, arXiv:1611.05431)"
+)
+
+VARIANTS = {
+    "resnet18": {"block": "basic", "depths": (2, 2, 2, 2)},
+    "resnet34": {"block": "basic", "depths": (3, 4, 6, 3)},
+    "resnet50": {"depths": (3, 4, 6, 3)},
+    "resnet101": {"depths": (3, 4, 23, 3)},
+    "resnet152": {"depths": (3, 8, 36, 3)},
+    "wide_resnet50_2": {"depths": (3, 4, 6, 3), "width_per_group": 128},
+    "wide_resnet101_2": {"depths": (3, 4, 23, 3), "width_per_group": 128},
+    "resnext50_1x64d": {"depths": (3, 4, 6, 3), "groups": 1, "width_per_group": 64},
+    "resnext50_2x40d": {"depths": (3, 4, 6, 3), "groups": 2, "width_per_group": 40},
+    "resnext50_4x24d": {"depths": (3, 4, 6, 3), "groups": 4, "width_per_group": 24},
+    "resnext50_8x14d": {"depths": (3, 4, 6, 3), "groups": 8, "width_per_group": 14},
+    "resnext50_32x4d": {"depths": (3, 4, 6, 3), "groups": 32, "width_per_group": 4},
+    "resnext101_32x4d": {"depths": (3, 4, 23, 3), "groups": 32, "width_per_group": 4},
+    "resnext101_32x8d": {"depths": (3, 4, 23, 3), "groups": 32, "width_per_group": 8},
+    "resnext101_64x4d": {"depths": (3, 4, 23, 3), "groups": 64, "width_per_group": 4},
+}
+
+_HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+_conv = partial(Conv, use_bias=False, kernel_init=_HE_FAN_OUT)
+
+
+class Stem(nn.Module):
+    """The first convolution: 7x7 at stride 2, or 3x3 at stride 1 for small images."""
+
+    small_input: bool
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        if self.small_input:
+            x = _conv(64, 3, padding=1, name="conv1")(x)
+        else:
+            x = _conv(64, 7, strides=2, padding=3, name="conv1")(x)
+        return nn.relu(BatchNorm(use_running_average=not train, name="bn1")(x))
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (figure 5, left).
+
+    Attributes:
+        planes: the channels of both.
+        stride: of the first.
+        drop_path: how often the convolutions are skipped in training.
+    """
+
+    planes: int
+    stride: int
+    drop_path: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        norm = partial(BatchNorm, use_running_average=not train)
+        y = _conv(self.planes, 3, strides=self.stride, padding=1, name="conv1")(x)
+        y = nn.relu(norm(name="bn1")(y))
+        y = _conv(self.planes, 3, padding=1, name="conv2")(y)
+        y = norm(name="bn2")(y)
+        y = DropPath(self.drop_path, name="drop_path")(y, deterministic=not train)
+        return nn.relu(_shortcut(x, self.planes, self.stride, norm) + y)
+
+
+class Bottleneck(nn.Module):
+    """A 1x1 convolution that narrows, a 3x3, a 1x1 that widens, and a shortcut (figure 5, right).
+
+    Attributes:
+        planes: a quarter of the channels that come out, and those of the 3x3 in a plain ResNet.
+        stride: of the 3x3, or of the first 1x1.
+        drop_path: how often the convolutions are skipped in training.
+        groups: of the 3x3.
+        width_per_group: channels in a group of the 3x3 where `planes` is 64.
+        stride_in_1x1: where the stride is.
+    """
+
+    planes: int
+    stride: int
+    drop_path: float
+    groups: int
+    width_per_group: int
+    stride_in_1x1: bool
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        norm = partial(BatchNorm, use_running_average=not train)
+        width = self.planes * self.width_per_group // 64 * self.groups
+        stride1, stride2 = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+        y = _conv(width, 1, strides=stride1, name="conv1")(x)
+        y = nn.relu(norm(name="bn1")(y))
+        y = _conv(width, 3, strides=stride2, padding=1, groups=self.groups, name="conv2")(y)
+        y = nn.relu(norm(name="bn2")(y))
+        y = _conv(4 * self.planes, 1, name="conv3")(y)
+        y = norm(name="bn3")(y)
+        y = DropPath(self.drop_path, name="drop_path")(y, deterministic=not train)
+        return nn.relu(_shortcut(x, 4 * self.planes, self.stride, norm) + y)
+
+
+def _shortcut(x: Array, channels: int, stride: int, norm: partial[BatchNorm]) -> Array:
+    """The identity or, where the shape changes, a 1x1 convolution (option B of section 3.3)."""
+    if stride == 1 and x.shape[-1] == channels:
+        return x
+    x = _conv(channels, 1, strides=stride, name="downsample_conv")(x)
+    return norm(name="downsample_bn")(x)
+
+
+class ResNet(nn.Module):
+    """A stem and stages of residual blocks; the arguments are those of `build`."""
+
+    block: str
+    depths: tuple[int, ...]
+    groups: int
+    width_per_group: int
+    stride_in_1x1: bool
+    small_input: bool
+    drop_path: float
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        """Maps [N, H, W, C] to `stem` (stride 2, before the max-pool) and `stage1` ... `stage4`
+        (strides 4 to 32); with `small_input` the strides are 1 and 1 to 8."""
+        block = {
+            "basic": BasicBlock,
+            "bottleneck": partial(
+                Bottleneck,
+                groups=self.groups,
+                width_per_group=self.width_per_group,
+                stride_in_1x1=self.stride_in_1x1,
+            ),
+        }[self.block]
+        rates = iter(drop_path_rates(self.drop_path, sum(self.depths)))
+        out = {}
+        x = out["stem"] = Stem(self.small_input, name="stem")(images, train)
+        if not self.small_input:
+            x = max_pool(x, 3, strides=2, padding=1)
+        for stage, depth in enumerate(self.depths, start=1):
+            for i in range(1, depth + 1):
+                x = block(
+                    planes=32 * 2**stage,
+                    stride=2 if i == 1 and stage > 1 else 1,
+                    drop_path=next(rates),
+                    name=f"stage{stage}_block{i}",
+                )(x, train)
+            out[f"stage{stage}"] = x
+        return out
+
+
+def build(
+    *,
+    num_classes: int = 1000,
+    block: str = "bottleneck",
+    depths: tuple[int, ...],
+    groups: int = 1,
+    width_per_group: int = 64,
+    stride_in_1x1: bool = False,
+    small_input: bool = False,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+) -> Classifier:
+    """A ResNet for 224 x 224 images; any of 32 x 32 or more will do.
+
+    Args:
+        num_classes: 0 for the mean of the last maps.
+        block: "basic" or "bottleneck".
+        depths: blocks in each stage.
+        groups: groups of the bottleneck's 3x3 convolution (ResNeXt's cardinality).
+        width_per_group: channels of each group in the first stage; they double with each stage.
+        stride_in_1x1: True for the paper's place of the bottleneck's stride.
+        small_input: for images of 32 x 32, down to 8 x 8: the stem is a 3x3 convolution at stride 1
+            and there is no max-pool.
+        drop_path: how often the last block's convolutions are skipped in training; it grows
+            linearly from the first (Huang et al. 2016, "Deep Networks with Stochastic Depth",
+            arXiv:1603.09382).
+        dropout: rate before the dense layer.
+
+    Raises:
+        InputError: an unknown block, or a setting of the bottleneck for the basic one.
+    """
+    if block not in ("basic", "bottleneck"):
+        raise unknown_name("block", block, ("basic", "bottleneck"))
+    if block == "basic" and (groups, width_per_group, stride_in_1x1) != (1, 64, False):
+        raise InputError(
+            "groups, width_per_group and stride_in_1x1 belong to the bottleneck and this net has "
+            'basic blocks; leave them out, or give block="bottleneck"'
+        )
+    side, stride = (32, 1) if small_input else (224, 4)
+    return Classifier(
+        backbone=ResNet(
+            block, depths, groups, width_per_group, stride_in_1x1, small_input, drop_path
+        ),
+        head=LinearHead(num_classes, dropout),
+        num_classes=num_classes,
+        input_size=(side, side, 3),
+        min_size=stride * 2 ** (len(depths) - 1),
+    )

@@ -1,0 +1,105 @@
+"""VGG. Simonyan and Zisserman 2014, "Very Deep Convolutional Networks for Large-Scale Image
+Recognition", arXiv:1409.1556, table 1.
+
+Beside the paper's nets there are the later ones with batch normalization after each convolution
+(`_bn`), and one whose dense layers read the mean of the last maps (`_gap`; Zhou et al. 2015,
+arXiv:1512.04150). Departures from the paper: last maps that are not 7 x 7 are averaged over a 7 x 7
+grid, so that other images fit too; kernels are drawn as in torchvision, by He's rule over fan-out,
+where the paper took the deep nets' first layers from the shallow one.
+"""
+
+from flax import linen as nn
+from jax import Array
+
+from jaxnets.layers import BatchNorm, Conv, MLPHead, local_response_norm, max_pool
+from jaxnets.models.classifier import Classifier
+
+PAPER = "Simonyan and Zisserman 2014, arXiv:1409.1556"
+
+VARIANTS = {
+    "vgg11": {"depths": (1, 1, 2, 2, 2)},
+    "vgg11_lrn": {"depths": (1, 1, 2, 2, 2), "lrn": True},
+    "vgg11_bn": {"depths": (1, 1, 2, 2, 2), "batch_norm": True},
+    "vgg13": {"depths": (2, 2, 2, 2, 2)},
+    "vgg13_bn": {"depths": (2, 2, 2, 2, 2), "batch_norm": True},
+    "vgg16_c": {"depths": (2, 2, 3, 3, 3), "third_kernel": 1},
+    "vgg16": {"depths": (2, 2, 3, 3, 3)},
+    "vgg16_bn": {"depths": (2, 2, 3, 3, 3), "batch_norm": True},
+    "vgg16_gap": {"depths": (2, 2, 3, 3, 3), "hidden": (4096,), "pool_size": 1},
+    "vgg19": {"depths": (2, 2, 4, 4, 4)},
+    "vgg19_bn": {"depths": (2, 2, 4, 4, 4), "batch_norm": True},
+}
+
+_HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class VGG(nn.Module):
+    """Stages of 3x3 convolutions, each closed by a max-pool that halves the maps.
+
+    Attributes:
+        depths: convolutions in each stage.
+        third_kernel: kernel size of each stage's third convolution.
+        lrn: whether local response normalization follows the first convolution of all.
+        batch_norm: whether batch normalization follows each convolution.
+    """
+
+    depths: tuple[int, ...]
+    third_kernel: int
+    lrn: bool
+    batch_norm: bool
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        """Maps [N, H, W, C] to `stage1` ... `stage5` (strides 2 to 32), each after its max-pool."""
+        x, out = images, {}
+        for stage, depth in enumerate(self.depths, start=1):
+            width = min(32 * 2**stage, 512)
+            for i in range(1, depth + 1):
+                kernel = self.third_kernel if i == 3 else 3
+                x = Conv(
+                    width,
+                    kernel,
+                    padding=kernel // 2,
+                    kernel_init=_HE_FAN_OUT,
+                    name=f"stage{stage}_conv{i}",
+                )(x)
+                if self.batch_norm:
+                    x = BatchNorm(use_running_average=not train, name=f"stage{stage}_bn{i}")(x)
+                x = nn.relu(x)
+                if self.lrn and stage == i == 1:
+                    # The paper's alpha of 1e-4 weighs the sum over 5 channels; ours their mean.
+                    x = local_response_norm(x, size=5, alpha=5e-4, beta=0.75, k=2.0)
+            x = out[f"stage{stage}"] = max_pool(x, 2)
+        return out
+
+
+def build(
+    *,
+    num_classes: int = 1000,
+    depths: tuple[int, ...],
+    third_kernel: int = 3,
+    lrn: bool = False,
+    batch_norm: bool = False,
+    hidden: tuple[int, ...] = (4096, 4096),
+    pool_size: int = 7,
+    dropout: float = 0.5,
+) -> Classifier:
+    """A VGG net for 224 x 224 images; any of 32 x 32 or more will do.
+
+    Args:
+        num_classes: 0 for the units of the last hidden layer.
+        depths: convolutions in each stage.
+        third_kernel: kernel size of each stage's third convolution; 1 is the paper's net C.
+        lrn: whether local response normalization follows the first convolution.
+        batch_norm: whether batch normalization follows each convolution.
+        hidden: units of each hidden dense layer.
+        pool_size: side of the maps that the dense layers read; 1 is global average pooling.
+        dropout: rate after each hidden dense layer.
+    """
+    return Classifier(
+        backbone=VGG(depths, third_kernel, lrn, batch_norm),
+        head=MLPHead(hidden, num_classes, dropout, pool_size=pool_size),
+        num_classes=num_classes,
+        input_size=(224, 224, 3),
+        min_size=2 ** len(depths),
+    )

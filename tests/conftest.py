@@ -1,0 +1,35 @@
+"""Settings shared by all tests. They must be made before JAX is first used."""
+
+import os
+from pathlib import Path
+
+# Eight virtual devices, so that data parallelism can be tested on any machine.
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+
+# Compiled programs are kept between runs. Who can write there can run code here, so the folder is
+# private to the user.
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxnets-tests"
+_CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
+_CACHE.chmod(0o700)
+jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+@pytest.fixture
+def one_device():
+    """`DataParallel` on the first of the eight devices."""
+    from jaxnets.training import DataParallel
+
+    return DataParallel.create(devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """The digits dataset, 32 x 32 grey."""
+    from jaxnets import data
+
+    return data.load("digits")

@@ -1,0 +1,140 @@
+"""What the tests of the models share: shapes without work, variables by a rule, NumPy's convolution."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnets.models import create_model
+
+
+@pytest.fixture(scope="session")
+def shapes_of():
+    """`shapes_of(name, **overrides)`: shapes of the variables at the model's own input size."""
+
+    @functools.cache
+    def shapes(name, **overrides):
+        model = create_model(name, **overrides)
+        images = jax.ShapeDtypeStruct((1, *model.input_size), jnp.float32)
+        return jax.eval_shape(model.init, jax.random.key(0), images)
+
+    return shapes
+
+
+@pytest.fixture(scope="session")
+def count_parameters(shapes_of):
+    def count(name, **overrides):
+        return sum(math.prod(p.shape) for p in jax.tree.leaves(shapes_of(name, **overrides)["params"]))
+
+    return count
+
+
+@pytest.fixture(scope="session")
+def map_sizes(shapes_of):
+    """`map_sizes(name, **overrides)`: (side, channels) of each feature map, by name."""
+
+    def sizes(name, **overrides):
+        model = create_model(name, **overrides)
+        images = jax.ShapeDtypeStruct((2, *model.input_size), jnp.float32)
+        maps = jax.eval_shape(
+            functools.partial(model.apply, method="features"), shapes_of(name, **overrides), images
+        )
+        assert all(m.shape[0] == 2 and m.shape[1] == m.shape[2] for m in maps.values())
+        return {name: m.shape[2:] for name, m in maps.items()}
+
+    return sizes
+
+
+@pytest.fixture(scope="session")
+def drawn_variables():
+    """`drawn_variables(model, images)`: variables far from trivial, without compiling `init`."""
+
+    def draw(model, images):
+        rng = np.random.default_rng(0)
+
+        def leaf(path, shape):
+            kind = path[-1].key
+            if kind == "kernel":
+                value = rng.normal(0, math.sqrt(2 / math.prod(shape.shape[:-1])), shape.shape)
+            elif kind in ("scale", "var"):
+                value = rng.uniform(0.7, 1.3, shape.shape)
+            else:
+                value = rng.normal(0, 0.1, shape.shape)
+            return jnp.asarray(value, jnp.float32)
+
+        shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+        return jax.tree_util.tree_map_with_path(leaf, shapes)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def numpy_conv():
+    """`numpy_conv(x, kernel, stride=1, padding=0, groups=1)`, written out tap by tap in float64."""
+
+    def conv(x, kernel, stride=1, padding=0, groups=1):
+        x = np.pad(np.asarray(x, np.float64), ((0, 0), *[(padding, padding)] * 2, (0, 0)))
+        kernel = np.asarray(kernel, np.float64)
+        height, width, per_group, features = kernel.shape
+        rows, columns = ((s - k) // stride + 1 for s, k in zip(x.shape[1:3], kernel.shape, strict=False))
+        out = np.zeros((len(x), rows, columns, features))
+        for group in range(groups):
+            ins = slice(group * per_group, (group + 1) * per_group)
+            outs = slice(group * features // groups, (group + 1) * features // groups)
+            for i in range(height):
+                for j in range(width):
+                    tap = x[:, i : i + stride * rows : stride, j : j + stride * columns : stride, ins]
+                    out[..., outs] += tap[:, :rows, :columns] @ kernel[i, j, :, outs]
+        return out
+
+    return conv
+
+
+@pytest.fixture(scope="session")
+def numpy_max_pool():
+    """`numpy_max_pool(x, window, stride)`, window by window, without padding."""
+
+    def pool(x, window, stride):
+        x = np.asarray(x)
+        rows, columns = ((s - window) // stride + 1 for s in x.shape[1:3])
+        cells = [
+            x[:, stride * i : stride * i + window, stride * j : stride * j + window].max((1, 2))
+            for i in range(rows)
+            for j in range(columns)
+        ]
+        return np.stack(cells, 1).reshape(len(x), rows, columns, -1)
+
+    return pool
+
+
+@pytest.fixture(scope="session")
+def train_gradients():
+    """`train_gradients(model, variables, images, dtype)`: logits, gradients and updated statistics
+    of a cross entropy, with parameters and images cast as `training` does it."""
+
+    def gradients(model, variables, images, dtype):
+        labels = jnp.arange(len(images)) % model.num_classes
+
+        @jax.jit
+        def run(variables, images):
+            def loss(params):
+                cast = jax.tree.map(lambda p: p.astype(dtype), params)
+                logits, updated = model.apply(
+                    {**variables, "params": cast},
+                    images.astype(dtype),
+                    train=True,
+                    mutable=["batch_stats"],
+                    rngs={"dropout": jax.random.key(1)},
+                )
+                scores = jax.nn.log_softmax(logits)
+                return -jnp.mean(scores[jnp.arange(len(images)), labels]), (logits, updated)
+
+            (_, (logits, updated)), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+            return logits, grads, updated.get("batch_stats", {})
+
+        return run(variables, images)
+
+    return gradients

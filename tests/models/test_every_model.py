@@ -1,0 +1,95 @@
+"""What holds for every name in the registry, whatever its family."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxnets.errors import InputError
+from jaxnets.models import create_model, list_models
+from jaxnets.models.registry import FAMILIES
+
+FIRST_OF_EACH_FAMILY = [next(iter(family.VARIANTS)) for family in FAMILIES]
+
+of_every_model = pytest.mark.parametrize("name", list_models())
+of_every_family = pytest.mark.parametrize("name", FIRST_OF_EACH_FAMILY)
+
+
+def images_for(model, dtype=jnp.float32, side=None):
+    height, width, channels = model.input_size
+    size = (height, width) if side is None else (side, side)
+    return jax.ShapeDtypeStruct((2, *size, channels), dtype)
+
+
+@of_every_model
+def test_module_names_are_explicit(name, shapes_of):
+    for path, _ in jax.tree_util.tree_leaves_with_path(shapes_of(name)):
+        part, *modules = [key.key for key in path[1:-1]]
+        assert part in ("backbone", "head") or part.startswith("auxiliary_")
+        # Flax's own names are Conv_0, BatchNorm_12.
+        assert modules
+        assert not [m for m in modules if re.fullmatch(r"[A-Z]\w*_\d+", m)], path
+
+
+@of_every_model
+def test_collections_are_parameters_and_statistics(name, shapes_of):
+    assert set(shapes_of(name)) in ({"params"}, {"params", "batch_stats"})
+
+
+@of_every_family
+def test_logits_are_float32_of_the_models_own_classes(name, shapes_of):
+    model = create_model(name)
+    logits = jax.eval_shape(model.apply, shapes_of(name), images_for(model))
+    assert (logits.shape, logits.dtype) == ((2, model.num_classes), jnp.float32)
+
+
+@of_every_family
+def test_number_of_classes_shapes_the_last_dense_layer_only(name, shapes_of):
+    own, seven = shapes_of(name)["params"], shapes_of(name, num_classes=7)["params"]
+    assert seven["backbone"] == own["backbone"]
+    *hidden, last = sorted(own["head"])
+    assert [seven["head"][layer] for layer in hidden] == [own["head"][layer] for layer in hidden]
+    assert seven["head"][last]["bias"].shape == (7,)
+
+
+@of_every_family
+def test_no_classes_leave_what_the_last_dense_layer_read(name, shapes_of):
+    bare, head = create_model(name, num_classes=0), shapes_of(name)["params"]["head"]
+    *hidden, last = sorted(head)
+    variables = shapes_of(name, num_classes=0)
+    assert sorted(variables["params"].get("head", {})) == hidden
+    units = jax.eval_shape(bare.apply, variables, images_for(bare))
+    assert (units.shape, units.dtype) == ((2, head[last]["kernel"].shape[0]), jnp.float32)
+
+
+@of_every_family
+def test_features_are_maps_from_shallow_to_deep(name, map_sizes):
+    sides = [side for side, _ in map_sizes(name).values()]
+    assert len(sides) >= 2
+    assert sides == sorted(sides, reverse=True)
+
+
+@of_every_family
+def test_bfloat16_computes_in_bfloat16_and_keeps_statistics_and_logits_in_float32(name, shapes_of):
+    model, variables = create_model(name), shapes_of(name)
+    params = jax.tree.map(lambda p: p.update(dtype=jnp.bfloat16), variables["params"])
+    variables = {**variables, "params": params}
+    images = images_for(model, jnp.bfloat16)
+    train = partial(model.apply, train=True, mutable=["batch_stats"])
+    keys = {"dropout": jax.random.key(0)}
+    logits, updated = jax.eval_shape(partial(train, rngs=keys), variables, images)
+    assert logits.dtype == jnp.float32
+    assert all(s.dtype == jnp.float32 for s in jax.tree.leaves(updated))
+    features = jax.eval_shape(partial(model.apply, method="features"), variables, images)
+    assert {f.dtype for f in features.values()} == {jnp.dtype(jnp.bfloat16)}
+
+
+@of_every_family
+def test_images_below_the_smallest_are_refused(name):
+    model = create_model(name)
+    smallest = model.min_size
+    jax.eval_shape(model.init, jax.random.key(0), images_for(model, side=smallest))
+    with pytest.raises(InputError, match=f"{name} takes .*{smallest} x {smallest} pixels"):
+        jax.eval_shape(model.init, jax.random.key(0), images_for(model, side=smallest - 1))

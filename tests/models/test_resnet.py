@@ -1,0 +1,279 @@
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from jaxnets.errors import InputError
+from jaxnets.layers import DropPath
+from jaxnets.models import create_model
+
+IMAGES = np.random.default_rng(1).normal(size=(4, 8, 8, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("resnet18", 11_689_512),
+        ("resnet34", 21_797_672),
+        ("resnet50", 25_557_032),
+        ("resnet101", 44_549_160),
+        ("resnet152", 60_192_808),
+        ("wide_resnet50_2", 68_883_240),
+        ("wide_resnet101_2", 126_886_696),
+        ("resnext50_1x64d", 25_557_032),
+        ("resnext50_32x4d", 25_028_904),
+        ("resnext101_32x4d", 44_177_704),
+        ("resnext101_32x8d", 88_791_336),
+        ("resnext101_64x4d", 83_455_272),
+    ],
+)
+def test_parameter_count(name, count, count_parameters):
+    assert count_parameters(name) == count
+
+
+def bottleneck_parameters(d, groups, inputs=256):
+    """A block of conv2: the formula under table 2 of ResNeXt's paper, and three norms."""
+    width = d * groups
+    return inputs * width + 9 * d * width + width * 256 + 2 * (2 * width + 256)
+
+
+@pytest.mark.parametrize(("groups", "d"), [(1, 64), (2, 40), (4, 24), (8, 14), (32, 4)])
+def test_resnext_blocks_have_the_parameters_of_the_papers_formula(groups, d, shapes_of):
+    block = shapes_of(f"resnext50_{groups}x{d}d")["params"]["backbone"]["stage1_block2"]
+    count = sum(math.prod(p.shape) for p in jax.tree.leaves(block))
+    assert count == bottleneck_parameters(d, groups)
+    # "The same complexity": about 70 thousand weights whatever the cardinality.
+    assert 68_000 < count - 2 * (2 * d * groups + 256) < 72_500
+
+
+@pytest.mark.parametrize(("name", "expansion"), [("resnet18", 1), ("resnext50_32x4d", 4)])
+def test_maps_at_224(name, expansion, map_sizes):
+    assert map_sizes(name) == {
+        "stem": (112, 64),
+        "stage1": (56, 64 * expansion),
+        "stage2": (28, 128 * expansion),
+        "stage3": (14, 256 * expansion),
+        "stage4": (7, 512 * expansion),
+    }
+
+
+def test_small_input_keeps_the_resolution_of_the_first_stage(map_sizes, shapes_of):
+    sizes = [(32, 64), (32, 64), (16, 128), (8, 256), (4, 512)]
+    assert list(map_sizes("resnet18", small_input=True).values()) == sizes
+    stem = shapes_of("resnet18", small_input=True)["params"]["backbone"]["stem"]
+    assert stem["conv1"]["kernel"].shape == (3, 3, 3, 64)
+
+
+def convolution_outputs(name, **overrides):
+    """Kernel shape and output shape of every convolution at 224 x 224, by path."""
+    model, seen = create_model(name, **overrides), {}
+
+    def watch(call, args, kwargs, context):
+        out = call(*args, **kwargs)
+        if isinstance(context.module, nn.Conv):
+            kernel = context.module.variables["params"]["kernel"].shape
+            seen["/".join(context.module.path)] = kernel, out.shape
+        return out
+
+    with nn.intercept_methods(watch):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *model.input_size)))
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("name", "giga"),
+    [
+        ("resnet18", 1.8),
+        ("resnet34", 3.6),
+        ("resnet50", 3.8),
+        ("resnet101", 7.6),
+        ("resnet152", 11.3),
+    ],
+)
+def test_multiply_adds_are_those_of_the_papers_table_1(name, giga):
+    basic = name in ("resnet18", "resnet34")
+    total = 0
+    for path, (kernel, out) in convolution_outputs(name, stride_in_1x1=not basic).items():
+        # The paper's nets of basic blocks have shortcuts without parameters (option A).
+        if not (basic and path.endswith("downsample_conv")):
+            total += math.prod(kernel) * math.prod(out[1:3])
+    assert total / 1e9 == pytest.approx(giga, abs=0.06)
+
+
+def test_stride_is_in_the_3x3_unless_asked_for_in_the_1x1():
+    def sides(**overrides):
+        outputs = convolution_outputs("resnet50", **overrides)
+        block = "backbone/stage2_block1"
+        names = ("conv1", "conv2", "conv3", "downsample_conv")
+        return [outputs[f"{block}/{name}"][1][1] for name in names]
+
+    assert sides() == [56, 28, 28, 28]
+    assert sides(stride_in_1x1=True) == [28, 28, 28, 28]
+
+
+def test_module_names(shapes_of):
+    backbone = shapes_of("resnet50")["params"]["backbone"]
+    blocks = [
+        f"stage{s}_block{b}" for s, depth in enumerate((3, 4, 6, 3), 1) for b in range(1, depth + 1)
+    ]
+    assert set(backbone) == {"stem", *blocks}
+    assert set(backbone["stem"]) == {"conv1", "bn1"}
+    plain = {"conv1", "bn1", "conv2", "bn2", "conv3", "bn3"}
+    assert set(backbone["stage2_block3"]) == plain
+    assert set(backbone["stage2_block1"]) == plain | {"downsample_conv", "downsample_bn"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"block": "basic"},
+        {"groups": 2, "width_per_group": 8},
+        {"groups": 2, "width_per_group": 8, "stride_in_1x1": True},
+    ],
+)
+def test_blocks_match_numpy(overrides, drawn_variables, numpy_conv):
+    model = create_model("resnet50", num_classes=3, depths=(1, 2), small_input=True, **overrides)
+    variables = drawn_variables(model, IMAGES)
+    params, stats = variables["params"]["backbone"], variables["batch_stats"]["backbone"]
+
+    def conv_bn(x, part, conv, bn, **settings):
+        x = numpy_conv(x, params[part][conv]["kernel"], **settings)
+        deviation = np.sqrt(np.asarray(stats[part][bn]["var"], np.float64) + 1e-5)
+        x = (x - stats[part][bn]["mean"]) / deviation
+        return x * params[part][bn]["scale"] + params[part][bn]["bias"]
+
+    def block(x, part, stride):
+        first = functools.partial(conv_bn, part=part, conv="conv1", bn="bn1")
+        second = functools.partial(conv_bn, part=part, conv="conv2", bn="bn2", padding=1)
+        if model.backbone.block == "basic":
+            y = second(np.maximum(first(x, padding=1, stride=stride), 0))
+        else:
+            early = overrides.get("stride_in_1x1", False)
+            y = np.maximum(first(x, stride=stride if early else 1), 0)
+            y = np.maximum(second(y, stride=1 if early else stride, groups=2), 0)
+            y = conv_bn(y, part, "conv3", "bn3")
+        if "downsample_conv" in params[part]:
+            x = conv_bn(x, part, "downsample_conv", "downsample_bn", stride=stride)
+        return np.maximum(x + y, 0)
+
+    x = np.maximum(conv_bn(IMAGES, "stem", "conv1", "bn1", padding=1), 0)
+    want = {"stem": x}
+    want["stage1"] = x = block(x, "stage1_block1", 1)
+    want["stage2"] = x = block(block(x, "stage2_block1", 2), "stage2_block2", 1)
+    maps = jax.jit(lambda v, x: model.apply(v, x, method="features"))(variables, IMAGES)
+    assert list(maps) == list(want)
+    for name, wanted in want.items():
+        np.testing.assert_allclose(maps[name], wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_large_images_pass_a_7x7_convolution_and_a_3x3_max_pool(drawn_variables, numpy_conv):
+    model = create_model("resnet18", depths=(1,))
+    images = np.random.default_rng(1).normal(size=(1, 16, 16, 3)).astype(np.float32)
+    variables = drawn_variables(model, images)
+    seen = {}
+
+    def watch(call, args, kwargs, context):
+        if context.module.name == "stage1_block1":
+            seen["input"] = args[0]
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        maps = model.apply(variables, images, method="features")
+    stem = variables["params"]["backbone"]["stem"]
+    assert maps["stem"].shape == numpy_conv(images, stem["conv1"]["kernel"], 2, 3).shape
+    padded = np.pad(maps["stem"], ((0, 0), (1, 1), (1, 1), (0, 0)))  # a ReLU's output is >= 0
+    windows = [padded[:, i : i + 8 : 2, j : j + 8 : 2] for i in range(3) for j in range(3)]
+    np.testing.assert_array_equal(seen["input"], np.max(windows, axis=0))
+
+
+def test_training_moves_the_statistics_a_tenth_of_the_way(drawn_variables, numpy_conv):
+    model = create_model("resnet18", depths=(1,), small_input=True)
+    variables = drawn_variables(model, IMAGES)
+    _, updated = jax.jit(lambda v: model.apply(v, IMAGES, train=True, mutable=["batch_stats"]))(
+        variables
+    )
+    kernel = variables["params"]["backbone"]["stem"]["conv1"]["kernel"]
+    x = numpy_conv(IMAGES, kernel, padding=1).reshape(-1, 64)
+    old, new = (v["batch_stats"]["backbone"]["stem"]["bn1"] for v in (variables, updated))
+    np.testing.assert_allclose(new["mean"], 0.9 * old["mean"] + 0.1 * x.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * x.var(0, ddof=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gradients_are_finite_and_reach_every_parameter(dtype, drawn_variables, train_gradients):
+    model = create_model("resnet18", num_classes=4, small_input=True)
+    variables = drawn_variables(model, IMAGES)
+    logits, grads, statistics = train_gradients(model, variables, jnp.asarray(IMAGES), dtype)
+    assert logits.dtype == jnp.float32
+    assert {s.dtype for s in jax.tree.leaves(statistics)} == {jnp.dtype(jnp.float32)}
+    for path, gradient in jax.tree_util.tree_leaves_with_path(grads):
+        assert jnp.all(jnp.isfinite(gradient)), path
+        assert jnp.any(gradient != 0), path
+
+
+def drop_path_net(rate):
+    return create_model("resnet18", depths=(1,), small_input=True, drop_path=rate)
+
+
+def test_drop_path_leaves_evaluation_alone(drawn_variables):
+    variables = drawn_variables(drop_path_net(0.0), IMAGES)
+    np.testing.assert_array_equal(
+        drop_path_net(0.9).apply(variables, IMAGES), drop_path_net(0.0).apply(variables, IMAGES)
+    )
+
+
+def test_drop_path_drops_the_branch_for_some_examples_in_training(drawn_variables):
+    model = drop_path_net(0.5)
+    images = np.repeat(IMAGES[:1], 32, axis=0)
+    variables = drawn_variables(model, images)
+
+    @jax.jit
+    def features(seed):
+        maps, _ = model.apply(
+            variables,
+            images,
+            train=True,
+            method="features",
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.key(seed)},
+        )
+        return maps
+
+    dropped = []
+    for seed in (0, 1):
+        maps = features(seed)
+        stem, stage = np.asarray(maps["stem"]), np.asarray(maps["stage1"])
+        alone = np.all(stage == stem, axis=(1, 2, 3))  # the shortcut carries a ReLU's output
+        assert 6 <= alone.sum() <= 26
+        kept = stage[~alone]
+        np.testing.assert_allclose(kept, np.broadcast_to(kept[:1], kept.shape), rtol=1e-5, atol=1e-5)
+        dropped.append(alone)
+    assert not np.array_equal(*dropped)
+
+
+def test_drop_path_grows_linearly_to_the_last_block():
+    model, rates = create_model("resnet50", drop_path=0.32), []
+
+    def watch(call, args, kwargs, context):
+        if isinstance(context.module, DropPath):
+            rates.append(context.module.rate)
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(watch):
+        jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+    np.testing.assert_allclose(rates, 0.02 * np.arange(1, 17))
+
+
+def test_basic_blocks_take_no_settings_of_the_bottleneck():
+    for setting in ({"groups": 2}, {"width_per_group": 128}, {"stride_in_1x1": True}):
+        with pytest.raises(InputError, match="belong to the bottleneck"):
+            create_model("resnet18", **setting)
+
+
+def test_unknown_block_is_answered_with_the_known():
+    with pytest.raises(InputError, match="unknown block 'botleneck'; did you mean 'bottleneck'"):
+        create_model("resnet18", block="botleneck")

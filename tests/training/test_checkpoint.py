@@ -1,0 +1,226 @@
+"""Checkpoints: whole, exact, and clear about what is wrong."""
+
+import dataclasses
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnets import layers
+from jaxnets.training import (
+    Checkpointer,
+    CheckpointError,
+    DataParallel,
+    create_optimizer,
+    create_state,
+    read_history,
+)
+
+ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
+
+
+@pytest.fixture
+def state(task, batch):
+    optimizer = create_optimizer("adamw", optax.linear_schedule(0.0, 0.1, 5), clip_norm=1.0)
+    return create_state(task, optimizer, jax.random.key(0), batch, ema=True)
+
+
+@pytest.fixture
+def checkpointer(tmp_path):
+    with_best_and_two = Checkpointer(tmp_path / "checkpoints", keep=2)
+    yield with_best_and_two
+    with_best_and_two.close()
+
+
+def at_step(state, step):
+    return state.replace(step=jnp.asarray(step), params=jax.tree.map(lambda p: p + step, state.params))
+
+
+def assert_equal(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_state_comes_back_bit_for_bit_with_its_position(checkpointer, state):
+    checkpointer.save(at_step(state, 7), {"data": {"step": 7}})
+    checkpointer.wait()
+    restored, position = checkpointer.restore(state)
+    assert_equal(restored, at_step(state, 7))
+    assert position == {"data": {"step": 7}}
+
+
+def test_the_best_and_the_last_two_are_kept(checkpointer, state):
+    for step, score in enumerate([0.1, 0.9, 0.3, None, 0.5, 0.4]):
+        checkpointer.save(at_step(state, step), {}, score)
+    checkpointer.wait()
+    found = sorted(int(p.name) for p in checkpointer.directory.iterdir() if p.name.isdigit())
+    assert found == [1, 4, 5]
+    assert (checkpointer.best_step, checkpointer.latest_step) == (1, 5)
+    assert_equal(checkpointer.restore(state, step=1)[0], at_step(state, 1))
+
+
+def test_a_donated_state_is_saved_as_it_was(checkpointer, state):
+    saved = jax.tree.map(np.array, state)
+    checkpointer.save(state, {})
+    overwrite = jax.jit(lambda s: jax.tree.map(jnp.zeros_like, s), donate_argnums=0)
+    jax.block_until_ready(overwrite(state))
+    checkpointer.wait()
+    assert_equal(checkpointer.restore(saved)[0], saved)
+
+
+def test_variables_are_read_without_knowing_the_optimizer(checkpointer, state):
+    checkpointer.save(state, {})
+    checkpointer.wait()
+    reader = Checkpointer(checkpointer.directory, read_only=True)
+    assert_equal(reader.restore_variables(), dict(state.variables))
+    reader.close()
+
+
+def test_a_checkpoint_saved_on_eight_devices_is_restored_on_one(checkpointer, state):
+    everywhere = DataParallel.create("pmap").replicate(state)
+    checkpointer.save(everywhere, {})
+    checkpointer.wait()
+    assert_equal(checkpointer.restore(state)[0], state)
+
+
+@pytest.mark.parametrize("change", ["classes", "optimizer"])
+def test_a_checkpoint_of_another_model_is_refused(checkpointer, state, task, batch, change):
+    checkpointer.save(state, {})
+    checkpointer.wait()
+    optimizer = create_optimizer("momentum" if change == "optimizer" else "adamw", 0.1)
+    if change == "classes":
+        model = task.model.clone(head=layers.LinearHead(7), num_classes=7)
+        task = dataclasses.replace(task, model=model)
+        optimizer = create_optimizer("adamw", lambda step: 0.1, clip_norm=1.0)
+    other = create_state(task, optimizer, jax.random.key(0), batch, ema=True)
+    with pytest.raises(CheckpointError, match="another model or optimiser") as error:
+        checkpointer.restore(other)
+    if change == "classes":
+        assert "ema/head/fc/bias has shape (4,), wanted (7,)" in str(error.value)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path, checkpointer, state):
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        checkpointer.restore(state)
+    checkpointer.save(at_step(state, 3), {})
+    checkpointer.wait()
+    with pytest.raises(CheckpointError, match="no checkpoint of step 4; there are 3"):
+        checkpointer.restore(state, step=4)
+    with pytest.raises(CheckpointError, match="holds no checkpoints"):
+        Checkpointer(tmp_path / "nowhere", read_only=True)
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import numpy as np
+from conftest import make_source, make_task
+import jax
+from jaxnets.training import Checkpointer, CheckpointError, create_optimizer, create_state
+source = make_source(4)
+batch = {{"image": source.images, "label": source.labels}}
+state = create_state(make_task(), create_optimizer("adam", 0.1), jax.random.key(0), batch)
+checkpointer = Checkpointer({directory!r})
+checkpointer.save(state, {{}})
+checkpointer.wait()
+# From here on no file of more than 100 bytes can be written, as on a disk with no room left.
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    checkpointer.save(state.replace(step=state.step + 1), {{}})
+    checkpointer.wait()
+except CheckpointError as error:
+    print(error)
+else:
+    sys.exit("the failure went unnoticed")
+finally:
+    checkpointer.close()
+"""
+
+
+def test_a_full_disk_while_saving_is_told_and_the_last_checkpoint_stays_whole(tmp_path, task, source):
+    directory = tmp_path / "checkpoints"
+    program = FULL_DISK.format(tests=os.path.dirname(__file__), directory=str(directory))
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "could not save a checkpoint" in done.stdout
+    assert "the checkpoint of step 0 is whole" in done.stdout
+    batch = {"image": source.images[:4], "label": source.labels[:4]}
+    like = create_state(task, create_optimizer("adam", 0.1), jax.random.key(0), batch)
+    reader = Checkpointer(directory, read_only=True)
+    restored, _ = reader.restore(like)
+    reader.close()
+    assert_equal(restored, like)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_a_random_step_and_resumed_ends_in_the_same_bits(tmp_path):
+    """kill -9, twice, in a run with dropout, augmentation and a moving average."""
+    command = [
+        sys.executable, "-m", "jaxnets.cli", "train", "--epochs", "4", "--checkpoint-every", "5",
+        "--settings", "dropout=0.1", "--ema-decay", "0.9", "--log-every", "1",
+    ]  # fmt: skip
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+
+    def start(directory, *options):
+        return subprocess.Popen(
+            [*command, "--run-dir", str(directory), *options],
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(process):
+        _, errors = process.communicate(timeout=240)
+        assert process.returncode == 0, errors
+
+    def steps_logged():
+        try:
+            return (killed / "metrics.jsonl").read_text().count('"steps"')
+        except FileNotFoundError:
+            return 0
+
+    uninterrupted = start(whole)
+    seed = random.randrange(2**32)
+    draw = random.Random(seed)
+    options = []
+    for stop_at in (draw.randrange(1, 40), draw.randrange(42, 80)):
+        process = start(killed, *options)
+        deadline = time.monotonic() + 120
+        while steps_logged() < stop_at and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, f"seed {seed}: it ended before step {stop_at}"
+        options = ["--resume"]
+    finish(start(killed, "--resume"))
+    finish(uninterrupted)
+
+    runs = [Checkpointer(run / "checkpoints", read_only=True) for run in (whole, killed)]
+    (wanted, _), (found, _) = (run._read(None) for run in runs)
+    for run in runs:
+        assert run.latest_step == 4 * 22
+        run.close()
+    assert_equal(found, wanted)  # parameters, moving average, optimiser state, key and step
+    # No step is logged twice, none is missing, and the numbers are the same.
+    a, b = (read_history(run) for run in (whole, killed))
+    assert [r["step"] for r in b.steps] == list(range(1, 89))
+    assert [r["loss"] for r in b.steps] == [r["loss"] for r in a.steps]
+    assert [r["test_loss"] for r in b.epochs] == [r["test_loss"] for r in a.epochs]

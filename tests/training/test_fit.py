@@ -1,0 +1,201 @@
+"""`fit`: learns, stops when it should, resumes exactly, and says what is wrong."""
+
+import json
+import unittest.mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnets.data import ArraySource
+from jaxnets.errors import InputError
+from jaxnets.training import (
+    Checkpointer,
+    DivergenceError,
+    create_optimizer,
+    evaluate,
+    fit,
+    read_history,
+)
+from jaxnets.training.logs import Recorder
+
+
+@pytest.fixture
+def run(task, source, one_device):
+    """`fit` on the small task, with what a test changes."""
+
+    def run(*, rate=0.05, train=source, optimizer=None, **options):
+        options = {"epochs": 2, "batch_size": 32, "log_every": 1, "test": source} | options
+        return fit(
+            task,
+            train,
+            optimizer=optimizer or create_optimizer("momentum", rate),
+            parallel=one_device,
+            progress=False,
+            **options,
+        )
+
+    return run
+
+
+def assert_equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_fit_learns_and_evaluate_agrees_with_its_last_epoch(run, task, source, one_device):
+    state, history = run(epochs=8)
+    last = history.epochs[-1]
+    assert last["test_top1"] > 0.9
+    assert last["test_loss"] < 0.5 * history.epochs[0]["test_loss"]
+    found = evaluate(task, state.variables, source, batch_size=48, parallel=one_device)
+    assert found["top1"] == last["test_top1"]
+    assert found["loss"] == pytest.approx(last["test_loss"], rel=1e-5)
+
+
+def test_the_history_has_a_record_for_each_stretch_and_each_epoch(run, tmp_path):
+    # 128 examples make 4 steps of 32; a stretch of 3 leaves no whole one for the rest.
+    _, history = run(epochs=2, log_every=3, directory=tmp_path)
+    assert [record["step"] for record in history.steps] == [4, 8]
+    _, history = run(epochs=2, log_every=2)
+    assert [(record["step"], record["epoch"]) for record in history.steps] == [
+        (2, 1), (4, 1), (6, 2), (8, 2),
+    ]  # fmt: skip
+    assert [(record["step"], record["epoch"]) for record in history.epochs] == [(4, 1), (8, 2)]
+    for epoch, record in enumerate(history.epochs):
+        parts = history.steps[2 * epoch : 2 * epoch + 2]
+        assert record["train_loss"] == pytest.approx(np.mean([part["loss"] for part in parts]))
+    on_disk = read_history(tmp_path)
+    assert [record["step"] for record in on_disk.epochs] == [4, 8]
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert kinds == ["steps", "epochs"] * 2
+
+
+def test_two_runs_of_one_seed_end_in_the_same_bits_and_another_seed_does_not(run):
+    (a, _), (b, _), (c, _) = run(seed=1), run(seed=1), run(seed=2)
+    assert_equal(a.params, b.params)
+    kernels = [state.params["backbone"]["conv1"]["kernel"] for state in (a, c)]
+    assert not np.array_equal(*kernels)
+
+
+def test_a_run_resumed_from_the_middle_of_an_epoch_ends_in_the_same_bits(run, tmp_path):
+    whole, history = run(epochs=3, ema_decay=0.9, directory=tmp_path / "a")
+    schedule = {"checkpoint_every": 3, "directory": tmp_path / "b", "ema_decay": 0.9, "epochs": 3}
+    add = Recorder.add_steps
+
+    def add_or_stop(self, record):
+        add(self, record)
+        if record["step"] == 7:  # a person stops it, in the middle of the second epoch
+            raise KeyboardInterrupt
+
+    with (
+        unittest.mock.patch.object(Recorder, "add_steps", add_or_stop),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        run(**schedule)
+    resumed, found = run(resume=True, **schedule)
+    assert_equal(resumed, whole)
+    assert [record["step"] for record in found.steps] == list(range(1, 13))
+    assert [record["loss"] for record in found.steps] == [r["loss"] for r in history.steps]
+
+
+def test_a_finished_run_is_resumed_for_more_epochs(run, tmp_path):
+    whole, _ = run(epochs=3)
+    run(epochs=2, directory=tmp_path)
+    longer, history = run(epochs=3, directory=tmp_path, resume=True)
+    assert_equal(longer.params, whole.params)
+    assert [record["epoch"] for record in history.epochs] == [1, 2, 3]
+
+
+def test_a_directory_that_holds_a_run_is_not_overwritten(run, tmp_path):
+    run(directory=tmp_path)
+    with pytest.raises(InputError, match="already holds a run, at step 8"):
+        run(directory=tmp_path)
+
+
+def test_resuming_needs_a_directory(run):
+    with pytest.raises(InputError, match="resume needs the directory"):
+        run(resume=True)
+
+
+def test_resuming_another_seed_is_refused(run, tmp_path):
+    run(directory=tmp_path)
+    with pytest.raises(InputError, match="seed=0, this run has seed=5"):
+        run(directory=tmp_path, resume=True, seed=5)
+
+
+def test_a_run_stops_when_the_test_set_gets_no_better(run):
+    _, history = run(rate=0.0, epochs=9, patience=2, monitor="test_loss", optimizer=optax.set_to_zero())
+    # Batch statistics still settle; once they have, nothing moves.
+    assert len(history.epochs) < 9
+    assert "test_loss has not been better" in history.stopped
+    scores = [record["test_loss"] for record in history.epochs]
+    assert min(scores[:-2]) <= min(scores[-2:])
+
+
+def test_an_unknown_monitor_is_refused_with_those_there_are(run):
+    with pytest.raises(InputError, match="monitor is 'accuracy'.*test_top1"):
+        run(monitor="accuracy")
+
+
+def exploding(steps, throw):
+    """An optimiser that behaves for some steps, and then throws the parameters far away."""
+
+    def update(updates, state, params=None):
+        far = jax.tree.map(lambda g: jnp.where(state >= steps, throw, -0.01 * g), updates)
+        return far, state + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros(()), update)
+
+
+@pytest.mark.parametrize(
+    ("throw", "words"), [(float("nan"), "is not a finite number"), (1e3, "more than 3 times its start")]
+)
+def test_a_run_stops_when_the_loss_explodes_and_keeps_the_last_good_checkpoint(
+    run, tmp_path, task, throw, words
+):
+    with pytest.raises(DivergenceError, match=words) as error:
+        run(optimizer=exploding(6, throw), directory=tmp_path, checkpoint_every=3)
+    # Parameters go wrong in step 7, its checkpoint-to-be would be of step 8 or 9: 6 is the last.
+    assert "The checkpoint of step 6 is kept" in str(error.value)
+    reader = Checkpointer(tmp_path / "checkpoints", read_only=True)
+    for leaf in jax.tree.leaves(reader.restore_variables()):
+        assert np.isfinite(leaf).all()
+    reader.close()
+
+
+def test_a_loss_far_above_its_start_is_allowed_on_request(run):
+    _, history = run(optimizer=exploding(6, 1e3), stop_above=None)
+    assert len(history.epochs) == 2
+
+
+def test_training_begins_from_given_variables(run):
+    first, _ = run(epochs=1)
+    state, _ = run(epochs=1, variables=first.variables, optimizer=optax.set_to_zero())
+    assert_equal(state.params, first.params)
+
+
+def test_labels_out_of_range_are_refused_before_they_reach_the_device(run, source):
+    source.labels[5] = 4
+    with pytest.raises(InputError, match="label 4 is out of range: the model has 4 classes"):
+        run(train=source)
+
+
+def test_a_test_set_of_other_images_is_refused(run):
+    other = ArraySource(np.zeros((4, 9, 9, 1), np.uint8), np.zeros(4), ["0", "1", "2", "3"])
+    with pytest.raises(InputError, match=r"test has image of shape \(9, 9, 1\)"):
+        run(test=other)
+
+
+@pytest.mark.parametrize("name", ["epochs", "log_every", "checkpoint_every", "patience"])
+def test_counts_below_one_are_refused(run, name):
+    with pytest.raises(InputError, match=f"{name} is 0; it must be 1 or more"):
+        run(**{name: 0})
+
+
+def test_weights_and_statistics_come_from_training_alone(run, source):
+    """The test set is measured, never learnt from."""
+    (with_test, _), (without, _) = run(), run(test=None)
+    assert_equal(with_test.params, without.params)
+    assert_equal(with_test.collections, without.collections)
