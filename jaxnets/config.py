@@ -52,8 +52,8 @@ class Config:
     """Peak learning rate; None for what is usual with the optimizer."""
     schedule: str = "cosine"
     """Of the learning rate: constant, cosine or step."""
-    warmup_epochs: float = 1.0
-    """Epochs in which the learning rate rises from 0."""
+    warmup_epochs: float | None = None
+    """Epochs in which the learning rate rises from 0; None for 1, or a tenth of a short run."""
     weight_decay: float | None = None
     """On kernels, never on biases and norms; None for what is usual with the optimizer."""
     momentum: float = 0.9

@@ -50,6 +50,8 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
     Raises:
         InputError: for anything in the configuration that does not fit.
     """
+    if config.epochs < 1:
+        raise InputError(f"epochs is {config.epochs}; it must be 1 or more")
     if config.resume:
         config = dataclasses.replace(config, run_dir=config.run_dir or newest_run())
         refuse_changes(read_config(config.run_dir)[0], config)
@@ -268,11 +270,12 @@ def _optimizer(config: Config, steps_per_epoch: int):
     usual = OPTIMIZERS[config.optimizer]
     rate = usual.learning_rate if config.learning_rate is None else config.learning_rate
     decay = usual.weight_decay if config.weight_decay is None else config.weight_decay
+    warmup = min(1, config.epochs / 10) if config.warmup_epochs is None else config.warmup_epochs
     schedule = training.create_schedule(
         config.schedule,
         rate,
         config.epochs * steps_per_epoch,
-        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+        warmup_steps=round(warmup * steps_per_epoch),
     )
     return training.create_optimizer(
         config.optimizer,

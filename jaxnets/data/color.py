@@ -61,7 +61,7 @@ def random_grey(p: float = 0.2) -> Augmentation:
         if image.shape[-1] != 3:
             return image
         grey = dm_pix.rgb_to_grayscale(image, keep_dims=True)
-        return jnp.where(jax.random.bernoulli(key, p), grey, image)
+        return jnp.where(jax.random.bernoulli(key, float(p)), grey, image)
 
     return augment
 
@@ -108,7 +108,7 @@ def random_erasing(
         size = image.shape[:2]
         top, left, height, width, fits = geometry.random_box(box_key, *size, scale, ratio)
         box = geometry.inside_box(*size, top, left, top + height, left + width)
-        erased = jax.random.bernoulli(chance_key, p) & fits & box
+        erased = jax.random.bernoulli(chance_key, float(p)) & fits & box
         noise = jax.random.uniform(noise_key, image.shape, image.dtype)
         return jnp.where(erased[..., None], noise, image)
 

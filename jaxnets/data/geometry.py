@@ -29,7 +29,7 @@ def random_flip(p: float = 0.5) -> Augmentation:
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         import dm_pix
 
-        return dm_pix.random_flip_left_right(key, image, probability=p)
+        return dm_pix.random_flip_left_right(key, image, probability=float(p))
 
     return augment
 
@@ -54,8 +54,9 @@ def random_resized_crop(
 
     The ImageNet augmentation of Szegedy et al. 2014 ("Going deeper with convolutions", section 6),
     drawn as torchvision draws it (`random_box`, and if none fits the middle of the image at the
-    nearest allowed ratio). One bilinear resampling that averages when it shrinks. At the edges of
-    the box it takes in the pixels beyond, which a resize after a crop would not see.
+    nearest allowed ratio). One bilinear resampling that averages when it shrinks. As with Pillow's
+    ``resize(box=...)``, the edges take in the pixels beyond the box, which a crop before the resize
+    would hide.
 
     Args:
         scale: least and greatest share of the image's area.
@@ -72,8 +73,8 @@ def random_resized_crop(
         top, left, box_height, box_width, fits = random_box(key, height, width, scale, ratio)
         # Nothing fits: the largest box of the nearest ratio, in the middle.
         nearest = min(max(width / height, ratio[0]), ratio[1])
-        middle_height = min(height, round(width / nearest))
-        middle_width = min(width, round(height * nearest))
+        middle_height = min(height, max(1, round(width / nearest)))
+        middle_width = min(width, max(1, round(height * nearest)))
         box_height = jnp.where(fits, box_height, middle_height)
         box_width = jnp.where(fits, box_width, middle_width)
         top = jnp.where(fits, top, (height - middle_height) // 2)

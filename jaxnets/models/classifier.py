@@ -1,12 +1,14 @@
 """A classifier: a backbone and a head, put together."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
+from flax.errors import ScopeParamShapeError
 
 from jaxnets.errors import InputError
 
@@ -62,7 +64,8 @@ class Classifier(nn.Module):
                     # One array under its name, not sow's growing tuple.
                     self.sow("auxiliary", name, logits, lambda _, new: new, lambda: None)
         *_, last = features.values()
-        return self.head(last, train).astype(jnp.float32)
+        with _explained(images):
+            return self.head(last, train).astype(jnp.float32)
 
     def features(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """The backbone's named feature maps: `model.apply(v, images, method="features")`.
@@ -101,3 +104,17 @@ class Classifier(nn.Module):
                 f"images: {self.model_name} takes {fits} pixels, got {height} x {width}; "
                 "resize or pad them"
             )
+
+
+@contextlib.contextmanager
+def _explained(images: jax.Array) -> Iterator[None]:
+    """Says what it means that a parameter does not fit its input."""
+    try:
+        yield
+    except ScopeParamShapeError as error:
+        height, width, channels = jnp.shape(images)[1:]
+        raise InputError(
+            f"images: {height} x {width} pixels of {channels} channels do not fit the parameters, which "
+            "were made for another size or number of channels; convert the images, or initialise the "
+            "model with images like these"
+        ) from error

@@ -206,9 +206,7 @@ def build(
         )
     side, stride = (32, 1) if small_input else (224, 4)
     return Classifier(
-        backbone=ResNet(
-            block, depths, groups, width_per_group, stride_in_1x1, small_input, drop_path
-        ),
+        backbone=ResNet(block, depths, groups, width_per_group, stride_in_1x1, small_input, drop_path),
         head=LinearHead(num_classes, dropout),
         num_classes=num_classes,
         input_size=(side, side, 3),

@@ -99,10 +99,19 @@ def test_without_an_axis_name_every_shard_is_a_batch_of_its_own():
     np.testing.assert_allclose(y[2], train(v, x[2])[0], atol=1e-5)
 
 
-def test_initialising_needs_no_mapped_axis_and_other_axes_are_let_alone():
+def test_other_axes_are_let_alone():
     x, v = normal(4, 6, 2, 2, 3), variables(3)
     y, _ = jax.vmap(lambda x: train(v, x), axis_name="ensemble")(x)
     np.testing.assert_allclose(y[1], train(v, x[1])[0], atol=1e-5)
+
+
+def test_initialising_looks_for_no_axis():
+    x = normal(4, 6, 2, 2, 3)
+    mapped = jax.vmap(
+        lambda x: TRAIN.init_with_output(jax.random.key(0), x)[0], axis_name=layers.DATA_AXIS
+    )(x)
+    alone, _ = TRAIN.init_with_output(jax.random.key(0), x[1])
+    np.testing.assert_allclose(mapped[1], alone, atol=1e-5)
 
 
 def test_variance_survives_a_large_mean():

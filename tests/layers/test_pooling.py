@@ -257,7 +257,8 @@ def test_learned_pools_begin_between_maximum_and_average():
     assert params["leaves"].shape == (4, 2, 2, 3)
     assert params["gates"].shape == (3, 2, 2, 3)
     slopes = jax.jit(jax.grad(lambda p: jnp.sum(tree.apply({"params": p}, x) ** 2)))(params)
-    assert all(np.all(s != 0) for s in jax.tree.leaves(slopes)), "a node that cannot learn"
+    # Every node learns; with equal leaves the gates would not.
+    assert all(np.abs(node).max() > 0.01 for s in slopes.values() for node in s)
 
 
 X = jnp.zeros((1, 4, 4, 3))

@@ -1,0 +1,199 @@
+"""What holds for every augmentation, and those of whole batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.neighbors import KNeighborsClassifier
+
+from jaxnets import data
+from jaxnets.data import augmentation, color, geometry
+from jaxnets.errors import InputError
+
+EVERY = augmentation.AUGMENTATIONS | augmentation.PRESETS
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((6, 8, 11, 3), np.float32)
+
+
+def eight(augment):
+    """Eight samples of one image, compiled."""
+    return jax.jit(lambda key, image: augmentation.apply(key, jnp.stack([image] * 8), augment))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_keys_decide_and_shape_type_and_range_stay(name, images):
+    augment = EVERY[name]()
+    sample = eight(augment)
+    image = images[0].copy()
+    image[:2], image[2:4] = 0, 1  # the ends of the range
+    got = np.asarray(sample(jax.random.key(0), image))
+    assert got.shape == (8, *image.shape)
+    assert got.dtype == np.float32
+    assert got.min() >= 0
+    assert got.max() <= 1
+    np.testing.assert_array_equal(sample(jax.random.key(0), image), got)
+    assert (np.asarray(sample(jax.random.key(1), image)) != got).any()
+    assert len({one.tobytes() for one in got}) > 1, "keys of one batch must differ"
+    one_by_one = jax.jit(augment)
+    for key, wanted in zip(jax.random.split(jax.random.key(0), 8), got, strict=True):
+        np.testing.assert_allclose(one_by_one(key, image), wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_grey_images_pass_and_colourless_ones_stay_so(name, images):
+    """Grey in three channels must come out as grey in one does, but for independent noise."""
+    augment, image = EVERY[name](), images[0, ..., :1]
+    grey = np.asarray(eight(augment)(jax.random.key(0), image))
+    assert grey.shape == (8, *image.shape)
+    assert grey.min() >= 0
+    assert grey.max() <= 1
+    if name not in ("noise", "erase"):
+        three = eight(augment)(jax.random.key(0), np.repeat(image, 3, -1))
+        np.testing.assert_allclose(three, np.repeat(grey, 3, -1), atol=1e-3)  # luma weights: 0.9999
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        geometry.random_flip(p=0),
+        geometry.pad_and_crop(0),
+        geometry.random_resized_crop(scale=(1, 1), ratio=(11 / 8, 11 / 8)),
+        geometry.random_translate(0),
+        geometry.random_rotate(0),
+        geometry.random_shear(0),
+        geometry.random_stretch(1),
+        geometry.lens_distortion(0),
+        color.color_jitter(0, 0, 0, 0),
+        color.random_grey(p=0),
+        color.gaussian_noise(0),
+        color.random_erasing(p=0),
+        augmentation.compose(),
+    ],
+)
+def test_zero_strength_changes_nothing(augment, images):
+    got = augmentation.apply(jax.random.key(0), images, augment)
+    np.testing.assert_allclose(got, images, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
+def test_gradients_are_finite_on_flat_and_on_natural_images(name, images):
+    """GANs are trained through augmentations."""
+    augment = augmentation.AUGMENTATIONS[name]()
+    gradient = jax.jit(jax.grad(lambda image, key: jnp.sum(augment(key, image) ** 2)))
+    for image in (np.zeros_like(images[0]), np.full_like(images[0], 0.5), images[0]):
+        assert np.isfinite(gradient(image, jax.random.key(0))).all()
+
+
+def test_compose_gives_each_its_own_key():
+    noise = augmentation.compose(color.gaussian_noise(0.05), color.gaussian_noise(0.05))
+    added = np.asarray(noise(jax.random.key(0), jnp.full((64, 64, 3), 0.5))) - 0.5
+    assert abs(added.std() - 0.05 * np.sqrt(2)) < 0.002  # equal keys would give 0.1
+
+
+def test_compose_works_from_left_to_right(images):
+    flip, move = geometry.random_flip(p=1), lambda key, image: jnp.roll(image, 1, axis=1)
+    got = augmentation.compose(flip, move)(jax.random.key(0), images[0])
+    np.testing.assert_array_equal(got, np.roll(images[0, :, ::-1], 1, axis=1))
+
+
+def test_names_make_the_augmentations_they_stand_for(images):
+    one = augmentation.by_name(["rotate", "noise"])(jax.random.key(0), images[0])
+    other = augmentation.compose(geometry.random_rotate(), color.gaussian_noise())
+    np.testing.assert_array_equal(one, other(jax.random.key(0), images[0]))
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(InputError, match="'rotate'"):
+        augmentation.by_name(["flip", "rotat"])
+
+
+def test_digits_stay_the_digits_they_are_under_their_preset():
+    """Nearest neighbours still tell augmented digits; of flipped ones they tell far fewer."""
+    digits = data.load("digits", size=16)
+    neighbours = KNeighborsClassifier(1).fit(
+        digits.train.images.reshape(len(digits.train), -1), digits.train.labels
+    )
+
+    def accuracy(augment):
+        images = digits.test.images / np.float32(255)
+        seen = jax.jit(lambda images: augmentation.apply(jax.random.key(0), images, augment))(images)
+        return neighbours.score(np.asarray(seen).reshape(len(images), -1) * 255, digits.test.labels)
+
+    assert accuracy(augmentation.digits()) > 0.93
+    assert accuracy(geometry.random_flip(p=1)) < 0.6
+
+
+@pytest.mark.parametrize("factory", [augmentation.mixup, augmentation.cutmix])
+@pytest.mark.parametrize("alpha", [0.2, 1.0])
+def test_targets_tell_exactly_what_share_of_each_image_came(factory, alpha):
+    """With image n all of value v[n], the mean of a mixed image is its targets' mean of v."""
+    values = np.arange(1, 7, dtype=np.float32) / 8
+    images = np.broadcast_to(values[:, None, None, None], (6, 9, 13, 3))
+    augment = jax.jit(factory(alpha))
+    shares = []
+    for seed in range(30):
+        mixed, targets = (np.asarray(x) for x in augment(jax.random.key(seed), images, np.eye(6)))
+        assert mixed.shape == images.shape
+        assert mixed.dtype == targets.dtype == np.float32
+        np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
+        assert targets.min() >= 0
+        np.testing.assert_allclose(mixed.mean((1, 2, 3)), targets @ values, atol=1e-5)
+        shares.append(targets.max(1).mean())
+    assert max(shares) > 0.9
+    assert min(shares) < 0.85
+
+
+def test_mixup_blends_each_pixel_alike():
+    images = np.random.default_rng(1).random((5, 4, 4, 3), np.float32)
+    mixed, targets = augmentation.mixup(1.0)(jax.random.key(3), images, np.eye(5, dtype=np.float32))
+    assert 0.05 < targets.max() < 0.95
+    np.testing.assert_allclose(mixed, np.einsum("nk,k...->n...", targets, images), atol=1e-6)
+
+
+def test_cutmix_pastes_one_box_and_counts_its_pixels():
+    values = np.arange(6, dtype=np.float32) / 8
+    images = np.broadcast_to(values[:, None, None, None], (6, 9, 13, 1))
+    augment = jax.jit(augmentation.cutmix(1.0))
+    for seed in range(40):
+        mixed, targets = (np.asarray(x) for x in augment(jax.random.key(seed), images, np.eye(6)))
+        foreign = mixed[..., 0] != values[:, None, None]
+        for box, image, target, own in zip(foreign, mixed, targets, range(6), strict=True):
+            if not box.any():
+                continue
+            rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
+            assert box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+            partner = int(image[..., 0][box][0] * 8)
+            assert target[partner] == np.float32(box.sum()) / np.float32(9 * 13)
+            np.testing.assert_allclose(target[own], 1 - target[partner], atol=1e-7)
+
+
+def test_larger_alpha_mixes_more():
+    def mean_share(alpha):
+        keys = jax.random.split(jax.random.key(0), 300)
+        mix = jax.vmap(lambda key: augmentation.mixup(alpha)(key, jnp.zeros((2, 1, 1, 1)), jnp.eye(2)))
+        targets = np.asarray(jax.jit(mix)(keys)[1])
+        blended = targets[targets.max((1, 2)) < 1]
+        return np.minimum(blended, 1 - blended).mean()
+
+    # The mean of min(x, 1 - x) is 1/4 for Beta(1, 1), which is uniform, and grows with alpha.
+    assert abs(mean_share(1.0) - 0.25) < 0.05
+    assert mean_share(0.2) < 0.15
+    assert mean_share(8.0) > 0.35
+
+
+@pytest.mark.parametrize("factory", [augmentation.mixup, augmentation.cutmix])
+def test_alpha_zero_mixes_nothing(factory, images):
+    mixed, targets = factory(0)(jax.random.key(0), images, jnp.eye(6))
+    np.testing.assert_array_equal(mixed, images)
+    np.testing.assert_array_equal(targets, np.eye(6))
+
+
+@pytest.mark.parametrize("factory", [augmentation.mixup, augmentation.cutmix])
+def test_labels_in_place_of_targets_are_refused(factory, images):
+    with pytest.raises(InputError, match="one_hot"):
+        factory()(jax.random.key(0), images, jnp.arange(6))
+    with pytest.raises(InputError, match="alpha"):
+        factory(-1)

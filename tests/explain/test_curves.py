@@ -1,0 +1,142 @@
+"""Curves, judged by the pixels of the picture."""
+
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnets.explain import plot_curves
+
+# Matplotlib's "tab:blue" and "tab:orange": training and test.
+BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
+
+STEPS = [
+    {"step": s, "loss": 2 / s, "top1": 1 - 1 / s, "update_ratio": 0.02 / s, "epoch": (s + 9) // 10}
+    for s in range(1, 31)
+]
+EPOCHS = [
+    {"epoch": e, "step": 10 * e, "test_loss": 3 / (5 * e), "test_top1": 1 - 1 / (4 * e)}
+    for e in (1, 2, 3)
+]
+
+
+@pytest.fixture
+def draw(tmp_path):
+    """`draw(steps, epochs)`: the picture as u8[H, W, 3]; a warning is an error."""
+
+    def run(steps, epochs):
+        path = tmp_path / "curves.png"
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            plot_curves(steps, epochs, path)
+        return np.asarray(Image.open(path).convert("RGB"))
+
+    return run
+
+
+def without(records, *names):
+    return [{k: v for k, v in record.items() if k not in names} for record in records]
+
+
+def panels(picture):
+    """The thirds of the picture: loss, accuracy, update ratio."""
+    return np.array_split(picture, 3, axis=1)
+
+
+def where(picture, color):
+    return np.argwhere(np.abs(picture.astype(int) - color).max(-1) < 40)
+
+
+def counts(picture, color):
+    return [len(where(panel, color)) for panel in panels(picture)]
+
+
+def test_three_panels_are_drawn_beside_each_other(draw):
+    picture = draw(STEPS, EPOCHS)
+    height, width, _ = picture.shape
+    assert 2.5 < width / height < 4.5
+    assert width > 900
+    assert (picture == 255).all(-1).mean() > 0.5  # curves on white
+
+
+def test_training_is_drawn_in_every_panel_and_the_test_set_in_two(draw):
+    picture = draw(STEPS, EPOCHS)
+    assert min(counts(picture, BLUE)) > 150
+    loss, accuracy, ratio = counts(picture, ORANGE)
+    assert min(loss, accuracy) > 150
+    assert ratio == 0
+
+
+def test_without_a_test_set_nothing_is_drawn_for_it(draw):
+    picture = draw(STEPS, without(EPOCHS, "test_loss", "test_top1"))
+    assert counts(picture, ORANGE) == [0, 0, 0]
+    assert min(counts(picture, BLUE)) > 150
+
+
+def test_steps_and_epochs_share_one_axis(draw):
+    # Both curves end with the third epoch: at the same column of each panel.
+    for panel in panels(draw(STEPS, EPOCHS))[:2]:
+        last_blue, last_orange = (where(panel, color)[:, 1].max() for color in (BLUE, ORANGE))
+        assert abs(last_blue - last_orange) < 8  # a marker is a few pixels wide
+
+
+def test_the_loss_falls_and_the_accuracy_rises_in_the_picture(draw):
+    loss, accuracy, _ = panels(draw(STEPS, without(EPOCHS, "test_loss", "test_top1")))
+
+    def ends(panel):
+        rows, columns = where(panel, BLUE).T
+        first, last = rows[columns == columns.min()], rows[columns == columns.max()]
+        return first.mean(), last.mean()
+
+    start, end = ends(loss)
+    assert end > start + 50  # rows count from the top
+    start, end = ends(accuracy)
+    assert end < start - 50
+
+
+def test_the_wanted_band_of_the_update_ratio_is_green(draw):
+    green = np.array([44, 160, 44]) * 0.15 + 255 * 0.85
+    *others, ratio = panels(draw(STEPS, EPOCHS))
+    assert (np.abs(ratio - green).max(-1) < 3).mean() > 0.05
+    for panel in others:
+        assert (np.abs(panel - green).max(-1) < 3).mean() < 0.001
+
+
+def test_a_run_without_epochs_is_drawn_over_its_steps(draw):
+    picture = draw(STEPS, [])
+    assert min(counts(picture, BLUE)) > 150
+    assert counts(picture, ORANGE) == [0, 0, 0]
+
+
+def test_a_task_without_accuracy_leaves_that_panel_empty(draw):
+    picture = draw(without(STEPS, "top1"), without(EPOCHS, "test_top1"))
+    loss, accuracy, ratio = counts(picture, BLUE)
+    assert min(loss, ratio) > 150
+    assert accuracy == 0
+    assert counts(picture, ORANGE)[0] > 150
+    assert counts(picture, ORANGE)[1] == 0
+
+
+def test_a_run_without_any_record_gives_an_empty_picture(draw):
+    picture = draw([], [])
+    assert counts(picture, BLUE) == [0, 0, 0]
+    assert counts(picture, ORANGE) == [0, 0, 0]
+
+
+def test_a_loss_that_is_no_number_any_more_does_not_stop_the_picture(draw):
+    steps = [*STEPS[:20], *({**record, "loss": float("nan")} for record in STEPS[20:])]
+    whole, cut = (panels(draw(s, EPOCHS))[0] for s in (STEPS, steps))
+    assert where(cut, BLUE)[:, 1].max() < where(whole, BLUE)[:, 1].max() - 30
+
+
+def test_the_ending_of_the_path_says_the_format(tmp_path):
+    plot_curves(STEPS, EPOCHS, tmp_path / "curves.svg")
+    assert "<svg" in (tmp_path / "curves.svg").read_text()
+
+
+def test_plotting_opens_no_window_and_keeps_no_figure(draw):
+    import matplotlib.pyplot as plt
+
+    draw(STEPS, EPOCHS)
+    assert plt.get_fignums() == []

@@ -1,0 +1,249 @@
+"""The command line: it works with no arguments, and what is wrong it says in a line or two."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnets import cli
+
+TRAIN = ("train", "--strategy", "single")
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def refused(capsys):
+    """Runs a command that must end with status 2 and a short message; returns the message."""
+
+    def refused(*arguments):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(list(arguments))
+        assert stop.value.code == 2
+        message = capsys.readouterr().err
+        assert "Traceback" not in message
+        return message
+
+    return refused
+
+
+@pytest.fixture
+def refused_briefly(refused):
+    def refused_briefly(*arguments):
+        message = refused(*arguments)
+        assert message.startswith("jaxnets: ")
+        assert 1 <= len(message.strip().splitlines()) <= 2
+        return message
+
+    return refused_briefly
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The directory of a run of two epochs."""
+    directory = tmp_path_factory.mktemp("trained") / "run"
+    cli.main([*TRAIN, "--epochs", "2", "--run-dir", str(directory)])
+    return directory
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Pictures of digits, as a folder for each of three classes."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for label in range(3):
+        (tmp_path / "pictures" / f"digit{label}").mkdir(parents=True)
+        for k in np.flatnonzero(digits.target == label)[:20]:
+            picture = Image.fromarray((digits.images[k] * 15).astype(np.uint8)).resize((40, 32))
+            picture.save(tmp_path / "pictures" / f"digit{label}" / f"{k}.png")
+    return tmp_path / "pictures"
+
+
+def test_train_leaves_a_run_that_eval_and_predict_can_use(trained, capsys, tmp_path):
+    for name in ("config.json", "metrics.jsonl", "curves.png", "checkpoints/44"):
+        assert (trained / name).exists()
+    assert list(trained.glob("events.out.tfevents.*"))
+    assert json.loads((trained / "config.json").read_text())["model"] == "lenet5"
+
+    last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    cli.main(["eval", str(trained)])
+    printed = capsys.readouterr().out
+    assert "images    360" in printed
+    assert f"top1      {last['test_top1']:.2%}" in printed
+
+    cli.main(["eval", str(trained), "--confusion", "--checkpoint", "best"])
+    assert "true class by row" in capsys.readouterr().out
+
+    from jaxnets import data
+
+    test = data.load("digits").test
+    Image.fromarray(test.images[0][..., 0]).save(tmp_path / "digit.png")
+    cli.main(["predict", "digit.png", "--run-dir", str(trained), "--top", "3"])
+    printed = capsys.readouterr().out
+    assert printed.startswith("digit.png: ")
+    assert printed.count("%") == 3
+
+
+def test_a_run_without_a_name_gets_the_next_free_one_and_the_newest_is_resumed(capsys, tmp_path):
+    for _ in range(2):
+        cli.main([*TRAIN, "--model", "mlp", "--epochs", "1"])
+    runs = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert runs == ["mlp_digits_1", "mlp_digits_2"]
+    cli.main([*TRAIN, "--epochs", "2", "--resume"])
+    assert "runs/mlp_digits_2/checkpoints/44" in capsys.readouterr().out
+
+
+def test_train_on_a_folder_of_pictures(folder, capsys):
+    cli.main(
+        [*TRAIN, "--dataset", f"folder:{folder}", "--image-size", "32", "--epochs", "2",
+         "--batch-size", "16", "--run-dir", "run"]
+    )  # fmt: skip
+    assert "test accuracy" in capsys.readouterr().out
+    picture = next((folder / "digit1").iterdir())
+    cli.main(["predict", str(picture), "--run-dir", "run"])
+    assert "digit1" in capsys.readouterr().out
+
+
+def test_models_lists_by_pattern(capsys):
+    cli.main(["models", "resnet*"])
+    printed = capsys.readouterr().out
+    assert "resnet50" in printed
+    assert "lenet5" not in printed
+
+
+def test_augmentations_draws_a_contact_sheet(capsys, tmp_path):
+    cli.main(["augmentations", "-o", "sheet.png"])
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert min(sheet.size) > 500
+
+
+def test_help_explains_every_field_with_its_default(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--help"])
+    assert stop.value.code == 0
+    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    import dataclasses
+
+    for field in dataclasses.fields(cli.Train):
+        assert f"--{field.name.replace('_', '-')}" in printed
+    assert "Peak learning rate; None for what is usual with the optimizer. (default: None)" in printed
+    assert printed.count("(default:") == len(dataclasses.fields(cli.Train))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--model", "resnet19"], ["unknown model 'resnet19'", "'resnet18'"]),
+        (["--dataset", "digit"], ["unknown dataset 'digit'", "'digits'"]),
+        (["--optimizer", "adamm"], ["unknown optimizer 'adamm'", "'adam'"]),
+        (["--schedule", "cosin"], ["unknown schedule 'cosin'", "'cosine'"]),
+        (["--augment", "flipp"], ["unknown augmentation 'flipp'", "'flip'"]),
+        (["--image-size", "28"], ["lenet5 takes 32 x 32", "got 28 x 28"]),
+        (["--model", "alexnet"], ["alexnet takes at least", "got 32 x 32"]),
+        (["--settings", "drop=1"], ["no setting 'drop'"]),
+        (["--settings", "dropout"], ["not of the form NAME=VALUE"]),
+        (["--dataset", "folder:nowhere"], ["nowhere"]),
+        (["--batch-size", "5000"], ["more than the 1437 examples"]),
+        (["--learning-rate", "-1"], ["learning_rate is -1"]),
+        (["--epochs", "0"], ["epochs is 0"]),
+        (["--warmup-epochs", "40"], ["fewer than the whole run"]),
+        (["--mixup", "1", "--cutmix", "1"], ["give one of the two"]),
+        (["--label-smoothing", "1.5"], ["label_smoothing is 1.5"]),
+        (["--processes", "2", "--process", "0"], ["give all three"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_argument_of_train_is_named(refused_briefly, arguments, words, tmp_path):
+    message = refused_briefly(*TRAIN, *arguments)
+    for word in words:
+        assert word in message
+    assert not list(tmp_path.glob("runs/*/checkpoints/*"))
+
+
+def test_a_batch_that_does_not_divide_among_the_devices_is_named(refused_briefly):
+    assert "not divisible by 8 devices; use 56 or 64" in refused_briefly("train", "--batch-size", "60")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["train", "--modle", "x"], ["train", "--loss", "l3"], ["trane"], []]
+)
+def test_what_the_parser_does_not_know_ends_with_status_2(refused, arguments):
+    refused(*arguments)
+
+
+def test_a_directory_without_a_run_is_named(refused_briefly, tmp_path):
+    assert "holds no run" in refused_briefly("eval", str(tmp_path))
+    assert "no run under runs" in refused_briefly("eval")
+    assert "holds no run" in refused_briefly("train", "--resume", "--run-dir", str(tmp_path))
+
+
+def test_a_run_is_not_overwritten(refused_briefly, trained):
+    message = refused_briefly(*TRAIN, "--run-dir", str(trained))
+    assert "holds a run already" in message
+
+
+def test_resuming_with_another_model_is_refused(refused_briefly, trained):
+    message = refused_briefly(*TRAIN, "--model", "mlp", "--resume", "--run-dir", str(trained))
+    assert "model is 'mlp', but the run" in message
+    assert "begun with 'lenet5'" in message
+
+
+def test_pictures_that_cannot_be_read_are_named(refused_briefly, trained, tmp_path):
+    (tmp_path / "note.txt").write_text("no picture")
+    for path in ("note.txt", "missing.png"):
+        assert path in refused_briefly("predict", path, "--run-dir", str(trained))
+
+
+def test_an_empty_folder_and_one_with_other_classes_are_refused(refused_briefly, trained, folder):
+    (folder.parent / "empty").mkdir()
+    assert "empty" in refused_briefly(*TRAIN, "--dataset", "folder:empty")
+    message = refused_briefly("eval", str(trained), "--dataset", f"folder:{folder}")
+    assert "digit0" in message
+    assert "was trained on" in message
+
+
+def test_a_corrupt_picture_is_left_out_by_name_or_refused_when_strict(folder, refused_briefly, caplog):
+    broken = folder / "digit0" / "broken.png"
+    broken.write_bytes(b"no picture at all")
+    options = [*TRAIN, "--dataset", f"folder:{folder}", "--image-size", "32", "--batch-size", "8",
+               "--epochs", "2"]  # fmt: skip
+    cli.main([*options, "--run-dir", "lenient"])
+    assert "1 of 61 images" in caplog.text
+    assert "broken.png" in caplog.text
+    message = refused_briefly(*options, "--strict", "--run-dir", "strict")
+    assert "broken.png" in message
+
+
+def test_a_full_disk_while_training_is_told_without_a_traceback(tmp_path):
+    """A limit on the size of files stands in for a disk without room."""
+    program = (
+        "import resource, sys; from jaxnets import cli; "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+        "cli.main(['train', '--epochs', '1', '--run-dir', 'run'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    message = [line for line in done.stderr.splitlines() if line.startswith("jaxnets: ")]
+    assert len(message) == 1
+    assert "could not save a checkpoint" in message[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_the_console_script_runs_and_interrupts_are_no_traceback(monkeypatch, capsys):
+    def interrupt(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Models, "run", interrupt)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["models"])
+    assert stop.value.code == 130
+    assert "--resume" in capsys.readouterr().err
