@@ -162,16 +162,25 @@ Command = (
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command. Exits with 2 for what the user got wrong, 130 for an interrupt."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Threads that save in the background also log, with tracebacks, what `save` and `wait` raise.
+    for name in ("absl", "asyncio", "concurrent.futures"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    sys.excepthook = _print_unless_a_failed_save
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         command.run()
-    except InputError as error:
+    except (InputError, OSError) as error:  # OSError: no space left, no permission, no such file
         print(f"jaxnets: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\njaxnets: interrupted; a training run goes on with --resume", file=sys.stderr)
         sys.exit(130)
+
+
+def _print_unless_a_failed_save(kind, error, trace) -> None:
+    """After a failed save TensorStore's threads go on to report to an event loop that has ended."""
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
 
 
 def _parse(arguments: list[str]) -> Command:

@@ -22,7 +22,9 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
         known: every name that would have been right.
     """
     known = sorted(known)
-    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    lower = {other.lower(): other for other in known}
+    close = difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)
+    near = [lower[other] for other in close]
     hint = (
         f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(known)}"
     )

@@ -4,6 +4,7 @@
 that need more freedom call `jaxnets.training.fit` themselves.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -100,9 +101,11 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
             parallel=parallel,
             progress=progress,
         )
-    finally:
-        if is_main_process():
+    except BaseException:
+        with contextlib.suppress(OSError):  # of a full disk, say, which the first error tells better
             _plot(directory)
+        raise
+    _plot(directory)
     return directory, history
 
 
@@ -324,7 +327,7 @@ def _plot(directory: Path) -> None:
     from jaxnets.explain import plot_curves
 
     history = training.read_history(directory)
-    if history.steps:
+    if history.steps and is_main_process():
         plot_curves(history.steps, history.epochs, directory / "curves.png")
 
 

@@ -283,7 +283,7 @@ def warp(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """Reads an image at any places, bilinearly.
 
     Args:
-        image: f32[H, W, C].
+        image: f32[H, W, C] in [0, 1].
         rows: f32[h, w], places counted from the middle of the image, downwards, in pixels.
         columns: f32[h, w], to the right. Beyond the image all is black.
 
@@ -298,7 +298,7 @@ def warp(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     framed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
     places = jnp.stack([rows + (height + 1) / 2, columns + (width + 1) / 2])
     read = jax.vmap(dm_pix.flat_nd_linear_interpolate, in_axes=(-1, None), out_axes=-1)
-    return read(framed, places)
+    return jnp.clip(read(framed, places), 0, 1)  # the four weights may add up to an ulp more than 1
 
 
 def _from_centre(image: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -98,8 +98,19 @@ def _close_all(readers: list[Any]) -> None:
 
 
 def steps_per_epoch(source: Source, batch_size: int, shard_count: int = 1) -> int:
-    """Batches of an epoch of training in each shard: ``N // (batch_size * shard_count)``."""
-    return len(source) // (batch_size * shard_count)
+    """Batches of an epoch of training in each shard: ``N // (batch_size * shard_count)``.
+
+    Raises:
+        InputError: too few examples for one batch in every shard.
+    """
+    steps = len(source) // (batch_size * shard_count)
+    if steps == 0:
+        shards = f" in each of {shard_count} shards" if shard_count > 1 else ""
+        raise InputError(
+            f"batch_size={batch_size}{shards} is more than the {len(source)} examples there are; "
+            f"use at most {len(source) // shard_count}"
+        )
+    return steps
 
 
 def train_batches(
@@ -138,12 +149,6 @@ def train_batches(
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed must be an integer of at least 0, got {seed!r}")
     steps = steps_per_epoch(source, batch_size, shard_count)
-    if steps == 0:
-        shards = f" in each of {shard_count} shards" if shard_count > 1 else ""
-        raise InputError(
-            f"batch_size={batch_size}{shards} is more than the {len(source)} examples there are; "
-            f"use at most {len(source) // shard_count}"
-        )
     epoch = steps * batch_size * shard_count
     batches = (
         # Seeded like this, and not at shuffle(), for there seed 0's second epoch is seed 1's first.

@@ -5,6 +5,7 @@ ignored. Arrays are stored unsharded, so that a run may resume on another number
 """
 
 import contextlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,9 @@ class Checkpointer:
 
 
 def _first_line(error: Exception) -> str:
+    system = re.search(r"([^:]+) \[os_error_code", str(error))  # how TensorStore reports a full disk
+    if system:
+        return system[1].strip()
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
 

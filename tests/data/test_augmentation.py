@@ -23,12 +23,17 @@ def eight(augment):
     return jax.jit(lambda key, image: augmentation.apply(key, jnp.stack([image] * 8), augment))
 
 
+def with_extremes(image):
+    """Has both ends of the range in it."""
+    image = image.copy()
+    image[:2], image[2:4] = 0, 1
+    return image
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_keys_decide_and_shape_type_and_range_stay(name, images):
-    augment = EVERY[name]()
-    sample = eight(augment)
-    image = images[0].copy()
-    image[:2], image[2:4] = 0, 1  # the ends of the range
+    sample = eight(EVERY[name]())
+    image = with_extremes(images[0])
     got = np.asarray(sample(jax.random.key(0), image))
     assert got.shape == (8, *image.shape)
     assert got.dtype == np.float32
@@ -37,54 +42,70 @@ def test_keys_decide_and_shape_type_and_range_stay(name, images):
     np.testing.assert_array_equal(sample(jax.random.key(0), image), got)
     assert (np.asarray(sample(jax.random.key(1), image)) != got).any()
     assert len({one.tobytes() for one in got}) > 1, "keys of one batch must differ"
-    one_by_one = jax.jit(augment)
-    for key, wanted in zip(jax.random.split(jax.random.key(0), 8), got, strict=True):
-        np.testing.assert_allclose(one_by_one(key, image), wanted, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", EVERY)
-def test_grey_images_pass_and_colourless_ones_stay_so(name, images):
-    """Grey in three channels must come out as grey in one does, but for independent noise."""
-    augment, image = EVERY[name](), images[0, ..., :1]
-    grey = np.asarray(eight(augment)(jax.random.key(0), image))
-    assert grey.shape == (8, *image.shape)
-    assert grey.min() >= 0
-    assert grey.max() <= 1
-    if name not in ("noise", "erase"):
-        three = eight(augment)(jax.random.key(0), np.repeat(image, 3, -1))
-        np.testing.assert_allclose(three, np.repeat(grey, 3, -1), atol=1e-3)  # luma weights: 0.9999
-
-
-@pytest.mark.parametrize(
-    "augment",
-    [
-        geometry.random_flip(p=0),
-        geometry.pad_and_crop(0),
-        geometry.random_resized_crop(scale=(1, 1), ratio=(11 / 8, 11 / 8)),
-        geometry.random_translate(0),
-        geometry.random_rotate(0),
-        geometry.random_shear(0),
-        geometry.random_stretch(1),
-        geometry.lens_distortion(0),
-        color.color_jitter(0, 0, 0, 0),
-        color.random_grey(p=0),
-        color.gaussian_noise(0),
-        color.random_erasing(p=0),
-        augmentation.compose(),
-    ],
-)
-def test_zero_strength_changes_nothing(augment, images):
-    got = augmentation.apply(jax.random.key(0), images, augment)
-    np.testing.assert_allclose(got, images, atol=2e-6)
 
 
 @pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
-def test_gradients_are_finite_on_flat_and_on_natural_images(name, images):
-    """GANs are trained through augmentations."""
+def test_a_batch_is_its_images_one_by_one_and_gradients_are_finite(name, images):
+    """GANs are trained through augmentations, on flat images as well."""
     augment = augmentation.AUGMENTATIONS[name]()
-    gradient = jax.jit(jax.grad(lambda image, key: jnp.sum(augment(key, image) ** 2)))
-    for image in (np.zeros_like(images[0]), np.full_like(images[0], 0.5), images[0]):
-        assert np.isfinite(gradient(image, jax.random.key(0))).all()
+
+    def energy(image, key):
+        augmented = augment(key, image)
+        return jnp.sum(augmented**2), augmented
+
+    one = jax.jit(jax.grad(energy, has_aux=True))
+    image = with_extremes(images[0])
+    batch = eight(augment)(jax.random.key(0), image)
+    for key, wanted in zip(jax.random.split(jax.random.key(0), 8), batch, strict=True):
+        gradient, got = one(image, key)
+        np.testing.assert_allclose(got, wanted, atol=1e-6)
+        assert np.isfinite(gradient).all()
+    assert np.isfinite(one(np.full_like(image, 0.5), jax.random.key(0))[0]).all()
+
+
+@pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
+def test_grey_images_pass(name, images):
+    image = with_extremes(images[0, ..., :1])
+    got = np.asarray(eight(augmentation.AUGMENTATIONS[name]())(jax.random.key(0), image))
+    assert got.shape == (8, *image.shape)
+    assert got.min() >= 0
+    assert got.max() <= 1
+    assert (got != image).any() == (name != "grey")
+
+
+@pytest.mark.parametrize("name", ["color", "grey", "rotate"])
+def test_grey_in_three_channels_comes_out_as_grey_in_one(name, images):
+    """Saturation, hue and luma have nothing to change in it."""
+    sample, image = eight(augmentation.AUGMENTATIONS[name]()), images[0, ..., :1]
+    one, three = (sample(jax.random.key(0), np.repeat(image, count, -1)) for count in (1, 3))
+    np.testing.assert_allclose(three, np.repeat(one, 3, -1), atol=2e-4)  # luma weights: 0.9999
+
+
+def test_zero_strength_changes_nothing(images):
+    idle = {
+        "flip": geometry.random_flip(p=0),
+        "crop": geometry.pad_and_crop(0),
+        "resized_crop": geometry.random_resized_crop(scale=(1, 1), ratio=(11 / 8, 11 / 8)),
+        "translate": geometry.random_translate(0),
+        "rotate": geometry.random_rotate(0),
+        "shear": geometry.random_shear(0),
+        "stretch": geometry.random_stretch(1),
+        "lens": geometry.lens_distortion(0),
+        "color": color.color_jitter(0, 0, 0, 0),
+        "grey": color.random_grey(p=0),
+        "noise": color.gaussian_noise(0),
+        "erase": color.random_erasing(p=0),
+    }
+    assert idle.keys() == augmentation.AUGMENTATIONS.keys()
+    idle["nothing"] = augmentation.compose()
+
+    @jax.jit
+    def every(images):
+        key = jax.random.key(0)
+        return {name: augmentation.apply(key, images, augment) for name, augment in idle.items()}
+
+    for name, got in every(images).items():
+        np.testing.assert_allclose(got, images, atol=2e-6, err_msg=name)
 
 
 def test_compose_gives_each_its_own_key():
@@ -100,9 +121,14 @@ def test_compose_works_from_left_to_right(images):
 
 
 def test_names_make_the_augmentations_they_stand_for(images):
-    one = augmentation.by_name(["rotate", "noise"])(jax.random.key(0), images[0])
-    other = augmentation.compose(geometry.random_rotate(), color.gaussian_noise())
-    np.testing.assert_array_equal(one, other(jax.random.key(0), images[0]))
+    @jax.jit
+    def both(key, image):
+        other = augmentation.compose(geometry.pad_and_crop(), color.color_jitter())
+        return augmentation.by_name(["crop", "color"])(key, image), other(key, image)
+
+    got, wanted = both(jax.random.key(0), images[0])
+    np.testing.assert_array_equal(got, wanted)
+    assert (got != images[0]).any()
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -122,8 +148,8 @@ def test_digits_stay_the_digits_they_are_under_their_preset():
         seen = jax.jit(lambda images: augmentation.apply(jax.random.key(0), images, augment))(images)
         return neighbours.score(np.asarray(seen).reshape(len(images), -1) * 255, digits.test.labels)
 
-    assert accuracy(augmentation.digits()) > 0.93
-    assert accuracy(geometry.random_flip(p=1)) < 0.6
+    assert accuracy(augmentation.digits()) > 0.8
+    assert accuracy(geometry.random_flip(p=1)) < 0.5
 
 
 @pytest.mark.parametrize("factory", [augmentation.mixup, augmentation.cutmix])
@@ -166,8 +192,8 @@ def test_cutmix_pastes_one_box_and_counts_its_pixels():
             rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
             assert box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
             partner = int(image[..., 0][box][0] * 8)
-            assert target[partner] == np.float32(box.sum()) / np.float32(9 * 13)
-            np.testing.assert_allclose(target[own], 1 - target[partner], atol=1e-7)
+            np.testing.assert_allclose(target[partner], box.sum() / (9 * 13), rtol=1e-6)
+            np.testing.assert_allclose(target[own], 1 - box.sum() / (9 * 13), rtol=1e-6)
 
 
 def test_larger_alpha_mixes_more():

@@ -1,0 +1,60 @@
+"""Classes of unequal size."""
+
+import numpy as np
+import pytest
+
+from jaxnets import data
+from jaxnets.errors import InputError
+
+COUNTS = (3, 10, 7)
+
+
+@pytest.fixture
+def source():
+    labels = np.repeat(np.arange(3), COUNTS)
+    images = np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1, 1)
+    return data.ArraySource(images, labels, ("few", "many", "some"))
+
+
+def drawn(view):
+    return [int(view[index]["image"][0, 0, 0]) for index in range(len(view))]
+
+
+def test_oversampling_repeats_every_example_of_a_class_alike(source):
+    view = data.class_balanced(source, "over")
+    np.testing.assert_array_equal(np.bincount(view.labels), [10, 10, 10])
+    times = np.bincount(drawn(view))
+    assert set(times[:3]) == {3, 4}
+    assert set(times[3:13]) == {1}
+    assert set(times[13:]) == {1, 2}
+
+
+def test_undersampling_draws_without_replacement(source):
+    view = data.class_balanced(source, "under")
+    np.testing.assert_array_equal(np.bincount(view.labels), [3, 3, 3])
+    assert len(set(drawn(view))) == 9
+
+
+@pytest.mark.parametrize("how", ["over", "under"])
+def test_the_seed_decides_the_sample_and_labels_go_with_images(source, how):
+    view = data.class_balanced(source, how, seed=1)
+    assert drawn(view) == drawn(data.class_balanced(source, how, seed=1))
+    assert drawn(view) != drawn(data.class_balanced(source, how, seed=2))
+    np.testing.assert_array_equal(view.labels, source.labels[drawn(view)])
+    assert [view[index]["label"] for index in range(len(view))] == view.labels.tolist()
+
+
+def test_class_weights_are_inverse_to_frequency_with_mean_one(source):
+    weights = data.class_weights(source)
+    assert weights.dtype == np.float32
+    np.testing.assert_allclose(weights * COUNTS, (weights * COUNTS)[0], rtol=1e-6)
+    np.testing.assert_allclose(weights.mean(), 1, rtol=1e-6)
+
+
+def test_what_cannot_be_balanced_is_refused(source):
+    with pytest.raises(InputError, match="how"):
+        data.class_balanced(source, "both")
+    lacking = data.ArraySource(source.images, source.labels, ("few", "many", "some", "none"))
+    for balance in (data.class_balanced, data.class_weights):
+        with pytest.raises(InputError, match="'none'"):
+            balance(lacking)

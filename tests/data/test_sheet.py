@@ -1,0 +1,57 @@
+"""The picture of the augmentations."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnets import data
+from jaxnets.data import augmentation, geometry
+from jaxnets.errors import InputError
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Two rows only, the second of them a batch's."""
+    monkeypatch.setattr(augmentation, "AUGMENTATIONS", {"flip": lambda: geometry.random_flip(p=1)})
+    monkeypatch.setattr(augmentation, "PRESETS", {})
+    monkeypatch.setattr(augmentation, "BATCH_AUGMENTATIONS", {"cutmix": augmentation.cutmix})
+
+
+def test_a_row_shows_the_original_and_then_the_samples(few, tmp_path):
+    """Red on the left: in the first cell as it was, in the others mirrored."""
+    images = np.zeros((2, 16, 16, 3), np.uint8)
+    images[:, :, :8, 0] = 255
+    data.contact_sheet(images, tmp_path / "sheet.png")
+    picture = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
+    middle = picture[picture.shape[0] // 4]
+    red, black = middle[:, 0] - middle[:, 1] > 200, middle[:, 0] + middle[:, 1] < 20
+    text = middle.shape[0] // 8  # the name's letters are black, too
+    cells = "".join(
+        "R" if r else "B" if b else "." for r, b in zip(red[text:], black[text:], strict=True)
+    )
+    order = [part[0] + part[-1] for part in cells.split(".") if part]
+    assert order == ["RB"] + ["BR"] * 8
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_datasets_and_sources_are_drawn_and_the_seed_decides(few, tmp_path, channels):
+    digits = data.load("digits", size=8, channels=channels)
+    pictures = []
+    for number, (shown, seed) in enumerate([(digits, 0), (digits.train, 0), (digits, 1)]):
+        data.contact_sheet(shown, tmp_path / f"{number}.png", seed=seed)
+        pictures.append((tmp_path / f"{number}.png").read_bytes())
+    assert pictures[0] == pictures[1] != pictures[2]
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 4, 4, 3), np.float32),
+        np.zeros((4, 4, 3), np.uint8),
+        np.zeros((2, 4, 4, 2), np.uint8),
+        np.zeros((0, 4, 4, 3), np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(images, tmp_path):
+    with pytest.raises(InputError, match="uint8"):
+        data.contact_sheet(images, tmp_path / "sheet.png")

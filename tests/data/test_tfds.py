@@ -1,0 +1,152 @@
+"""Prepared TensorFlow datasets, read without TensorFlow."""
+
+import io
+import json
+import pickle
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jaxnets import data
+from jaxnets.errors import InputError
+
+
+class BlobImages(tfds.core.GeneratorBasedBuilder):
+    """PNGs of several sizes; the green value of an image is its number."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    HELD_OUT = "validation"
+
+    def _info(self):
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(self.features()))
+
+    def features(self):
+        return {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.ClassLabel(names=["red", "blue"]),
+        }
+
+    def _split_generators(self, _):
+        return {"train": self._generate_examples(6), self.HELD_OUT: self._generate_examples(3)}
+
+    def _generate_examples(self, count):
+        for number in range(count):
+            yield number, {"image": self.image(number), "label": number % 2}
+
+    def image(self, number):
+        buffer = io.BytesIO()
+        Image.new("RGB", (10, 8 + number), (0, number, 0)).save(buffer, "PNG")
+        if number == 5:
+            buffer.truncate(60)
+        buffer.seek(0)
+        return buffer
+
+
+class TensorBlobs(BlobImages):
+    """Grey arrays of one size."""
+
+    HELD_OUT = "test"
+
+    def features(self):
+        return {
+            "image": tfds.features.Tensor(shape=(5, 5, 1), dtype=np.uint8),
+            "label": tfds.features.ClassLabel(num_classes=2),
+        }
+
+    def image(self, number):
+        return np.full((5, 5, 1), number, np.uint8)
+
+
+class NamelessBlobs(TensorBlobs):
+    """Calls its label something else."""
+
+    def features(self):
+        features = super().features()
+        return {"image": features["image"], "kind": features["label"]}
+
+    def _generate_examples(self, count):
+        for number in range(count):
+            yield number, {"image": self.image(number), "kind": number % 2}
+
+
+def prepare(builder, folder):
+    builder(data_dir=folder, file_format="array_record").download_and_prepare()
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    for builder in (BlobImages, TensorBlobs, NamelessBlobs):
+        prepare(builder, folder)
+    return str(folder)
+
+
+def test_images_of_any_size_are_decoded_and_resized(folder, caplog):
+    dataset = data.load("tfds:blob_images", size=4, data_dir=folder)
+    assert dataset.name == "tfds:blob_images"
+    assert dataset.class_names == ("red", "blue")
+    assert dataset.image_shape == (4, 4, 3)
+    assert (len(dataset.train), len(dataset.test)) == (6, 3)
+    examples = [dataset.train[index] for index in range(6)]
+    readable = [example for example in examples if example.get("weight", 1)]
+    found = sorted(int(example["image"][0, 0, 1]) for example in readable)
+    assert found == [0, 1, 2, 3, 4]
+    assert all(example["label"] == example["image"][0, 0, 1] % 2 for example in readable)
+    assert caplog.text.count("blob_images train[") == 1  # the sixth is truncated
+    assert sorted(dataset.train.labels) == [0, 0, 0, 1, 1, 1]
+    labels = [example["label"] for example in examples]
+    np.testing.assert_array_equal(dataset.train.labels, labels)
+    assert "tensorflow" not in sys.modules
+
+
+def test_strict_refuses_images_that_cannot_be_decoded(folder):
+    dataset = data.load("tfds:blob_images", size=4, data_dir=folder, strict=True)
+    with pytest.raises(InputError, match=r"blob_images train\["):
+        list(data.eval_batches(dataset.train, 2))
+
+
+def test_sizes_default_to_the_datasets_own_and_else_to_224(folder):
+    assert data.load("tfds:blob_images", data_dir=folder).image_shape == (224, 224, 3)
+    dataset = data.load("tfds:tensor_blobs", data_dir=folder)
+    assert dataset.image_shape == (5, 5, 1)
+    assert dataset.class_names == ("0", "1")
+    images = np.stack([dataset.train[index]["image"] for index in range(6)])
+    assert images.shape == (6, 5, 5, 1)
+    assert sorted(images[:, 0, 0, 0]) == [0, 1, 2, 3, 4, 5]
+    three = data.load("tfds:tensor_blobs", data_dir=folder, channels=3, size=7).test
+    assert three[0]["image"].shape == three.image_shape == (7, 7, 3)
+
+
+def test_tfds_sources_pickle(folder):
+    source = data.load("tfds:tensor_blobs", data_dir=folder).train
+    again = pickle.loads(pickle.dumps(source))
+    np.testing.assert_array_equal(again[3]["image"], source[3]["image"])
+
+
+def test_unknown_datasets_are_refused_with_the_nearest(folder):
+    with pytest.raises(InputError, match="'fashion_mnist'"):
+        data.load("tfds:fashon_mnist", data_dir=folder)
+    with pytest.raises(InputError, match=r"9\.9\.9"):
+        data.load("tfds:mnist:9.9.9", data_dir=folder)
+
+
+def test_unprepared_datasets_are_refused_at_once_with_what_prepares_them(folder):
+    with pytest.raises(InputError, match=r"not prepared.*array_record'\)\.download_and_prepare"):
+        data.load("tfds:mnist", data_dir=folder)
+
+
+def test_other_file_formats_are_refused(tmp_path):
+    prepare(TensorBlobs, tmp_path)
+    info = next(tmp_path.glob("tensor_blobs/1.0.0/dataset_info.json"))
+    info.write_text(json.dumps({**json.loads(info.read_text()), "fileFormat": "tfrecord"}))
+    with pytest.raises(InputError, match="as tfrecord, and must be array_record"):
+        data.load("tfds:tensor_blobs", data_dir=str(tmp_path))
+
+
+def test_other_features_are_refused(folder):
+    with pytest.raises(InputError, match="it has image, kind"):
+        data.load("tfds:nameless_blobs", data_dir=folder)
