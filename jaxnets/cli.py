@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Threads that save in the background also log, with tracebacks, what `save` and `wait` raise.
     for name in ("absl", "asyncio", "concurrent.futures"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    sys.excepthook = _print_unless_a_failed_save
+    sys.unraisablehook = _print_unless_a_failed_save
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         command.run()
@@ -177,10 +177,10 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _print_unless_a_failed_save(kind, error, trace) -> None:
+def _print_unless_a_failed_save(unraisable) -> None:
     """After a failed save TensorStore's threads go on to report to an event loop that has ended."""
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _parse(arguments: list[str]) -> Command:

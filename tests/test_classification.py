@@ -68,6 +68,14 @@ def loss_and_gradient(task, variables, batch, key=KEY):
     return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
 
 
+def predict(task, variables, batch):
+    return jax.jit(task.predict)(variables, batch)
+
+
+def measure(task, outputs, batch):
+    return jax.jit(task.metrics)(outputs, batch)
+
+
 def assert_close(a, b, rtol=1e-5, atol=1e-6):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=atol), a, b)
 
@@ -129,7 +137,7 @@ def make_deep_task(auxiliary=(), **options):
 def test_the_loss_is_the_weighted_mean_of_its_formula(batch, loss_name, class_weights):
     task = make_task(loss_name=loss_name, class_weights=class_weights)
     variables = start(task, batch)
-    logits = task.predict(variables, batch)
+    logits = predict(task, variables, batch)
     targets, weights = np.eye(K)[batch["label"]], batch["weight"]
     wanted = reference_mean(logits, targets, weights, loss_name, class_weights)
     loss, (_, sums) = jax.jit(task.loss)(variables, batch, KEY)
@@ -149,37 +157,31 @@ def test_the_loss_is_the_weighted_mean_of_its_formula(batch, loss_name, class_we
 def test_padding_changes_neither_loss_nor_gradient_nor_metrics(batch, loss_name, class_weights):
     task = make_task(loss_name=loss_name, class_weights=class_weights)
     variables, padded = start(task, batch), pad(batch, 4)
+    assert_close(loss_and_gradient(task, variables, padded), loss_and_gradient(task, variables, batch))
     assert_close(
-        loss_and_gradient(task, variables, padded), loss_and_gradient(task, variables, batch)
-    )
-    assert_close(
-        task.metrics(task.predict(variables, padded), padded),
-        task.metrics(task.predict(variables, batch), batch),
+        measure(task, predict(task, variables, padded), padded),
+        measure(task, predict(task, variables, batch), batch),
     )
 
 
-def test_padding_changes_nothing_for_lenet5(batch):
+def test_padding_changes_nothing_for_lenet5():
     task = Classification(create_model("lenet5"))
     batch = make_batch(3, shape=(32, 32, 1), num_classes=10)
-    padded = pad(batch, 2)
     variables = start(task, batch)
-    found, wanted = (loss_and_gradient(task, variables, b) for b in (padded, batch))
+    found, wanted = (loss_and_gradient(task, variables, b) for b in (pad(batch, 2), batch))
     assert_close(found, wanted)
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(wanted[1])) > 1e-2
-    outputs = jax.jit(task.predict)(variables, padded)
-    assert outputs.shape == (5, 10)
-    assert float(task.metrics(outputs, padded)["top5"].weight) == batch["weight"].sum()
 
 
 def test_a_padded_example_may_predict_nan(batch):
     task = make_task()
-    outputs = np.array(task.predict(start(task, batch), batch))
-    clean = task.metrics(outputs, batch)
+    outputs = np.array(predict(task, start(task, batch), batch))
+    clean = measure(task, outputs, batch)
     outputs[2], batch["weight"][2] = np.nan, 0
-    sums = task.metrics(outputs, batch)
+    sums = measure(task, outputs, batch)
     kept = np.arange(6) != 2
     wanted = {name: leaf[kept] for name, leaf in batch.items()}
-    assert_close(sums, task.metrics(outputs[kept], wanted))
+    assert_close(sums, measure(task, outputs[kept], wanted))
     assert float(clean["loss"].weight) > float(sums["loss"].weight)
 
 
@@ -191,7 +193,7 @@ def test_a_batch_of_nothing_but_padding_has_no_loss_and_no_gradient(batch):
     assert float(loss) == 0
     assert all(not leaf.any() for leaf in jax.tree.leaves(gradient))
     assert float(sums["loss"].total) == float(sums["loss"].weight) == 0
-    measured = metrics.compute(task.metrics(task.predict(variables, batch), batch))
+    measured = metrics.compute(measure(task, predict(task, variables, batch), batch))
     assert not measured["confusion"].any()
     assert np.isnan(measured["loss"])  # a mean over nothing
 
@@ -204,8 +206,8 @@ def test_without_weights_every_example_counts_one(batch):
     assert_close(
         loss_and_gradient(task, variables, unweighted), loss_and_gradient(task, variables, batch)
     )
-    outputs = task.predict(variables, batch)
-    assert_close(task.metrics(outputs, unweighted), task.metrics(outputs, batch))
+    outputs = predict(task, variables, batch)
+    assert_close(measure(task, outputs, unweighted), measure(task, outputs, batch))
 
 
 # --- Smoothing, mixing, augmentation: in training only ---
@@ -215,11 +217,11 @@ def test_without_weights_every_example_counts_one(batch):
 def test_labels_are_smoothed_in_training_and_not_in_evaluation(batch, class_weights):
     task = make_task(label_smoothing=0.2, class_weights=class_weights)
     variables = start(task, batch)
-    logits = task.predict(variables, batch)
+    logits = predict(task, variables, batch)
     args = (logits, np.eye(K)[batch["label"]], batch["weight"], "cross_entropy", class_weights)
-    loss, _ = task.loss(variables, batch, KEY)
+    loss, _ = jax.jit(task.loss)(variables, batch, KEY)
     assert float(loss) == pytest.approx(reference_mean(*args, smoothing=0.2), rel=1e-5)
-    shown = metrics.compute(task.metrics(logits, batch))
+    shown = metrics.compute(measure(task, logits, batch))
     assert shown["loss"] == pytest.approx(reference_mean(*args), rel=1e-5)
     assert shown["loss"] != pytest.approx(float(loss), rel=1e-3)
 
@@ -282,7 +284,7 @@ def test_mixed_targets_are_what_the_loss_compares_with(batch, loss_name):
     )
     variables = start(task, batch)
     loss, (_, sums) = task.loss(variables, batch, KEY)
-    logits = task.predict(variables, {**batch, "image": batch["image"][::-1]})
+    logits = predict(task, variables, {**batch, "image": batch["image"][::-1]})
     wanted = reference_mean(logits, soft, batch["weight"], loss_name, CLASS_WEIGHTS)
     assert float(loss) == pytest.approx(wanted, rel=1e-5)
     # The accuracy is that against the labels.
@@ -297,9 +299,9 @@ def test_evaluation_neither_augments_nor_mixes_nor_drops(batch):
     task = make_task(augment=never, mix=never, dropout=0.5)
     plain = make_task()
     variables = start(task, batch)
-    outputs = task.predict(variables, batch)
-    np.testing.assert_array_equal(outputs, plain.predict(variables, batch))
-    assert_close(task.metrics(outputs, batch), plain.metrics(outputs, batch))
+    outputs = predict(task, variables, batch)
+    np.testing.assert_array_equal(outputs, predict(plain, variables, batch))
+    assert_close(measure(task, outputs, batch), measure(plain, outputs, batch))
 
 
 def test_dropout_is_keyed(batch):
@@ -326,10 +328,8 @@ def test_bytes_and_floats_of_0_to_1_agree(batch):
     task = make_task()
     variables = start(task, batch)
     floats = {**batch, "image": batch["image"].astype(np.float32) / 255}
-    assert_close(task.predict(variables, floats), task.predict(variables, batch))
-    assert_close(
-        task.loss(variables, floats, KEY)[0], task.loss(variables, batch, KEY)[0], rtol=1e-6
-    )
+    assert_close(predict(task, variables, floats), predict(task, variables, batch))
+    assert_close(task.loss(variables, floats, KEY)[0], task.loss(variables, batch, KEY)[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -344,7 +344,7 @@ def test_images_are_normalised_by_channel(mean, std):
         shift, scale = mean[channel % len(mean)], std[channel % len(std)]
         images[..., channel] = (images[..., channel] - shift) / scale
     logits = task.model.apply(variables, jnp.asarray(images, jnp.float32))
-    assert_close(task.predict(variables, batch), logits)
+    assert_close(predict(task, variables, batch), logits)
     assert metrics.compute(task.loss(variables, batch, KEY)[1][1])["loss"] == pytest.approx(
         reference_mean(logits, np.eye(K)[batch["label"]], batch["weight"]), rel=1e-5
     )
@@ -379,14 +379,14 @@ def test_every_loss_learns_a_separable_problem(loss_name):
 
     params, values = jax.jit(lambda p: jax.lax.scan(step, p, length=150))(variables["params"])
     assert values[-1] < 0.5 * values[0]
-    outputs = task.predict({"params": params}, batch)
-    assert metrics.compute(task.metrics(outputs, batch))["top1"] == 1
+    outputs = predict(task, {"params": params}, batch)
+    assert metrics.compute(measure(task, outputs, batch))["top1"] == 1
 
 
 def test_batch_statistics_are_updated_in_training_and_used_in_evaluation(batch):
     task = make_deep_task()
     variables = start(task, batch)
-    _, (updated, _) = task.loss(variables, batch, KEY)
+    _, (updated, _) = jax.jit(task.loss)(variables, batch, KEY)
     assert set(updated) == {"batch_stats"}
     before, after = (v["batch_stats"]["backbone"]["bn1"]["mean"] for v in (variables, updated))
     kernel, bias = (variables["params"]["backbone"]["fc1"][name] for name in ("kernel", "bias"))
@@ -394,10 +394,10 @@ def test_batch_statistics_are_updated_in_training_and_used_in_evaluation(batch):
     mean = (pixels @ np.asarray(kernel, np.float64) + bias).mean(0)
     np.testing.assert_allclose(after, 0.9 * before + 0.1 * mean, rtol=1e-4, atol=1e-6)
     moved = {**variables, **updated}
-    together = task.predict(moved, batch)
+    together = predict(task, moved, batch)
     one = {name: leaf[:1] for name, leaf in batch.items()}
-    assert_close(task.predict(moved, one), together[:1])
-    assert np.abs(together - task.predict(variables, batch)).max() > 1e-4
+    assert_close(predict(task, moved, one), together[:1])
+    assert np.abs(together - predict(task, variables, batch)).max() > 1e-4
 
 
 def test_a_model_without_statistics_has_no_collections_to_update(batch):
@@ -439,7 +439,7 @@ def test_without_their_weight_auxiliary_heads_learn_nothing_and_evaluation_has_n
     variables = start(task, batch)
     (loss, _), gradient = loss_and_gradient(task, variables, batch)
     assert all(not leaf.any() for leaf in jax.tree.leaves(gradient["auxiliary_fc1"]))
-    assert task.predict(variables, batch).shape == (6, K)
+    assert predict(task, variables, batch).shape == (6, K)
     plain = make_deep_task()
     kept = {name: leaf for name, leaf in variables["params"].items() if name != "auxiliary_fc1"}
     variables = {**variables, "params": kept}
@@ -451,11 +451,11 @@ def test_bfloat16_parameters_give_float32_losses_metrics_and_statistics(batch, m
     task = make()
     variables = start(task, batch)
     low = {**variables, "params": jax.tree.map(lambda p: p.astype(jnp.bfloat16), variables["params"])}
-    exact, _ = task.loss(variables, batch, KEY)
-    loss, (updated, sums) = task.loss(low, batch, KEY)
-    outputs = task.predict(low, batch)
+    exact, _ = jax.jit(task.loss)(variables, batch, KEY)
+    loss, (updated, sums) = jax.jit(task.loss)(low, batch, KEY)
+    outputs = predict(task, low, batch)
     assert loss.dtype == outputs.dtype == jnp.float32
-    for leaf in jax.tree.leaves((updated, sums, task.metrics(outputs, batch))):
+    for leaf in jax.tree.leaves((updated, sums, measure(task, outputs, batch))):
         assert leaf.dtype == jnp.float32
     assert float(loss) == pytest.approx(float(exact), rel=0.05)
     assert float(loss) != float(exact)  # the forward pass did run in bfloat16
@@ -469,15 +469,13 @@ def test_the_metrics_are_those_of_scikit_learn():
     batch["weight"][::7] = 0
     task = Classification(create_model("mlp", num_classes=8, widths=(8,)))
     outputs = np.random.default_rng(1).normal(size=(40, 8)).astype(np.float32)
-    sums = task.metrics(outputs, batch)
+    sums = measure(task, outputs, batch)
     assert set(sums) == {"loss", "top1", "top5", "confusion"}
     labels, weights = batch["label"], batch["weight"]
     shown = metrics.compute(sums)
     np.testing.assert_allclose(
         shown["confusion"],
-        sklearn_confusion_matrix(
-            labels, outputs.argmax(-1), labels=range(8), sample_weight=weights
-        ),
+        sklearn_confusion_matrix(labels, outputs.argmax(-1), labels=range(8), sample_weight=weights),
     )
     order = np.argsort(-outputs, axis=-1)
     for k in (1, 5):
@@ -488,18 +486,18 @@ def test_the_metrics_are_those_of_scikit_learn():
 
 def test_metrics_of_parts_add_up_to_those_of_the_whole(batch):
     task = make_task(class_weights=CLASS_WEIGHTS)
-    outputs = np.asarray(task.predict(start(task, batch), batch))
+    outputs = np.asarray(predict(task, start(task, batch), batch))
     parts = [
-        task.metrics(outputs[part], {name: leaf[part] for name, leaf in batch.items()})
+        measure(task, outputs[part], {name: leaf[part] for name, leaf in batch.items()})
         for part in (slice(0, 1), slice(1, 6))
     ]
-    assert_close(metrics.compute(metrics.add(parts)), metrics.compute(task.metrics(outputs, batch)))
+    assert_close(metrics.compute(metrics.add(parts)), metrics.compute(measure(task, outputs, batch)))
 
 
 @pytest.mark.parametrize(("num_classes", "has_top5"), [(5, False), (6, True)])
 def test_the_best_five_are_counted_where_they_can_be_wrong(num_classes, has_top5):
     task = Classification(create_model("mlp", num_classes=num_classes, widths=(4,)))
-    sums = task.metrics(jnp.zeros((6, num_classes)), make_batch())
+    sums = jax.eval_shape(task.metrics, jnp.zeros((6, num_classes)), make_batch())
     assert ("top5" in sums) == has_top5
 
 

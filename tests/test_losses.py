@@ -54,22 +54,22 @@ def log_softmax(logits):
 # torch.nn.functional.cross_entropy(..., reduction="none") and, last, reduction="mean".
 TORCH_CROSS_ENTROPY = {
     (False, 0.0): (
-        [1.127054594706181, 0.5802686868152864, 3.8476736507598273, 2.7615771035368555, 0.9947574912235554],
-        1.862266305408341,
+        [1.1270545947, 0.5802686868, 3.8476736508, 2.7615771035, 0.9947574912],
+        1.8622663054,
     ),
     (False, 0.1): (
-        [1.192054594706181, 0.7102686868152864, 3.705173650759827, 2.7190771035368555, 1.0597574912235554],
-        1.8772663054083412,
+        [1.1920545947, 0.7102686868, 3.7051736508, 2.7190771035, 1.0597574912],
+        1.8772663054,
     ),
     (True, 0.0): (
-        [0.5635272973530905, 1.1605373736305729, 11.543020952279482, 3.451971379421069, 2.984272473670666],
-        2.0208543052671675,
+        [0.5635272974, 1.1605373736, 11.5430209523, 3.4519713794, 2.9842724737],
+        2.0208543053,
     ),
     (True, 0.1): (
-        [0.7904900304744495, 1.3999039771675952, 10.859888785617255, 3.5590403777008066, 2.9180855529475744],
-        2.0028111511700186,
+        [0.7904900305, 1.3999039772, 10.8598887856, 3.5590403777, 2.9180855529],
+        2.0028111512,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("weighted", "smoothing"), TORCH_CROSS_ENTROPY)
@@ -87,14 +87,14 @@ def test_cross_entropy_of_soft_targets_equals_pytorch():
     logits, targets, weights = single(LOGITS, SOFT, WEIGHTS)
     np.testing.assert_allclose(
         losses.cross_entropy(logits, targets),
-        [1.6670545947061808, 1.8802686868152865, 3.4476736507598273, 2.7615771035368555, 1.6247574912235554],
+        [1.6670545947, 1.8802686868, 3.4476736508, 2.7615771035, 1.6247574912],
         rtol=1e-6,
-    )  # fmt: skip
+    )
     np.testing.assert_allclose(
         losses.cross_entropy(logits, targets, 0.2, weights),
-        [2.2871924176900333, 3.554203409000796, 8.305501050711882, 3.666109375980545, 2.64598778907011],
+        [2.2871924177, 3.554203409, 8.3055010507, 3.666109376, 2.6459877891],
         rtol=1e-6,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("num_classes", [2, 7, 1000])
@@ -159,7 +159,7 @@ def test_hinge_is_zero_with_zero_gradient_beyond_the_margin():
 
 def test_mean_squared_error_is_its_formula_and_averages_to_pytorchs():
     values = losses.mean_squared_error(*single(LOGITS, ONE_HOT))
-    wanted = [sum((s - t) ** 2 for s, t in zip(*row, strict=True)) / 4 for row in zip(LOGITS, ONE_HOT)]
+    wanted = [sum((LOGITS[n, k] - ONE_HOT[n, k]) ** 2 for k in range(4)) / 4 for n in range(5)]
     np.testing.assert_allclose(values, wanted, rtol=1e-6)
     np.testing.assert_allclose(values.mean(), 1.797, rtol=1e-6)
 
@@ -169,12 +169,12 @@ def test_binary_cross_entropy_is_its_formula_and_averages_to_pytorchs():
     probability = 1 / (1 + np.exp(-LOGITS))
     terms = ONE_HOT * np.log(probability) + (1 - ONE_HOT) * np.log(1 - probability)
     np.testing.assert_allclose(values, -terms.mean(-1), rtol=1e-6)
-    np.testing.assert_allclose(values.mean(), 0.9455698032093386, rtol=1e-6)
+    np.testing.assert_allclose(values.mean(), 0.9455698032, rtol=1e-6)
     np.testing.assert_allclose(
         losses.binary_cross_entropy(*single(LOGITS, SOFT)),
-        [1.055208850718961, 0.716481929061487, 1.4018956058060912, 1.1702442047427122, 0.9015184257174418],
+        [1.0552088507, 0.7164819291, 1.4018956058, 1.1702442047, 0.9015184257],
         rtol=1e-6,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("name", ALL)

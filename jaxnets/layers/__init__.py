@@ -24,7 +24,7 @@ from jaxnets.layers.convolution import (
     im2col,
 )
 from jaxnets.layers.geometry import full_padding, same_padding
-from jaxnets.layers.heads import LinearHead, MLPHead
+from jaxnets.layers.heads import ConfidenceMapHead, LinearHead, MLPHead
 from jaxnets.layers.learned_pooling import GatedPool, MixedPool, TreePool
 from jaxnets.layers.normalization import (
     DATA_AXIS,
@@ -61,6 +61,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "BatchNorm",
+    "ConfidenceMapHead",
     "Conv",
     "ConvTranspose",
     "DropConnect",

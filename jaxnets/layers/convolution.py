@@ -36,6 +36,7 @@ def Conv(  # noqa: N802  (it stands where a module stands)
     dilation: int | Pair = 1,
     use_bias: bool = True,
     kernel_init: Initializer = HE_NORMAL,
+    bias_init: Initializer = nn.initializers.zeros,
     name: str | None = None,
 ) -> nn.Conv:
     """A two-dimensional convolution, as Flax's module: parameters `kernel` and `bias`.
@@ -56,6 +57,7 @@ def Conv(  # noqa: N802  (it stands where a module stands)
         use_bias: whether a bias is added.
         kernel_init: by default He normal (truncated), fan-in (He et al. 2015, "Delving Deep into
             Rectifiers", section 2.2).
+        bias_init: zeros by default.
         name: the module's name in the parameter tree.
 
     Returns:
@@ -77,6 +79,7 @@ def Conv(  # noqa: N802  (it stands where a module stands)
         feature_group_count=groups,
         use_bias=use_bias,
         kernel_init=kernel_init,
+        bias_init=bias_init,
         name=name,
     )
 

@@ -32,6 +32,32 @@ class LinearHead(nn.Module):
         return nn.Dense(self.num_classes, name="fc")(x).astype(jnp.float32)
 
 
+class ConfidenceMapHead(nn.Module):
+    """Dropout, a map of scores for each class, ReLU, and the mean of each map.
+
+    Lin et al. 2013, "Network in Network", section 3.2; the classifier of NIN and SqueezeNet. The
+    dense layer `fc` is the same at each pixel: a 1x1 convolution, stored as a matrix [C, K].
+
+    Attributes:
+        num_classes: 0 for the pooled features [N, C].
+        dropout: the rate in training.
+        kernel_init: of `fc`.
+    """
+
+    num_classes: int
+    dropout: float = 0.0
+    kernel_init: jax.nn.initializers.Initializer = nn.initializers.he_normal()
+
+    @nn.compact
+    def __call__(self, features: jax.Array, train: bool = False) -> jax.Array:
+        """Maps [N, H, W, C] to f32[N, num_classes]; InputError as for `global_avg_pool`."""
+        if self.num_classes == 0:
+            return global_avg_pool(features)
+        x = nn.Dropout(self.dropout, deterministic=not train)(features)
+        x = nn.relu(nn.Dense(self.num_classes, kernel_init=self.kernel_init, name="fc")(x))
+        return global_avg_pool(x.astype(jnp.float32))
+
+
 class MLPHead(nn.Module):
     """The dense layers of AlexNet and VGG: `fc1`, `fc2`, ... with ReLU and dropout between them.
 

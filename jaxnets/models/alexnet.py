@@ -21,6 +21,19 @@ VARIANTS = {
     "alexnet_owt": {"widths": (64, 192, 384, 256, 256), "lrn": False, "dropout_first": True},
 }
 
+RENAMES = {
+    "torchvision": (
+        ("backbone/conv1", "features.0"),
+        ("backbone/conv2", "features.3"),
+        ("backbone/conv3", "features.6"),
+        ("backbone/conv4", "features.8"),
+        ("backbone/conv5", "features.10"),
+        ("head/fc1", "classifier.1", "(h6 w6 c) o -> o (c h6 w6)"),
+        ("head/fc2", "classifier.4"),
+        ("head/fc3", "classifier.6"),
+    )
+}
+
 
 class AlexNet(nn.Module):
     """The five convolutions of AlexNet.

@@ -13,14 +13,60 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from jaxnets.errors import InputError, unknown_name
-from jaxnets.models import alexnet, lenet, mlp, resnet, vgg
+from jaxnets.models import (
+    alexnet,
+    densenet,
+    dpn,
+    fractalnet,
+    googlenet,
+    highway,
+    inception_resnet_v2,
+    inception_v2,
+    inception_v3,
+    inception_v4,
+    lenet,
+    mlp,
+    mobilenet_v1,
+    mobilenet_v2,
+    nin,
+    resnet,
+    resnetv2,
+    senet,
+    squeezenet,
+    vgg,
+    xception,
+    zfnet,
+)
 from jaxnets.models.classifier import Classifier
 
-FAMILIES = (alexnet, lenet, mlp, resnet, vgg)
+FAMILIES = (
+    alexnet,
+    densenet,
+    dpn,
+    fractalnet,
+    googlenet,
+    highway,
+    inception_resnet_v2,
+    inception_v2,
+    inception_v3,
+    inception_v4,
+    lenet,
+    mlp,
+    mobilenet_v1,
+    mobilenet_v2,
+    nin,
+    resnet,
+    resnetv2,
+    senet,
+    squeezenet,
+    vgg,
+    xception,
+    zfnet,
+)
 
 _FAMILY_OF = {name: family for family in FAMILIES for name in family.VARIANTS}
 
-_RATES = ("dropout", "drop_path")  # what every family calls its probabilities
+_RATES = ("dropout", "block_dropout", "drop_path")  # what every family calls its probabilities
 
 
 class ModelInfo(NamedTuple):

@@ -41,6 +41,15 @@ VARIANTS = {
     "resnext101_64x4d": {"depths": (3, 4, 23, 3), "groups": 64, "width_per_group": 4},
 }
 
+_RENAMES = (
+    ("backbone/stem/{layer}", "{layer}"),
+    ("backbone/stage{s}_block{b}/downsample_conv", "layer{s}.{b-1}.downsample.0"),
+    ("backbone/stage{s}_block{b}/downsample_bn", "layer{s}.{b-1}.downsample.1"),
+    ("backbone/stage{s}_block{b}/{layer}", "layer{s}.{b-1}.{layer}"),
+    ("head/fc", "fc"),
+)
+RENAMES = {"torchvision": _RENAMES, "timm": _RENAMES}
+
 _HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 _conv = partial(Conv, use_bias=False, kernel_init=_HE_FAN_OUT)
 

@@ -103,3 +103,39 @@ def build(
         input_size=(224, 224, 3),
         min_size=2 ** len(depths),
     )
+
+
+def _torchvision(model: Classifier) -> tuple[tuple[str, ...], ...]:
+    p = model.head.pool_size
+    return (
+        *_numbered_through(model.backbone),
+        ("head/fc1", "classifier.0", f"(h{p} w{p} c) o -> o (c h{p} w{p})"),
+        ("head/fc2", "classifier.3"),
+        ("head/fc3", "classifier.6"),
+    )
+
+
+def _timm(model: Classifier) -> tuple[tuple[str, ...], ...]:
+    """The hidden dense layers are convolutions there."""
+    p = model.head.pool_size
+    return (
+        *_numbered_through(model.backbone),
+        ("head/fc1", "pre_logits.fc1", f"(h{p} w{p} c) o -> o c h{p} w{p}"),
+        ("head/fc2", "pre_logits.fc2", "i o -> o i 1 1"),
+        ("head/fc3", "head.fc"),
+    )
+
+
+def _numbered_through(backbone: VGG) -> list[tuple[str, str]]:
+    """Both libraries keep convolutions, normalizations, ReLUs and max-pools in one sequence."""
+    position, rules = 0, []
+    for stage, depth in enumerate(backbone.depths, start=1):
+        for i in range(1, depth + 1):
+            rules.append((f"backbone/stage{stage}_conv{i}", f"features.{position}"))
+            rules.append((f"backbone/stage{stage}_bn{i}", f"features.{position + 1}"))
+            position += 3 if backbone.batch_norm else 2
+        position += 1
+    return rules
+
+
+RENAMES = {"torchvision": _torchvision, "timm": _timm}

@@ -1,5 +1,7 @@
 """What holds for every augmentation, and those of whole batches."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from jaxnets import data
 from jaxnets.data import augmentation, color, geometry
 from jaxnets.errors import InputError
+
+# Each program runs only a few times: compiling it quickly is worth more than running it quickly.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 EVERY = augmentation.AUGMENTATIONS | augmentation.PRESETS
 
@@ -20,7 +25,7 @@ def images():
 
 def eight(augment):
     """Eight samples of one image, compiled."""
-    return jax.jit(lambda key, image: augmentation.apply(key, jnp.stack([image] * 8), augment))
+    return jit(lambda key, image: augmentation.apply(key, jnp.stack([image] * 8), augment))
 
 
 def with_extremes(image):
@@ -53,7 +58,7 @@ def test_a_batch_is_its_images_one_by_one_and_gradients_are_finite(name, images)
         augmented = augment(key, image)
         return jnp.sum(augmented**2), augmented
 
-    one = jax.jit(jax.grad(energy, has_aux=True))
+    one = jit(jax.grad(energy, has_aux=True))
     image = with_extremes(images[0])
     batch = eight(augment)(jax.random.key(0), image)
     for key, wanted in zip(jax.random.split(jax.random.key(0), 8), batch, strict=True):
@@ -99,7 +104,7 @@ def test_zero_strength_changes_nothing(images):
     assert idle.keys() == augmentation.AUGMENTATIONS.keys()
     idle["nothing"] = augmentation.compose()
 
-    @jax.jit
+    @jit
     def every(images):
         key = jax.random.key(0)
         return {name: augmentation.apply(key, images, augment) for name, augment in idle.items()}
@@ -110,7 +115,7 @@ def test_zero_strength_changes_nothing(images):
 
 def test_compose_gives_each_its_own_key():
     noise = augmentation.compose(color.gaussian_noise(0.05), color.gaussian_noise(0.05))
-    added = np.asarray(noise(jax.random.key(0), jnp.full((64, 64, 3), 0.5))) - 0.5
+    added = np.asarray(jit(noise)(jax.random.key(0), jnp.full((64, 64, 3), 0.5))) - 0.5
     assert abs(added.std() - 0.05 * np.sqrt(2)) < 0.002  # equal keys would give 0.1
 
 
@@ -121,7 +126,7 @@ def test_compose_works_from_left_to_right(images):
 
 
 def test_names_make_the_augmentations_they_stand_for(images):
-    @jax.jit
+    @jit
     def both(key, image):
         other = augmentation.compose(geometry.pad_and_crop(), color.color_jitter())
         return augmentation.by_name(["crop", "color"])(key, image), other(key, image)
@@ -145,7 +150,7 @@ def test_digits_stay_the_digits_they_are_under_their_preset():
 
     def accuracy(augment):
         images = digits.test.images / np.float32(255)
-        seen = jax.jit(lambda images: augmentation.apply(jax.random.key(0), images, augment))(images)
+        seen = jit(lambda images: augmentation.apply(jax.random.key(0), images, augment))(images)
         return neighbours.score(np.asarray(seen).reshape(len(images), -1) * 255, digits.test.labels)
 
     assert accuracy(augmentation.digits()) > 0.8
@@ -158,7 +163,7 @@ def test_targets_tell_exactly_what_share_of_each_image_came(factory, alpha):
     """With image n all of value v[n], the mean of a mixed image is its targets' mean of v."""
     values = np.arange(1, 7, dtype=np.float32) / 8
     images = np.broadcast_to(values[:, None, None, None], (6, 9, 13, 3))
-    augment = jax.jit(factory(alpha))
+    augment = jit(factory(alpha))
     shares = []
     for seed in range(30):
         mixed, targets = (np.asarray(x) for x in augment(jax.random.key(seed), images, np.eye(6)))
@@ -174,7 +179,7 @@ def test_targets_tell_exactly_what_share_of_each_image_came(factory, alpha):
 
 def test_mixup_blends_each_pixel_alike():
     images = np.random.default_rng(1).random((5, 4, 4, 3), np.float32)
-    mixed, targets = augmentation.mixup(1.0)(jax.random.key(3), images, np.eye(5, dtype=np.float32))
+    mixed, targets = jit(augmentation.mixup(1.0))(jax.random.key(3), images, np.eye(5))
     assert 0.05 < targets.max() < 0.95
     np.testing.assert_allclose(mixed, np.einsum("nk,k...->n...", targets, images), atol=1e-6)
 
@@ -182,7 +187,7 @@ def test_mixup_blends_each_pixel_alike():
 def test_cutmix_pastes_one_box_and_counts_its_pixels():
     values = np.arange(6, dtype=np.float32) / 8
     images = np.broadcast_to(values[:, None, None, None], (6, 9, 13, 1))
-    augment = jax.jit(augmentation.cutmix(1.0))
+    augment = jit(augmentation.cutmix(1.0))
     for seed in range(40):
         mixed, targets = (np.asarray(x) for x in augment(jax.random.key(seed), images, np.eye(6)))
         foreign = mixed[..., 0] != values[:, None, None]
@@ -200,7 +205,7 @@ def test_larger_alpha_mixes_more():
     def mean_share(alpha):
         keys = jax.random.split(jax.random.key(0), 300)
         mix = jax.vmap(lambda key: augmentation.mixup(alpha)(key, jnp.zeros((2, 1, 1, 1)), jnp.eye(2)))
-        targets = np.asarray(jax.jit(mix)(keys)[1])
+        targets = np.asarray(jit(mix)(keys)[1])
         blended = targets[targets.max((1, 2)) < 1]
         return np.minimum(blended, 1 - blended).mean()
 

@@ -1,6 +1,7 @@
 """Augmentations that change values, against colorsys, Pillow and their definitions."""
 
 import colorsys
+import functools
 
 import jax
 import numpy as np
@@ -9,6 +10,9 @@ from PIL import Image
 
 from jaxnets.data import color
 from jaxnets.errors import InputError
+
+# Each program runs only a few times: compiling it quickly is worth more than running it quickly.
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 NONE = {"brightness": 0, "contrast": 0, "saturation": 0, "hue": 0}
 
@@ -21,7 +25,7 @@ def image():
 
 def samples(augment, image, count):
     keys = jax.random.split(jax.random.key(0), count)
-    return np.asarray(jax.jit(jax.vmap(augment, in_axes=(0, None)))(keys, image))
+    return np.asarray(jit(jax.vmap(augment, in_axes=(0, None)))(keys, image))
 
 
 def hsv(image):

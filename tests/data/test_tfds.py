@@ -3,7 +3,6 @@
 import io
 import json
 import pickle
-import sys
 
 import numpy as np
 import pytest
@@ -40,7 +39,7 @@ class BlobImages(tfds.core.GeneratorBasedBuilder):
         buffer = io.BytesIO()
         Image.new("RGB", (10, 8 + number), (0, number, 0)).save(buffer, "PNG")
         if number == 5:
-            buffer.truncate(60)
+            buffer.truncate(45)  # in its pixels
         buffer.seek(0)
         return buffer
 
@@ -100,7 +99,6 @@ def test_images_of_any_size_are_decoded_and_resized(folder, caplog):
     assert sorted(dataset.train.labels) == [0, 0, 0, 1, 1, 1]
     labels = [example["label"] for example in examples]
     np.testing.assert_array_equal(dataset.train.labels, labels)
-    assert "tensorflow" not in sys.modules
 
 
 def test_strict_refuses_images_that_cannot_be_decoded(folder):

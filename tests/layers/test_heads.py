@@ -34,9 +34,32 @@ def test_linear_head_drops_pooled_features_in_training():
     np.testing.assert_allclose(logits, np.broadcast_to(p["fc"]["bias"], (2, 5)))
 
 
-def test_no_classes_means_features():
-    pooled = layers.LinearHead(0).apply({}, X)
-    np.testing.assert_allclose(pooled, X.mean((1, 2)), atol=1e-6)
+def test_confidence_map_head_averages_the_rectified_scores_of_all_pixels():
+    head = layers.ConfidenceMapHead(5, dropout=0.5)
+    p = random_params(head)
+    assert jax.tree.map(jnp.shape, p) == {"fc": {"kernel": (3, 5), "bias": (5,)}}
+    maps = np.maximum(dense(X, p["fc"]), 0)
+    assert (maps == 0).any()  # otherwise the order of ReLU and mean would not show
+    np.testing.assert_allclose(head.apply({"params": p}, X), maps.mean((1, 2)), rtol=1e-5, atol=1e-6)
+
+
+def test_confidence_map_head_drops_units_of_single_pixels_in_training():
+    head = layers.ConfidenceMapHead(2, dropout=0.5)
+    x = np.ones((1, 40, 50, 1), np.float32)
+    # One class reads the unit, the other its absence.
+    p = {"fc": {"kernel": np.array([[1.0, -1.0]]), "bias": np.array([0.0, 1.0])}}
+    logits = head.apply({"params": p}, x, train=True, rngs={"dropout": jax.random.key(1)})
+    # About half of the pixels are kept, and doubled.
+    assert logits[0, 0] == pytest.approx(1, abs=0.1)
+    np.testing.assert_allclose(logits[0, 1], 1 - logits[0, 0] / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", [layers.LinearHead(0), layers.ConfidenceMapHead(0)])
+def test_no_classes_means_pooled_features(head):
+    np.testing.assert_allclose(head.apply({}, X), X.mean((1, 2)), atol=1e-6)
+
+
+def test_no_classes_means_hidden_units():
     head = layers.MLPHead((7, 6), 0)
     p = random_params(head)
     assert set(p) == {"fc1", "fc2"}
@@ -89,7 +112,10 @@ def test_hidden_layers_start_as_he_normal_and_the_last_as_lecun_normal():
     assert np.var(p["fc2"]["kernel"]) == pytest.approx(1 / 400, rel=0.03)
 
 
-@pytest.mark.parametrize("head", [layers.LinearHead(5), layers.MLPHead((7,), 5, pool_size=2)])
+@pytest.mark.parametrize(
+    "head",
+    [layers.LinearHead(5), layers.ConfidenceMapHead(5), layers.MLPHead((7,), 5, pool_size=2)],
+)
 def test_logits_are_float32_in_bfloat16_too(head):
     p = jax.tree.map(lambda a: a.astype(jnp.bfloat16), random_params(head))
     assert head.apply({"params": p}, X.astype(jnp.bfloat16)).dtype == jnp.float32
@@ -97,7 +123,11 @@ def test_logits_are_float32_in_bfloat16_too(head):
 
 @pytest.mark.parametrize(
     ("head", "features"),
-    [(layers.LinearHead(5), X[0]), (layers.MLPHead((7,), 5, pool_size=2), X[0])],
+    [
+        (layers.LinearHead(5), X[0]),
+        (layers.ConfidenceMapHead(5), X[0]),
+        (layers.MLPHead((7,), 5, pool_size=2), X[0]),
+    ],
 )
 def test_features_without_a_batch_are_refused(head, features):
     with pytest.raises(InputError, match="N, H, W, C"):

@@ -32,7 +32,7 @@ def by_sorting(logits, labels, k):
 
 
 @given(scores, classes, st.integers(1, CLASSES + 2))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_in_top_k_is_membership_in_the_head_of_a_stable_sort(logits, labels, k):
     logits, labels = np.array(logits, np.float32), np.array(labels)
     np.testing.assert_array_equal(in_top_k(logits, labels, k), by_sorting(logits, labels, k))
@@ -75,7 +75,7 @@ def test_in_top_k_takes_bfloat16_scores():
 
 
 @given(classes, classes, st.lists(st.sampled_from([0.0, 1.0, 2.5]), min_size=ROWS, max_size=ROWS))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_the_confusion_matrix_is_scikit_learns(labels, predicted, weights):
     logits = np.eye(CLASSES, dtype=np.float32)[predicted]
     labels, weights = np.array(labels), np.array(weights, np.float32)

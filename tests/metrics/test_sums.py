@@ -24,7 +24,7 @@ def as_arrays(drawn):
 
 
 @given(examples, cuts)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_mean_added_over_any_split_is_the_mean_of_the_whole(drawn, cuts):
     values, weights = as_arrays(drawn)
     parts = [
@@ -40,7 +40,7 @@ def test_a_mean_added_over_any_split_is_the_mean_of_the_whole(drawn, cuts):
 
 
 @given(examples)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_padded_examples_do_not_count_even_if_they_hold_nan(drawn):
     values, weights = as_arrays(drawn)
     padded = np.where(weights > 0, values, np.nan).astype(np.float32)

@@ -1,0 +1,169 @@
+"""DenseNet. Huang, Liu, van der Maaten and Weinberger 2017, "Densely Connected Convolutional
+Networks", arXiv:1608.06993: DenseNet-BC, table 1 (ImageNet) and section 4 (32 x 32 images).
+
+Every layer reads the maps of all layers before it in its block, and adds a few of its own. Departure
+from the paper: where it is given dropout, so are the transitions' convolutions, as in the authors'
+program; torchvision drops only what a layer adds.
+"""
+
+from functools import partial
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from jaxnets.layers import BatchNorm, Conv, Dropout, LinearHead, avg_pool, max_pool
+from jaxnets.models.classifier import Classifier
+
+PAPER = "Huang et al. 2017, arXiv:1608.06993"
+
+VARIANTS = {
+    "densenet121": {"depths": (6, 12, 24, 16), "growth": 32, "stem_width": 64},
+    "densenet161": {"depths": (6, 12, 36, 24), "growth": 48, "stem_width": 96},
+    "densenet169": {"depths": (6, 12, 32, 32), "growth": 32, "stem_width": 64},
+    "densenet201": {"depths": (6, 12, 48, 32), "growth": 32, "stem_width": 64},
+    "densenet264": {"depths": (6, 12, 64, 48), "growth": 32, "stem_width": 64},
+    "densenet190_k40": {
+        "num_classes": 10,
+        "depths": (31, 31, 31),
+        "growth": 40,
+        "stem_width": 80,
+        "small_input": True,
+    },
+}
+
+_RENAMES = (
+    ("backbone/denseblock{d}_layer{i}/{layer}", "features.denseblock{d}.denselayer{i}.{layer}"),
+    ("backbone/norm", "features.norm5"),
+    ("backbone/{layer}", "features.{layer}"),
+    ("head/fc", "classifier"),
+)
+_RENAMES_OF_THE_FILES = (
+    tuple(
+        (
+            f"backbone/denseblock{{d}}_layer{{i}}/{kind}{{j}}",
+            f"features.denseblock{{d}}.denselayer{{i}}.{kind}.{{j}}",
+        )
+        for kind in ("norm", "conv")
+    )
+    + _RENAMES[1:]
+)
+RENAMES = {
+    "torchvision": _RENAMES,
+    "torchvision_files": _RENAMES_OF_THE_FILES,  # older than its program's names
+    "timm": _RENAMES,
+}
+
+_conv = partial(Conv, use_bias=False)
+
+
+class DenseLayer(nn.Module):
+    """A 1x1 convolution to 4 times the growth and a 3x3 to the growth, each after normalization
+    and ReLU.
+
+    Attributes:
+        growth: channels that the layer adds to its input (the paper's k).
+        dropout: rate after each convolution.
+    """
+
+    growth: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        norm = partial(BatchNorm, use_running_average=not train)
+        drop = partial(Dropout, self.dropout, deterministic=not train)
+        y = _conv(4 * self.growth, 1, name="conv1")(nn.relu(norm(name="norm1")(x)))
+        y = nn.relu(norm(name="norm2")(drop()(y)))
+        y = _conv(self.growth, 3, padding=1, name="conv2")(y)
+        return jnp.concatenate([x, drop()(y)], axis=-1)
+
+
+class Transition(nn.Module):
+    """Between two blocks: a 1x1 convolution to a share of the channels, and a 2x2 average pool.
+
+    Attributes:
+        compression: that share (the paper's theta).
+        dropout: rate after the convolution.
+    """
+
+    compression: float
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        width = int(x.shape[-1] * self.compression)
+        x = nn.relu(BatchNorm(use_running_average=not train, name="norm")(x))
+        x = Dropout(self.dropout, deterministic=not train)(_conv(width, 1, name="conv")(x))
+        return avg_pool(x, 2)
+
+
+class DenseNet(nn.Module):
+    """A convolution, dense blocks with transitions between them, and a last normalization; the
+    arguments are those of `build`."""
+
+    depths: tuple[int, ...]
+    growth: int
+    stem_width: int
+    compression: float
+    small_input: bool
+    dropout: float
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        """Maps [N, H, W, C] to `stem` (stride 2, before the max-pool) and `denseblock1` ...
+        `denseblock4` (strides 4 to 32); with `small_input` the strides are 1 and 1, 2, 4. The maps
+        of a block are as they come, but for the last: it is normalized and has passed a ReLU."""
+        norm = partial(BatchNorm, use_running_average=not train)
+        out = {}
+        if self.small_input:
+            x = out["stem"] = _conv(self.stem_width, 3, padding=1, name="conv0")(images)
+        else:
+            x = _conv(self.stem_width, 7, strides=2, padding=3, name="conv0")(images)
+            x = out["stem"] = nn.relu(norm(name="norm0")(x))
+            x = max_pool(x, 3, strides=2, padding=1)
+        for block, depth in enumerate(self.depths, start=1):
+            if block > 1:
+                transition = Transition(self.compression, self.dropout, name=f"transition{block - 1}")
+                x = transition(x, train)
+            for i in range(1, depth + 1):
+                layer = DenseLayer(self.growth, self.dropout, name=f"denseblock{block}_layer{i}")
+                x = layer(x, train)
+            out[f"denseblock{block}"] = x
+        out[f"denseblock{len(self.depths)}"] = nn.relu(norm(name="norm")(x))
+        return out
+
+
+def build(
+    *,
+    num_classes: int = 1000,
+    depths: tuple[int, ...],
+    growth: int,
+    stem_width: int,
+    compression: float = 0.5,
+    small_input: bool = False,
+    dropout: float = 0.0,
+) -> Classifier:
+    """A DenseNet for 224 x 224 images; any of 29 x 29 or more will do.
+
+    Args:
+        num_classes: 0 for the mean of the last maps.
+        depths: layers in each block; each has two convolutions.
+        growth: channels that a layer adds (the paper's k).
+        stem_width: channels of the first convolution; 2 k in the paper.
+        compression: the share of its channels that a transition keeps (the paper's theta).
+        small_input: for images of 32 x 32 and fewer: the first convolution is a 3x3 at stride 1,
+            and neither normalization nor a max-pool follows it.
+        dropout: rate after each convolution but the first (0.2 in the paper, where it trains on
+            few images without augmenting them).
+    """
+    side = 32 if small_input else 224
+    halvings = 2 ** (len(depths) - 1)
+    return Classifier(
+        backbone=DenseNet(depths, growth, stem_width, compression, small_input, dropout),
+        head=LinearHead(num_classes),
+        num_classes=num_classes,
+        input_size=(side, side, 3),
+        # The padded convolution and max-pool round up, the transitions' pools down.
+        min_size=halvings if small_input else 4 * halvings - 3,
+    )

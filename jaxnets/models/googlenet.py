@@ -1,0 +1,183 @@
+"""GoogLeNet. Szegedy et al. 2014, "Going Deeper with Convolutions", arXiv:1409.4842, table 1.
+
+`googlenet` is the net that public weights are for, torchvision's. It departs from the paper: batch
+normalization (epsilon 1e-3) in place of biases and local response normalization, 3x3 in place of
+5x5 convolutions, a last max-pool of 2x2, auxiliary classifiers that average over a 4 x 4 grid, and
+dropout of 0.2 before the last layer.
+
+`googlenet_paper` is the paper's. What the paper leaves open is taken from Caffe's replica: pools
+that halve an even side (ceil mode) and the constants of the response normalization. Kernels of both
+are drawn by He's rule, about which the paper says nothing.
+"""
+
+from functools import partial
+
+from flax import linen as nn
+from jax import Array
+
+from jaxnets.layers import (
+    LinearHead,
+    adaptive_avg_pool,
+    avg_pool,
+    local_response_norm,
+    max_pool,
+)
+from jaxnets.models.classifier import Classifier
+from jaxnets.models.inception_parts import (
+    Chains,
+    ConvUnit,
+    Inception,
+    Layer,
+    Unit,
+    check_auxiliary,
+    check_auxiliary_maps,
+)
+
+PAPER = "Szegedy et al. 2014, arXiv:1409.4842"
+
+VARIANTS = {
+    "googlenet": {},
+    "googlenet_paper": {
+        "batch_norm": False,
+        "lrn": True,
+        "large_kernel": 5,
+        "last_pool": 3,
+        "aux_window": 5,
+        "dropout": 0.4,
+    },
+}
+
+# Table 1: the channels of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and pool projection.
+_MODULES = {
+    "3a": (64, 96, 128, 16, 32, 32),
+    "3b": (128, 128, 192, 32, 96, 64),
+    "4a": (192, 96, 208, 16, 48, 64),
+    "4b": (160, 112, 224, 24, 64, 64),
+    "4c": (128, 128, 256, 24, 64, 64),
+    "4d": (112, 144, 288, 32, 64, 64),
+    "4e": (256, 160, 320, 32, 128, 128),
+    "5a": (256, 160, 320, 32, 128, 128),
+    "5b": (384, 192, 384, 48, 128, 128),
+}
+
+_pool_keeping_size = partial(max_pool, window=3, strides=1, padding=1)
+
+
+def _chains(widths: tuple[int, ...], large_kernel: int) -> Chains:
+    """Figure 2b, from left to right."""
+    n1x1, reduce_3x3, n3x3, reduce_5x5, n5x5, pool_proj = widths
+    return (
+        (Layer("1x1", n1x1, 1),),
+        (Layer("3x3_reduce", reduce_3x3, 1), Layer("3x3", n3x3, 3)),
+        (Layer("5x5_reduce", reduce_5x5, 1), Layer("5x5", n5x5, large_kernel)),
+        (_pool_keeping_size, Layer("pool_proj", pool_proj, 1)),
+    )
+
+
+class GoogLeNet(nn.Module):
+    """Two plain convolutions and nine Inception modules; the arguments are those of `build`."""
+
+    batch_norm: bool
+    lrn: bool
+    large_kernel: int
+    last_pool: int
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        """Maps [N, H, W, C] to `conv1` (stride 2), `conv2` (4), `inception3a`, `inception3b` (8),
+        `inception4a` ... `inception4e` (16) and `inception5a`, `inception5b` (32)."""
+        unit = _unit(self.batch_norm)
+        out = {}
+        x = out["conv1"] = unit(64, 7, strides=2, name="conv1")(images, train)
+        x = self._normalized(max_pool(x, 3, strides=2, ceil_mode=True))
+        x = unit(64, 1, name="conv2_reduce")(x, train)
+        x = out["conv2"] = unit(192, 3, name="conv2")(x, train)
+        x = max_pool(self._normalized(x), 3, strides=2, ceil_mode=True)
+        for module, widths in _MODULES.items():
+            name = f"inception{module}"
+            x = Inception(_chains(widths, self.large_kernel), unit, name=name)(x, train)
+            out[name] = x
+            if module == "3b":
+                x = max_pool(x, 3, strides=2, ceil_mode=True)
+            elif module == "4e":
+                x = max_pool(x, self.last_pool, strides=2, ceil_mode=True)
+        return out
+
+    def _normalized(self, x: Array) -> Array:
+        return local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=1.0) if self.lrn else x
+
+
+class AuxiliaryHead(nn.Module):
+    """A classifier on the maps of 4a or 4d (section 5): average pooling to 4 x 4, a 1x1 convolution
+    `conv`, and the dense layers `fc1`, with ReLU, and `fc2`.
+
+    Attributes:
+        num_classes: of `fc2`.
+        batch_norm: as for the backbone.
+        window: side of the windows of the average pool, 3 apart; 0 for a grid of 4 x 4 bins.
+    """
+
+    num_classes: int
+    batch_norm: bool
+    window: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Maps [N, H, W, C] to logits [N, num_classes].
+
+        Raises:
+            InputError: the maps are smaller than a window.
+        """
+        if self.window:
+            check_auxiliary_maps(x, self.window, image_side=16 * self.window - 1)
+            x = avg_pool(x, self.window, strides=3)  # 14 x 14 becomes 4 x 4
+        x = adaptive_avg_pool(x, 4)
+        x = _unit(self.batch_norm)(128, 1, name="conv")(x, train)
+        x = x.reshape(x.shape[0], -1)
+        x = nn.relu(nn.Dense(1024, kernel_init=nn.initializers.he_normal(), name="fc1")(x))
+        x = nn.Dropout(0.7, deterministic=not train)(x)
+        return nn.Dense(self.num_classes, name="fc2")(x)
+
+
+def _unit(batch_norm: bool) -> Unit:
+    return ConvUnit if batch_norm else partial(ConvUnit, use_bias=True, epsilon=None)
+
+
+def build(
+    *,
+    num_classes: int = 1000,
+    batch_norm: bool = True,
+    lrn: bool = False,
+    large_kernel: int = 3,
+    last_pool: int = 2,
+    aux: bool = False,
+    aux_window: int = 0,
+    dropout: float = 0.2,
+) -> Classifier:
+    """GoogLeNet for 224 x 224 images; any of 15 x 15 or more will do.
+
+    Args:
+        num_classes: 0 for the mean of the last maps.
+        batch_norm: whether batch normalization follows each convolution, which has no bias then.
+        lrn: whether local response normalization goes before and after the second convolution.
+        large_kernel: kernel size of what the paper has as 5x5 convolutions.
+        last_pool: window of the last max-pool.
+        aux: whether there are auxiliary classifiers on `inception4a` and `inception4d`, with
+            dropout of 0.7.
+        aux_window: side of the windows over which these average their maps, 3 apart, as in the
+            paper; 0 for a grid of 4 x 4 bins, which any maps fit.
+        dropout: rate before the dense layer.
+
+    Raises:
+        InputError: auxiliary classifiers without classes.
+    """
+    check_auxiliary(aux, num_classes)
+    read_by = ("inception4a", "inception4d") if aux else ()
+    return Classifier(
+        backbone=GoogLeNet(batch_norm, lrn, large_kernel, last_pool),
+        head=LinearHead(num_classes, dropout),
+        auxiliary={name: AuxiliaryHead(num_classes, batch_norm, aux_window) for name in read_by},
+        num_classes=num_classes,
+        input_size=(224, 224, 3),
+        min_size=15,
+    )

@@ -1,0 +1,195 @@
+"""Inception v3. Szegedy, Vanhoucke, Ioffe, Shlens and Wojna 2015, "Rethinking the Inception
+Architecture for Computer Vision", arXiv:1512.00567, table 1 and figures 5 to 10.
+
+It follows the net that public weights are for, which departs from the paper's table 1: a 1x1
+convolution before the fifth (table 1 has a 3x3 at stride 2 and a pool the less), widths that the
+paper does not print, no norm on the auxiliary classifier's dense layer. The average pools count
+their padding, as torchvision's and timm's do. Kernels are drawn by He's rule.
+"""
+
+from functools import partial
+
+from flax import linen as nn
+from jax import Array
+
+from jaxnets.layers import LinearHead, avg_pool, global_avg_pool, max_pool
+from jaxnets.models.classifier import Classifier
+from jaxnets.models.inception_parts import (
+    Chains,
+    ConvUnit,
+    Inception,
+    Layer,
+    check_auxiliary,
+    check_auxiliary_maps,
+)
+
+PAPER = "Szegedy et al. 2015, arXiv:1512.00567"
+
+VARIANTS = {"inception_v3": {}}
+
+_avg_pool_keeping_size = partial(avg_pool, window=3, strides=1, padding=1)
+_halving_pool = partial(max_pool, window=3, strides=2)
+
+
+def _module_a(pool_features: int) -> Chains:
+    """Figure 5, but that one chain keeps its 5x5."""
+    return (
+        (Layer("branch1x1", 64, 1),),
+        (Layer("branch5x5_1", 48, 1), Layer("branch5x5_2", 64, 5)),
+        (
+            Layer("branch3x3dbl_1", 64, 1),
+            Layer("branch3x3dbl_2", 96, 3),
+            Layer("branch3x3dbl_3", 96, 3),
+        ),
+        (_avg_pool_keeping_size, Layer("branch_pool", pool_features, 1)),
+    )
+
+
+# Figure 10: from 35 x 35 to 17 x 17.
+_MODULE_B: Chains = (
+    (Layer("branch3x3", 384, 3, strides=2, padding=0),),
+    (
+        Layer("branch3x3dbl_1", 64, 1),
+        Layer("branch3x3dbl_2", 96, 3),
+        Layer("branch3x3dbl_3", 96, 3, strides=2, padding=0),
+    ),
+    (_halving_pool,),
+)
+
+
+def _module_c(width: int) -> Chains:
+    """Figure 6 with n = 7."""
+    return (
+        (Layer("branch1x1", 192, 1),),
+        (
+            Layer("branch7x7_1", width, 1),
+            Layer("branch7x7_2", width, (1, 7)),
+            Layer("branch7x7_3", 192, (7, 1)),
+        ),
+        (
+            Layer("branch7x7dbl_1", width, 1),
+            Layer("branch7x7dbl_2", width, (7, 1)),
+            Layer("branch7x7dbl_3", width, (1, 7)),
+            Layer("branch7x7dbl_4", width, (7, 1)),
+            Layer("branch7x7dbl_5", 192, (1, 7)),
+        ),
+        (_avg_pool_keeping_size, Layer("branch_pool", 192, 1)),
+    )
+
+
+# From 17 x 17 to 8 x 8.
+_MODULE_D: Chains = (
+    (Layer("branch3x3_1", 192, 1), Layer("branch3x3_2", 320, 3, strides=2, padding=0)),
+    (
+        Layer("branch7x7x3_1", 192, 1),
+        Layer("branch7x7x3_2", 192, (1, 7)),
+        Layer("branch7x7x3_3", 192, (7, 1)),
+        Layer("branch7x7x3_4", 192, 3, strides=2, padding=0),
+    ),
+    (_halving_pool,),
+)
+
+# Figure 7.
+_MODULE_E: Chains = (
+    (Layer("branch1x1", 320, 1),),
+    (
+        Layer("branch3x3_1", 384, 1),
+        (Layer("branch3x3_2a", 384, (1, 3)), Layer("branch3x3_2b", 384, (3, 1))),
+    ),
+    (
+        Layer("branch3x3dbl_1", 448, 1),
+        Layer("branch3x3dbl_2", 384, 3),
+        (Layer("branch3x3dbl_3a", 384, (1, 3)), Layer("branch3x3dbl_3b", 384, (3, 1))),
+    ),
+    (_avg_pool_keeping_size, Layer("branch_pool", 192, 1)),
+)
+
+_MODULES = {
+    "mixed5b": _module_a(32),
+    "mixed5c": _module_a(64),
+    "mixed5d": _module_a(64),
+    "mixed6a": _MODULE_B,
+    "mixed6b": _module_c(128),
+    "mixed6c": _module_c(160),
+    "mixed6d": _module_c(160),
+    "mixed6e": _module_c(192),
+    "mixed7a": _MODULE_D,
+    "mixed7b": _MODULE_E,
+    "mixed7c": _MODULE_E,
+}
+
+
+class Stem(nn.Module):
+    """The five convolutions before the first Inception module, without the max-pool behind them."""
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> dict[str, Array]:
+        """Maps [N, H, W, C] to `conv2b` (stride 2) and `conv4a` (stride 4)."""
+        out = {}
+        x = ConvUnit(32, 3, strides=2, padding=0, name="conv1a")(x, train)
+        x = ConvUnit(32, 3, padding=0, name="conv2a")(x, train)
+        x = out["conv2b"] = ConvUnit(64, 3, name="conv2b")(x, train)
+        x = max_pool(x, 3, strides=2)
+        x = ConvUnit(80, 1, name="conv3b")(x, train)
+        out["conv4a"] = ConvUnit(192, 3, padding=0, name="conv4a")(x, train)
+        return out
+
+
+class InceptionV3(nn.Module):
+    """A stem and eleven Inception modules."""
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        """Maps [N, H, W, C] to `conv2b` (stride 2), `conv4a` (4), `mixed5b` ... `mixed5d` (8),
+        `mixed6a` ... `mixed6e` (16) and `mixed7a` ... `mixed7c` (32).
+
+        At 299 x 299 their sides are 147, 71, 35, 17 and 8.
+        """
+        out = Stem(name="stem")(images, train)
+        x = max_pool(out["conv4a"], 3, strides=2)
+        for name, chains in _MODULES.items():
+            x = out[name] = Inception(chains, name=name)(x, train)
+        return out
+
+
+class AuxiliaryHead(nn.Module):
+    """A classifier on the maps of mixed6e (figure 8): average pooling from 17 x 17 to 5 x 5, a 1x1
+    and a 5x5 convolution, `conv0` and `conv1`, and a dense layer `fc`."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Maps [N, H, W, C] to logits [N, num_classes].
+
+        Raises:
+            InputError: the maps are smaller than 17 x 17.
+        """
+        check_auxiliary_maps(x, 17, image_side=299)
+        x = avg_pool(x, 5, strides=3)
+        x = ConvUnit(128, 1, name="conv0")(x, train)
+        x = ConvUnit(768, 5, padding=0, name="conv1")(x, train)
+        return nn.Dense(self.num_classes, name="fc")(global_avg_pool(x))
+
+
+def build(*, num_classes: int = 1000, aux: bool = False, dropout: float = 0.5) -> Classifier:
+    """Inception v3 for 299 x 299 images; any of 75 x 75 or more will do.
+
+    Args:
+        num_classes: 0 for the mean of the last maps.
+        aux: whether there is an auxiliary classifier on `mixed6e`; then images must have
+            299 x 299 or more in training.
+        dropout: rate before the dense layer; torchvision's 0.5.
+
+    Raises:
+        InputError: an auxiliary classifier without classes.
+    """
+    check_auxiliary(aux, num_classes)
+    return Classifier(
+        backbone=InceptionV3(),
+        head=LinearHead(num_classes, dropout),
+        auxiliary={"mixed6e": AuxiliaryHead(num_classes)} if aux else {},
+        num_classes=num_classes,
+        input_size=(299, 299, 3),
+        min_size=75,
+    )

@@ -1,0 +1,184 @@
+"""MobileNetV2. Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
+arXiv:1801.04381, tables 1 and 2.
+
+Departures from the paper, which leaves it open: zeros on all sides of the maps, as in torchvision
+and timm. Kernels are drawn by He's rule.
+"""
+
+from functools import partial
+
+from flax import linen as nn
+from jax import Array
+
+from jaxnets.errors import InputError
+from jaxnets.layers import BatchNorm, Conv, DropPath, LinearHead, drop_path_rates, relu6
+from jaxnets.models.classifier import Classifier
+from jaxnets.models.mobilenet_v1 import Stem, scaled_channels
+
+PAPER = "Sandler et al. 2018, arXiv:1801.04381"
+
+VARIANTS = {
+    "mobilenet_v2_100": {"width": 1.0},
+    "mobilenet_v2_140": {"width": 1.4},
+}
+
+# Table 2: expansion t, channels c, blocks n and stride s of the first block.
+_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class InvertedResidual(nn.Module):
+    """A 1x1 convolution that widens, a depthwise 3x3, and a 1x1 that narrows, without activation
+    after it (table 1); with a shortcut from bottleneck to bottleneck where the shape stays.
+
+    Attributes:
+        features: channels that come out.
+        expansion: how much wider it is within; at 1 the first convolution is left out.
+        stride: of the depthwise convolution.
+        drop_path: how often the convolutions are skipped in training, where there is a shortcut.
+    """
+
+    features: int
+    expansion: int
+    stride: int
+    drop_path: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        norm = partial(BatchNorm, use_running_average=not train)
+        hidden = x.shape[-1] * self.expansion
+        y = x
+        if self.expansion > 1:
+            y = Conv(hidden, 1, use_bias=False, name="expand")(y)
+            y = relu6(norm(name="expand_bn")(y))
+        y = Conv(
+            hidden,
+            3,
+            strides=self.stride,
+            padding=1,
+            groups=hidden,
+            use_bias=False,
+            name="depthwise",
+        )(y)
+        y = relu6(norm(name="depthwise_bn")(y))
+        y = Conv(self.features, 1, use_bias=False, name="project")(y)
+        y = norm(name="project_bn")(y)
+        if x.shape != y.shape:
+            return y
+        return x + DropPath(self.drop_path, name="drop_path")(y, deterministic=not train)
+
+
+class MobileNetV2(nn.Module):
+    """A stem, seven stages of inverted residuals and a 1x1 convolution.
+
+    Attributes:
+        width: scales the channels of every layer; those of the last one are never scaled down.
+        drop_path: of the last block; it grows linearly from the first.
+    """
+
+    width: float
+    drop_path: float
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        """Maps [N, H, W, C] to `stem` (stride 2), `stage1` ... `stage7` (strides 2, 4, 8, 16, 16,
+        32, 32) and `last_conv` (stride 32)."""
+        rates = iter(drop_path_rates(self.drop_path, sum(n for _, _, n, _ in _STAGES)))
+        out = {}
+        x = out["stem"] = Stem(scaled_channels(32, self.width), name="stem")(images, train)
+        for stage, (expansion, channels, depth, stride) in enumerate(_STAGES, start=1):
+            for i in range(1, depth + 1):
+                x = InvertedResidual(
+                    scaled_channels(channels, self.width),
+                    expansion,
+                    stride if i == 1 else 1,
+                    next(rates),
+                    name=f"stage{stage}_block{i}",
+                )(x, train)
+            out[f"stage{stage}"] = x
+        last = scaled_channels(1280, max(1.0, self.width))
+        x = Conv(last, 1, use_bias=False, name="last_conv")(x)
+        x = BatchNorm(use_running_average=not train, name="last_bn")(x)
+        out["last_conv"] = relu6(x)
+        return out
+
+
+def build(
+    *,
+    num_classes: int = 1000,
+    width: float,
+    drop_path: float = 0.0,
+    dropout: float = 0.2,
+) -> Classifier:
+    """A MobileNetV2 for 224 x 224 images; any of 32 x 32 or more will do.
+
+    Args:
+        num_classes: 0 for the mean of the last maps.
+        width: scales the channels of every layer, but the last one only up (section 4.1).
+        drop_path: how often the last block's convolutions are skipped in training; it grows
+            linearly from the first (Huang et al. 2016, arXiv:1603.09382).
+        dropout: rate before the dense layer; 0.2 in torchvision.
+
+    Raises:
+        InputError: a width that is not positive.
+    """
+    if width <= 0:
+        raise InputError(f"width: wanted a positive number, got {width}")
+    return Classifier(
+        backbone=MobileNetV2(width, drop_path),
+        head=LinearHead(num_classes, dropout),
+        num_classes=num_classes,
+        input_size=(224, 224, 3),
+        min_size=32,
+    )
+
+
+_TIMM = (
+    ("backbone/stem/conv", "conv_stem"),
+    ("backbone/stem/bn", "bn1"),
+    ("backbone/stage1_block1/depthwise", "blocks.0.0.conv_dw"),
+    ("backbone/stage1_block1/depthwise_bn", "blocks.0.0.bn1"),
+    ("backbone/stage1_block1/project", "blocks.0.0.conv_pw"),
+    ("backbone/stage1_block1/project_bn", "blocks.0.0.bn2"),
+    ("backbone/stage{s}_block{b}/expand", "blocks.{s-1}.{b-1}.conv_pw"),
+    ("backbone/stage{s}_block{b}/expand_bn", "blocks.{s-1}.{b-1}.bn1"),
+    ("backbone/stage{s}_block{b}/depthwise", "blocks.{s-1}.{b-1}.conv_dw"),
+    ("backbone/stage{s}_block{b}/depthwise_bn", "blocks.{s-1}.{b-1}.bn2"),
+    ("backbone/stage{s}_block{b}/project", "blocks.{s-1}.{b-1}.conv_pwl"),
+    ("backbone/stage{s}_block{b}/project_bn", "blocks.{s-1}.{b-1}.bn3"),
+    ("backbone/last_conv", "conv_head"),
+    ("backbone/last_bn", "bn2"),
+    ("head/fc", "classifier"),
+)
+
+
+def _torchvision() -> tuple[tuple[str, str], ...]:
+    """Stem, blocks and last convolution are numbered through there, layers in nested sequences."""
+    rules = [("backbone/stem/conv", "features.0.0"), ("backbone/stem/bn", "features.0.1")]
+    position = 1
+    for stage, (expansion, _, depth, _) in enumerate(_STAGES, start=1):
+        for i in range(1, depth + 1):
+            here, there = f"backbone/stage{stage}_block{i}", f"features.{position}.conv"
+            activated = ["expand", "depthwise"] if expansion > 1 else ["depthwise"]
+            for j, layer in enumerate(activated):
+                rules.append((f"{here}/{layer}", f"{there}.{j}.0"))
+                rules.append((f"{here}/{layer}_bn", f"{there}.{j}.1"))
+            rules.append((f"{here}/project", f"{there}.{len(activated)}"))
+            rules.append((f"{here}/project_bn", f"{there}.{len(activated) + 1}"))
+            position += 1
+    return (
+        *rules,
+        ("backbone/last_conv", f"features.{position}.0"),
+        ("backbone/last_bn", f"features.{position}.1"),
+        ("head/fc", "classifier.1"),
+    )
+
+
+RENAMES = {"torchvision": _torchvision(), "timm": _TIMM}

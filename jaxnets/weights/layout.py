@@ -1,0 +1,84 @@
+"""How the axes of an array are put in another order, told in one line.
+
+A layout names the axes before and after, for instance "h w i o -> o i h w" for the kernel of a
+convolution on its way from Flax to torch. Axes in parentheses are one axis of the array, counted
+through with the last one fastest. A number behind a name is the size of that axis, needed where it
+cannot be told from the array: "(h7 w7 c) o -> o (c h7 w7)". An axis "1" is there on one side only:
+"i o -> o i 1 1". A minus in front turns an axis round: "h w i o -> i o -h -w". Read from right to
+left, a layout is the way back.
+"""
+
+import math
+import re
+
+import numpy as np
+
+_GROUP = re.compile(r"\((?P<axes>[^()]*)\)|(?P<axis>\S+)")
+_AXIS = re.compile(r"-?(?P<name>[a-z]+(?P<size>\d*))")
+
+Groups = list[list[str]]
+
+
+def rearrange(values: np.ndarray, layout: str) -> np.ndarray:
+    """`values` with their axes as the right side of `layout` has them; a view where possible.
+
+    Raises:
+        ValueError: the shape is not one of the left side.
+    """
+    source, target = _sides(layout)
+    sizes = _sizes(source, values.shape, layout)
+    axes = [axis for group in source for axis in group]
+    order = [axis for group in target for axis in group]
+    values = values.reshape([sizes[axis] for axis in axes])
+    values = values.transpose([axes.index(axis) for axis in order])
+    turned = re.findall(r"-([a-z]+\d*)", layout)
+    values = np.flip(values, [order.index(axis) for axis in turned])
+    return values.reshape(_shape(target, sizes))
+
+
+def rearranged_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
+    """The shape of an array of this shape after `rearrange`.
+
+    Raises:
+        ValueError: as for `rearrange`.
+    """
+    source, target = _sides(layout)
+    return _shape(target, _sizes(source, shape, layout))
+
+
+def reversed_layout(layout: str) -> str:
+    """The way back."""
+    source, target = layout.split(" -> ")
+    return f"{target} -> {source}"
+
+
+def _sides(layout: str) -> tuple[Groups, Groups]:
+    source, target = ([_axes(match) for match in _GROUP.finditer(s)] for s in layout.split(" -> "))
+    return source, target
+
+
+def _axes(group: re.Match) -> list[str]:
+    """The names of a group's axes, sizes included; none for "1"."""
+    if group["axis"] == "1":
+        return []
+    return [axis["name"] for axis in _AXIS.finditer(group["axes"] or group["axis"])]
+
+
+def _sizes(groups: Groups, shape: tuple[int, ...], layout: str) -> dict[str, int]:
+    """The size of each axis of an array of this shape."""
+    misfit = ValueError(f"shape {tuple(shape)} is not one of the left side of {layout!r}")
+    if len(groups) != len(shape):
+        raise misfit
+    sizes = {}
+    for group, total in zip(groups, shape, strict=True):
+        known = {axis: int(_AXIS.fullmatch(axis)["size"] or 0) for axis in group}
+        unknown = [axis for axis, size in known.items() if not size]
+        rest, remainder = divmod(total, math.prod(filter(None, known.values())))
+        if remainder or (rest != 1 and len(unknown) != 1):
+            raise misfit
+        sizes |= known | dict.fromkeys(unknown, rest)
+    return sizes
+
+
+def _shape(groups: Groups, sizes: dict[str, int]) -> tuple[int, ...]:
+    return tuple(math.prod(sizes[axis] for axis in group) for group in groups)
