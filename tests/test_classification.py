@@ -235,20 +235,19 @@ def test_every_image_is_augmented_with_a_key_of_its_own_and_reproducibly(batch):
     seen = []
 
     def spy(key, images, targets):
-        seen.append((np.asarray(images), float(jax.random.uniform(key))))
+        # Split as for the images, a key shared with them would show.
+        mixed = jax.vmap(jax.random.uniform)(jax.random.split(key, len(images)))
+        seen.append({*np.asarray(mixed).tolist(), *np.asarray(images[:, 0, 0, 0]).tolist()})
         return images, targets
 
     task = make_task(augment=noise, mix=spy)
     variables = start(task, batch)
     for key in (KEY, KEY, jax.random.key(8)):
         task.loss(variables, batch, key)
-    (images, mixed), again, other = seen
-    draws = images[:, 0, 0, 0].tolist()
-    # The key of `mix` is none of those either.
-    assert len({*draws, mixed}) == len(draws) + 1
-    np.testing.assert_array_equal(again[0], images)
-    assert again[1] == mixed
-    assert not {*draws, mixed} & {*other[0][:, 0, 0, 0].tolist(), other[1]}
+    first, again, other = seen
+    assert len(first) == 12
+    assert again == first
+    assert not first & other
 
 
 def test_augmentations_are_given_single_images_of_0_to_1(batch):
@@ -458,7 +457,11 @@ def test_bfloat16_parameters_give_float32_losses_metrics_and_statistics(batch, m
     for leaf in jax.tree.leaves((updated, sums, measure(task, outputs, batch))):
         assert leaf.dtype == jnp.float32
     assert float(loss) == pytest.approx(float(exact), rel=0.05)
-    assert float(loss) != float(exact)  # the forward pass did run in bfloat16
+    for function, *args in ((task.loss, low, batch, KEY), (task.predict, low, batch)):
+        lines = str(jax.make_jaxpr(function)(*args)).splitlines()
+        products = [line for line in lines if "= dot_general" in line]
+        assert products
+        assert all(":bf16[" in line for line in products)
 
 
 # --- Metrics ---

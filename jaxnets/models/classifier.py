@@ -81,8 +81,9 @@ class Classifier(nn.Module):
             InputError: as in `__call__`.
         """
         self._check(images)
-        # JAX sorts the keys of a dict that crosses jit, but keeps the order of an OrderedDict.
-        return OrderedDict(self.backbone(images, train))
+        with _explained(images):
+            # JAX sorts the keys of a dict that crosses jit, but keeps the order of an OrderedDict.
+            return OrderedDict(self.backbone(images, train))
 
     def _check(self, images: jax.Array) -> None:
         shape = jnp.shape(images)

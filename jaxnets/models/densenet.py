@@ -1,8 +1,8 @@
 """DenseNet. Huang, Liu, van der Maaten and Weinberger 2017, "Densely Connected Convolutional
 Networks", arXiv:1608.06993: DenseNet-BC, table 1 (ImageNet) and section 4 (32 x 32 images).
 
-Every layer reads the maps of all layers before it in its block, and adds a few of its own. Departure
-from the paper: where it is given dropout, so are the transitions' convolutions, as in the authors'
+Every layer reads the maps of all layers before it in its block, and adds a few of its own. (The
+blocks of the paper's DenseNet-264 make 265 layers.) Departure from the paper: where it is given dropout, so are the transitions' convolutions, as in the authors'
 program; torchvision drops only what a layer adds.
 """
 

@@ -13,6 +13,7 @@ are drawn by He's rule, about which the paper says nothing.
 from functools import partial
 
 from flax import linen as nn
+from flax.core import FrozenDict
 from jax import Array
 
 from jaxnets.layers import (
@@ -47,8 +48,28 @@ VARIANTS = {
     },
 }
 
+_AUXILIARY_GRID = "(h4 w4 c) o -> o (c h4 w4)"
+RENAMES = {
+    "torchvision": (
+        ("backbone/conv1/{layer}", "conv1.{layer}"),
+        ("backbone/conv2_reduce/{layer}", "conv2.{layer}"),
+        ("backbone/conv2/{layer}", "conv3.{layer}"),
+        ("backbone/inception{module}/1x1/{layer}", "inception{module}.branch1.{layer}"),
+        ("backbone/inception{module}/3x3_reduce/{layer}", "inception{module}.branch2.0.{layer}"),
+        ("backbone/inception{module}/3x3/{layer}", "inception{module}.branch2.1.{layer}"),
+        ("backbone/inception{module}/5x5_reduce/{layer}", "inception{module}.branch3.0.{layer}"),
+        ("backbone/inception{module}/5x5/{layer}", "inception{module}.branch3.1.{layer}"),
+        ("backbone/inception{module}/pool_proj/{layer}", "inception{module}.branch4.1.{layer}"),
+        ("auxiliary_inception4a/fc1", "aux1.fc1", _AUXILIARY_GRID),
+        ("auxiliary_inception4a/{layer}", "aux1.{layer}"),
+        ("auxiliary_inception4d/fc1", "aux2.fc1", _AUXILIARY_GRID),
+        ("auxiliary_inception4d/{layer}", "aux2.{layer}"),
+        ("head/fc", "fc"),
+    ),
+}
+
 # Table 1: the channels of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and pool projection.
-_MODULES = {
+MODULES = {
     "3a": (64, 96, 128, 16, 32, 32),
     "3b": (128, 128, 192, 32, 96, 64),
     "4a": (192, 96, 208, 16, 48, 64),
@@ -93,7 +114,7 @@ class GoogLeNet(nn.Module):
         x = unit(64, 1, name="conv2_reduce")(x, train)
         x = out["conv2"] = unit(192, 3, name="conv2")(x, train)
         x = max_pool(self._normalized(x), 3, strides=2, ceil_mode=True)
-        for module, widths in _MODULES.items():
+        for module, widths in MODULES.items():
             name = f"inception{module}"
             x = Inception(_chains(widths, self.large_kernel), unit, name=name)(x, train)
             out[name] = x
@@ -154,7 +175,8 @@ def build(
     aux_window: int = 0,
     dropout: float = 0.2,
 ) -> Classifier:
-    """GoogLeNet for 224 x 224 images; any of 15 x 15 or more will do.
+    """GoogLeNet for 224 x 224 images; any of 15 x 15 or more will do (with a last pool of 3x3,
+    31 x 31).
 
     Args:
         num_classes: 0 for the mean of the last maps.
@@ -173,11 +195,12 @@ def build(
     """
     check_auxiliary(aux, num_classes)
     read_by = ("inception4a", "inception4d") if aux else ()
+    auxiliary = {name: AuxiliaryHead(num_classes, batch_norm, aux_window) for name in read_by}
     return Classifier(
         backbone=GoogLeNet(batch_norm, lrn, large_kernel, last_pool),
         head=LinearHead(num_classes, dropout),
-        auxiliary={name: AuxiliaryHead(num_classes, batch_norm, aux_window) for name in read_by},
+        auxiliary=FrozenDict(auxiliary),
         num_classes=num_classes,
         input_size=(224, 224, 3),
-        min_size=15,
+        min_size=16 * max(last_pool - 1, 1) - 1,
     )

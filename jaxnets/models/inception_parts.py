@@ -113,6 +113,26 @@ class Inception(nn.Module):
         return branches(x, train, self.chains, self.unit)
 
 
+def timm_names(chains: Chains) -> dict[str, str]:
+    """What timm calls the layers of a module, by their names here.
+
+    It numbers the chains (`branch0`) and, in chains of several steps, those (`branch1.0`); chains
+    with a fork are no sequences there (`branch1_0`, `branch1_1a`, `branch1_1b`).
+    """
+    names = {}
+    for number, chain in enumerate(chains):
+        forked = not all(isinstance(step, Layer) or callable(step) for step in chain)
+        for position, step in enumerate(chain):
+            name = f"branch{number}"
+            if len(chain) > 1:
+                name += f"_{position}" if forked else f".{position}"
+            if isinstance(step, Layer):
+                names[step.name] = name
+            elif isinstance(step, tuple):
+                names |= {layer.name: name + side for layer, side in zip(step, "ab", strict=True)}
+    return names
+
+
 def check_auxiliary(aux: bool, num_classes: int) -> None:
     """Raises InputError for auxiliary classifiers without classes."""
     if aux and num_classes == 0:

@@ -5,7 +5,8 @@ It follows the net that public weights are for, which departs from the paper: In
 and a module (`mixed5b`) in place of figure 3; 10, 20 and 10 residual modules in place of 5, 10 and
 5; channels of its own in some chains; residuals scaled by 0.17, 0.10 and 0.20 (the paper: "between
 0.1 and 0.3"), but the last residual module neither scales nor ends in an activation; and a 1x1
-convolution behind it. The average pool leaves its padding out of the mean. Kernels are drawn by He's rule.
+convolution behind it. The average pool leaves its padding out of the mean. Kernels are drawn by
+He's rule.
 """
 
 from functools import partial
@@ -15,7 +16,7 @@ from jax import Array
 
 from jaxnets.layers import Conv, DropPath, LinearHead, avg_pool, drop_path_rates, max_pool
 from jaxnets.models.classifier import Classifier
-from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, branches
+from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, branches, timm_names
 from jaxnets.models.inception_v3 import Stem
 
 PAPER = "Szegedy et al. 2016, arXiv:1602.07261"
@@ -171,3 +172,28 @@ def build(*, num_classes: int = 1000, drop_path: float = 0.0, dropout: float = 0
         input_size=(299, 299, 3),
         min_size=75,
     )
+
+
+def _timm(model: Classifier) -> list[tuple[str, str]]:
+    """timm has the stages in three sequences, and the last residual module by itself."""
+    rules = [
+        ("backbone/stem/conv{name}/{part}", "conv2d_{name}.{part}"),
+        ("backbone/conv7b/{part}", "conv2d_7b.{part}"),
+        ("head/fc", "classif"),
+    ]
+
+    def add(ours: str, theirs: str, chains: Chains) -> None:
+        for layer, branch in timm_names(chains).items():
+            rules.append((f"{ours}/{layer}/{{part}}", f"{theirs}.{branch}.{{part}}"))
+        rules.append((f"{ours}/conv", f"{theirs}.conv2d"))
+
+    add("backbone/inception_resnet_c10", "block8", _INCEPTION_RESNET_C)
+    sequences = (("mixed_5b", "repeat"), ("mixed_6a", "repeat_1"), ("mixed_7a", "repeat_2"))
+    for (stage, row), (entry, sequence) in zip(_STAGES.items(), sequences, strict=True):
+        ours, entry_chains, chains, *_ = row
+        add(f"backbone/{ours}", entry, entry_chains)
+        add(f"backbone/inception_resnet_{stage}{{i}}", f"{sequence}.{{i-1}}", chains)
+    return rules
+
+
+RENAMES = {"timm": _timm}

@@ -20,9 +20,23 @@ PAPER = "Ioffe and Szegedy 2015, arXiv:1502.03167"
 
 VARIANTS = {"inception_v2": {}}
 
+RENAMES = {
+    "cadene": (
+        ("backbone/conv1/conv", "conv1_7x7_s2"),
+        ("backbone/conv1/bn", "conv1_7x7_s2_bn"),
+        ("backbone/conv2_reduce/conv", "conv2_3x3_reduce"),
+        ("backbone/conv2_reduce/bn", "conv2_3x3_reduce_bn"),
+        ("backbone/conv2/conv", "conv2_3x3"),
+        ("backbone/conv2/bn", "conv2_3x3_bn"),
+        ("backbone/inception{module}/{layer}/conv", "inception_{module}_{layer}"),
+        ("backbone/inception{module}/{layer}/bn", "inception_{module}_{layer}_bn"),
+        ("head/fc", "last_linear"),
+    ),
+}
+
 # Figure 5: the channels of 1x1, 3x3 reduce, 3x3, double 3x3 reduce, double 3x3 and pool projection.
 # A module without the first and the last halves the maps.
-_MODULES = {
+MODULES = {
     "3a": (64, 64, 64, 64, 96, 32),
     "3b": (64, 64, 96, 64, 96, 64),
     "3c": (0, 128, 160, 64, 96, 0),
@@ -48,7 +62,7 @@ def _halving_pool(x: Array) -> Array:
 
 
 def _chains(module: str) -> Chains:
-    n1x1, reduce_3x3, n3x3, reduce_double, double, pool_proj = _MODULES[module]
+    n1x1, reduce_3x3, n3x3, reduce_double, double, pool_proj = MODULES[module]
     if n1x1 == 0:
         return (
             (Layer("3x3_reduce", reduce_3x3, 1), Layer("3x3", n3x3, 3, strides=2)),
@@ -87,7 +101,7 @@ class InceptionV2(nn.Module):
         x = unit(64, 1, name="conv2_reduce")(x, train)
         x = out["conv2"] = unit(192, 3, name="conv2")(x, train)
         x = max_pool(x, 3, strides=2, ceil_mode=True)
-        for module in _MODULES:
+        for module in MODULES:
             name = f"inception{module}"
             x = out[name] = Inception(_chains(module), unit, name=name)(x, train)
         return out

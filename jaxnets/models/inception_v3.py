@@ -10,6 +10,7 @@ their padding, as torchvision's and timm's do. Kernels are drawn by He's rule.
 from functools import partial
 
 from flax import linen as nn
+from flax.core import FrozenDict
 from jax import Array
 
 from jaxnets.layers import LinearHead, avg_pool, global_avg_pool, max_pool
@@ -26,6 +27,15 @@ from jaxnets.models.inception_parts import (
 PAPER = "Szegedy et al. 2015, arXiv:1512.00567"
 
 VARIANTS = {"inception_v3": {}}
+
+_RENAMES = (
+    ("backbone/stem/conv3b/{layer}", "Conv2d_3b_1x1.{layer}"),
+    ("backbone/stem/conv{name}/{layer}", "Conv2d_{name}_3x3.{layer}"),
+    ("backbone/mixed{name}/{layer}", "Mixed_{name}.{layer}"),
+    ("auxiliary_mixed6e/{layer}", "AuxLogits.{layer}"),
+    ("head/fc", "fc"),
+)
+RENAMES = {"torchvision": _RENAMES, "timm": _RENAMES}
 
 _avg_pool_keeping_size = partial(avg_pool, window=3, strides=1, padding=1)
 _halving_pool = partial(max_pool, window=3, strides=2)
@@ -104,7 +114,7 @@ _MODULE_E: Chains = (
     (_avg_pool_keeping_size, Layer("branch_pool", 192, 1)),
 )
 
-_MODULES = {
+MODULES = {
     "mixed5b": _module_a(32),
     "mixed5c": _module_a(64),
     "mixed5d": _module_a(64),
@@ -147,7 +157,7 @@ class InceptionV3(nn.Module):
         """
         out = Stem(name="stem")(images, train)
         x = max_pool(out["conv4a"], 3, strides=2)
-        for name, chains in _MODULES.items():
+        for name, chains in MODULES.items():
             x = out[name] = Inception(chains, name=name)(x, train)
         return out
 
@@ -188,7 +198,7 @@ def build(*, num_classes: int = 1000, aux: bool = False, dropout: float = 0.5) -
     return Classifier(
         backbone=InceptionV3(),
         head=LinearHead(num_classes, dropout),
-        auxiliary={"mixed6e": AuxiliaryHead(num_classes)} if aux else {},
+        auxiliary=FrozenDict(mixed6e=AuxiliaryHead(num_classes)) if aux else FrozenDict(),
         num_classes=num_classes,
         input_size=(299, 299, 3),
         min_size=75,

@@ -12,7 +12,7 @@ from jax import Array
 
 from jaxnets.layers import LinearHead, avg_pool, max_pool
 from jaxnets.models.classifier import Classifier
-from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer
+from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, timm_names
 
 PAPER = "Szegedy et al. 2016, arXiv:1602.07261"
 
@@ -104,7 +104,7 @@ _INCEPTION_C: Chains = (
 )
 
 # Figure 9, from the bottom up.
-_MODULES = {
+MODULES = {
     "mixed3a": _MIXED_3A,
     "mixed4a": _MIXED_4A,
     "mixed5a": _MIXED_5A,
@@ -131,7 +131,7 @@ class InceptionV4(nn.Module):
         x = ConvUnit(32, 3, strides=2, padding=0, name="conv1a")(images, train)
         x = ConvUnit(32, 3, padding=0, name="conv2a")(x, train)
         x = out["conv2b"] = ConvUnit(64, 3, name="conv2b")(x, train)
-        for name, chains in _MODULES.items():
+        for name, chains in MODULES.items():
             x = out[name] = Inception(chains, name=name)(x, train)
         return out
 
@@ -150,3 +150,19 @@ def build(*, num_classes: int = 1000, dropout: float = 0.2) -> Classifier:
         input_size=(299, 299, 3),
         min_size=75,
     )
+
+
+def _timm(model: Classifier) -> list[tuple[str, str]]:
+    """timm numbers everything through."""
+    rules = [("head/fc", "last_linear")]
+    for position, name in enumerate(("conv1a", "conv2a", "conv2b")):
+        rules.append((f"backbone/{name}/{{part}}", f"features.{position}.{{part}}"))
+    for position, (name, chains) in enumerate(MODULES.items(), start=3):
+        rules.append((f"backbone/{name}/conv/{{part}}", f"features.{position}.conv.{{part}}"))
+        for layer, branch in timm_names(chains).items():
+            ours, theirs = f"backbone/{name}/{layer}", f"features.{position}.{branch}"
+            rules.append((f"{ours}/{{part}}", f"{theirs}.{{part}}"))
+    return rules
+
+
+RENAMES = {"timm": _timm}

@@ -28,12 +28,16 @@ from jaxnets.models import (
     mlp,
     mobilenet_v1,
     mobilenet_v2,
+    nasnet,
     nin,
+    pnasnet,
+    polynet,
     resnet,
     resnetv2,
     senet,
     squeezenet,
     vgg,
+    vit,
     xception,
     zfnet,
 )
@@ -54,12 +58,16 @@ FAMILIES = (
     mlp,
     mobilenet_v1,
     mobilenet_v2,
+    nasnet,
     nin,
+    pnasnet,
+    polynet,
     resnet,
     resnetv2,
     senet,
     squeezenet,
     vgg,
+    vit,
     xception,
     zfnet,
 )
@@ -162,9 +170,13 @@ def _checked(setting: str, value: Any, standard: Any) -> Any:
     """`value`, if it is of the same kind as the `standard` value that it replaces."""
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if isinstance(standard, tuple):
-        wanted, fits = "a tuple of at least one", isinstance(value, tuple | list) and len(value) > 0
+        # The items of a tuple that may be empty are names, which `build` knows.
+        item, least = (standard[0], 1) if standard else ("", 0)
+        wanted, fits = "a tuple", isinstance(value, tuple | list) and len(value) >= least
+        if least:
+            wanted += " of at least one"
         if fits:
-            return tuple(_checked(setting, item, standard[0]) for item in value)
+            return tuple(_checked(setting, given, item) for given in value)
     elif setting in _RATES:
         wanted, fits = "a probability in [0, 1)", number and 0 <= value < 1
     elif isinstance(standard, bool | str):

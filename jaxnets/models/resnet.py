@@ -15,7 +15,16 @@ from flax import linen as nn
 from jax import Array
 
 from jaxnets.errors import InputError, unknown_name
-from jaxnets.layers import BatchNorm, Conv, DropPath, LinearHead, drop_path_rates, max_pool
+from jaxnets.layers import (
+    BatchNorm,
+    Conv,
+    DropPath,
+    LinearHead,
+    NonLocalBlock,
+    drop_path_rates,
+    max_pool,
+)
+from jaxnets.layers.attention import NON_LOCAL_MODES
 from jaxnets.models.classifier import Classifier
 
 PAPER = (
@@ -144,6 +153,8 @@ class ResNet(nn.Module):
     stride_in_1x1: bool
     small_input: bool
     drop_path: float
+    non_local: tuple[str, ...]
+    non_local_mode: str
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
@@ -171,6 +182,8 @@ class ResNet(nn.Module):
                     drop_path=next(rates),
                     name=f"stage{stage}_block{i}",
                 )(x, train)
+            if f"stage{stage}" in self.non_local:
+                x = NonLocalBlock(self.non_local_mode, name=f"stage{stage}_non_local")(x)
             out[f"stage{stage}"] = x
         return out
 
@@ -184,6 +197,8 @@ def build(
     width_per_group: int = 64,
     stride_in_1x1: bool = False,
     small_input: bool = False,
+    non_local: tuple[str, ...] = (),
+    non_local_mode: str = "embedded_gaussian",
     drop_path: float = 0.0,
     dropout: float = 0.0,
 ) -> Classifier:
@@ -198,13 +213,18 @@ def build(
         stride_in_1x1: True for the paper's place of the bottleneck's stride.
         small_input: for images of 32 x 32, down to 8 x 8: the stem is a 3x3 convolution at stride 1
             and there is no max-pool.
+        non_local: the stages, by the names of their maps, that end in a non-local block (Wang et al.
+            2018, "Non-local Neural Networks", arXiv:1711.07971). It starts as the identity, so a
+            trained net can be given one. Memory grows with the square of the positions in a map.
+        non_local_mode: see `jaxnets.layers.NonLocalBlock`.
         drop_path: how often the last block's convolutions are skipped in training; it grows
             linearly from the first (Huang et al. 2016, "Deep Networks with Stochastic Depth",
             arXiv:1603.09382).
         dropout: rate before the dense layer.
 
     Raises:
-        InputError: an unknown block, or a setting of the bottleneck for the basic one.
+        InputError: an unknown block, stage or mode, or a setting of the bottleneck for the basic
+            block.
     """
     if block not in ("basic", "bottleneck"):
         raise unknown_name("block", block, ("basic", "bottleneck"))
@@ -213,9 +233,26 @@ def build(
             "groups, width_per_group and stride_in_1x1 belong to the bottleneck and this net has "
             'basic blocks; leave them out, or give block="bottleneck"'
         )
+    stages = [f"stage{i}" for i in range(1, len(depths) + 1)]
+    for name in non_local:
+        if name not in stages:
+            raise unknown_name("stage", name, stages)
+    if non_local_mode not in NON_LOCAL_MODES:
+        raise unknown_name("non-local mode", non_local_mode, NON_LOCAL_MODES)
+    backbone = ResNet(
+        block,
+        depths,
+        groups,
+        width_per_group,
+        stride_in_1x1,
+        small_input,
+        drop_path,
+        non_local,
+        non_local_mode,
+    )
     side, stride = (32, 1) if small_input else (224, 4)
     return Classifier(
-        backbone=ResNet(block, depths, groups, width_per_group, stride_in_1x1, small_input, drop_path),
+        backbone=backbone,
         head=LinearHead(num_classes, dropout),
         num_classes=num_classes,
         input_size=(side, side, 3),

@@ -21,6 +21,7 @@ VARIANTS = {
     "squeezenet1_1": {"stem_width": 64, "stem_kernel": 3, "pooled": (1, 3, 5)},
 }
 
+_LAST_INIT = nn.initializers.normal(0.01)
 _SQUEEZE = (16, 16, 32, 32, 48, 48, 64, 64)  # channels of fire2 ... fire9 between their layers
 
 
@@ -95,7 +96,7 @@ def build(
     halvings = len(set(pooled))
     return Classifier(
         backbone=SqueezeNet(stem_width, stem_kernel, pooled),
-        head=ConfidenceMapHead(num_classes, dropout, nn.initializers.normal(0.01)),
+        head=ConfidenceMapHead(num_classes, dropout, _LAST_INIT),
         num_classes=num_classes,
         input_size=(224, 224, 3),
         min_size=stem_kernel + 2 * (2**halvings - 1),

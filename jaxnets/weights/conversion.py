@@ -180,27 +180,33 @@ def _candidates(name: str, library: str | None) -> tuple[str, ...]:
 
 
 @functools.cache
-def _places(model: Classifier, library: str) -> tuple[Place, ...]:
-    """Every variable of a model, and where it is in the reference."""
+def _abstract_leaves(model: Classifier) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Path and shape of every variable; nothing is computed."""
 
-    def initialise():
+    def initialise() -> Variables:
         return model.init(jax.random.key(0), jnp.zeros((1, *model.input_size)))
 
+    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(initialise))
+    return [(tuple(key.key for key in keys), leaf.shape) for keys, leaf in leaves]
+
+
+@functools.cache
+def _places(model: Classifier, library: str) -> tuple[Place, ...]:
+    """Every variable of a model, and where it is in the reference."""
     rules = _renames(model.model_name)[library]
     if callable(rules):
         rules = rules(model)
     places = {}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(jax.eval_shape(initialise)):
-        path = tuple(key.key for key in keys)
+    for path, shape in _abstract_leaves(model):
         module, layout = _renamed("/".join(path[1:-1]), rules)
         key = ".".join(filter(None, (module, _LEAVES.get(path[-1], path[-1]))))
         if path[-1] != "kernel":
             layout = None
         elif layout is None:
-            layout = _KERNEL_LAYOUTS[leaf.ndim]
+            layout = _KERNEL_LAYOUTS[len(shape)]
         if key in places:
             raise ValueError(f"{library} has one {key} for {places[key].path} and {path}")
-        places[key] = Place(path, leaf.shape, key, layout)
+        places[key] = Place(path, shape, key, layout)
     return tuple(places.values())
 
 

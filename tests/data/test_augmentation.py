@@ -23,8 +23,10 @@ def images():
     return np.random.default_rng(0).random((6, 8, 11, 3), np.float32)
 
 
-def eight(augment):
+@functools.cache
+def eight(name):
     """Eight samples of one image, compiled."""
+    augment = EVERY[name]()
     return jit(lambda key, image: augmentation.apply(key, jnp.stack([image] * 8), augment))
 
 
@@ -37,7 +39,7 @@ def with_extremes(image):
 
 @pytest.mark.parametrize("name", EVERY)
 def test_keys_decide_and_shape_type_and_range_stay(name, images):
-    sample = eight(EVERY[name]())
+    sample = eight(name)
     image = with_extremes(images[0])
     got = np.asarray(sample(jax.random.key(0), image))
     assert got.shape == (8, *image.shape)
@@ -60,7 +62,7 @@ def test_a_batch_is_its_images_one_by_one_and_gradients_are_finite(name, images)
 
     one = jit(jax.grad(energy, has_aux=True))
     image = with_extremes(images[0])
-    batch = eight(augment)(jax.random.key(0), image)
+    batch = eight(name)(jax.random.key(0), image)
     for key, wanted in zip(jax.random.split(jax.random.key(0), 8), batch, strict=True):
         gradient, got = one(image, key)
         np.testing.assert_allclose(got, wanted, atol=1e-6)
@@ -71,7 +73,7 @@ def test_a_batch_is_its_images_one_by_one_and_gradients_are_finite(name, images)
 @pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
 def test_grey_images_pass(name, images):
     image = with_extremes(images[0, ..., :1])
-    got = np.asarray(eight(augmentation.AUGMENTATIONS[name]())(jax.random.key(0), image))
+    got = np.asarray(eight(name)(jax.random.key(0), image))
     assert got.shape == (8, *image.shape)
     assert got.min() >= 0
     assert got.max() <= 1
@@ -81,7 +83,7 @@ def test_grey_images_pass(name, images):
 @pytest.mark.parametrize("name", ["color", "grey", "rotate"])
 def test_grey_in_three_channels_comes_out_as_grey_in_one(name, images):
     """Saturation, hue and luma have nothing to change in it."""
-    sample, image = eight(augmentation.AUGMENTATIONS[name]()), images[0, ..., :1]
+    sample, image = eight(name), images[0, ..., :1]
     one, three = (sample(jax.random.key(0), np.repeat(image, count, -1)) for count in (1, 3))
     np.testing.assert_allclose(three, np.repeat(one, 3, -1), atol=2e-4)  # luma weights: 0.9999
 
@@ -157,72 +159,73 @@ def test_digits_stay_the_digits_they_are_under_their_preset():
     assert accuracy(geometry.random_flip(p=1)) < 0.5
 
 
-@pytest.mark.parametrize("factory", [augmentation.mixup, augmentation.cutmix])
-@pytest.mark.parametrize("alpha", [0.2, 1.0])
-def test_targets_tell_exactly_what_share_of_each_image_came(factory, alpha):
-    """With image n all of value v[n], the mean of a mixed image is its targets' mean of v."""
-    values = np.arange(1, 7, dtype=np.float32) / 8
-    images = np.broadcast_to(values[:, None, None, None], (6, 9, 13, 3))
-    augment = jit(factory(alpha))
+MIXES = {name: jit(factory(1.0)) for name, factory in augmentation.BATCH_AUGMENTATIONS.items()}
+VALUES = np.arange(1, 7, dtype=np.float32) / 8
+CONSTANT = np.broadcast_to(VALUES[:, None, None, None], (6, 8, 11, 3))  # image n is VALUES[n] all over
+
+
+def mixed(name, images, count):
+    """Pairs of images and targets, for so many keys."""
+    for seed in range(count):
+        got, targets = MIXES[name](jax.random.key(seed), images, np.eye(6))
+        yield np.asarray(got), np.asarray(targets)
+
+
+@pytest.mark.parametrize("name", MIXES)
+def test_targets_tell_exactly_what_share_of_each_image_came(name):
+    """So the mean of a mixed image is the mean of the values by its targets."""
     shares = []
-    for seed in range(30):
-        mixed, targets = (np.asarray(x) for x in augment(jax.random.key(seed), images, np.eye(6)))
-        assert mixed.shape == images.shape
-        assert mixed.dtype == targets.dtype == np.float32
+    for got, targets in mixed(name, CONSTANT, 30):
+        assert got.shape == CONSTANT.shape
+        assert got.dtype == targets.dtype == np.float32
         np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
         assert targets.min() >= 0
-        np.testing.assert_allclose(mixed.mean((1, 2, 3)), targets @ values, atol=1e-5)
+        np.testing.assert_allclose(got.mean((1, 2, 3)), targets @ VALUES, atol=1e-5)
         shares.append(targets.max(1).mean())
     assert max(shares) > 0.9
-    assert min(shares) < 0.85
+    assert min(shares) < 0.7
 
 
-def test_mixup_blends_each_pixel_alike():
-    images = np.random.default_rng(1).random((5, 4, 4, 3), np.float32)
-    mixed, targets = jit(augmentation.mixup(1.0))(jax.random.key(3), images, np.eye(5))
-    assert 0.05 < targets.max() < 0.95
-    np.testing.assert_allclose(mixed, np.einsum("nk,k...->n...", targets, images), atol=1e-6)
+def test_mixup_blends_each_pixel_alike(images):
+    for got, targets in mixed("mixup", images, 5):
+        np.testing.assert_allclose(got, np.einsum("nk,k...->n...", targets, images), atol=1e-6)
 
 
 def test_cutmix_pastes_one_box_and_counts_its_pixels():
-    values = np.arange(6, dtype=np.float32) / 8
-    images = np.broadcast_to(values[:, None, None, None], (6, 9, 13, 1))
-    augment = jit(augmentation.cutmix(1.0))
-    for seed in range(40):
-        mixed, targets = (np.asarray(x) for x in augment(jax.random.key(seed), images, np.eye(6)))
-        foreign = mixed[..., 0] != values[:, None, None]
-        for box, image, target, own in zip(foreign, mixed, targets, range(6), strict=True):
+    for got, targets in mixed("cutmix", CONSTANT, 40):
+        foreign = (got != CONSTANT).all(-1)
+        for own, (box, image, target) in enumerate(zip(foreign, got, targets, strict=True)):
             if not box.any():
                 continue
             rows, columns = np.flatnonzero(box.any(1)), np.flatnonzero(box.any(0))
             assert box[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
-            partner = int(image[..., 0][box][0] * 8)
-            np.testing.assert_allclose(target[partner], box.sum() / (9 * 13), rtol=1e-6)
-            np.testing.assert_allclose(target[own], 1 - box.sum() / (9 * 13), rtol=1e-6)
+            partner = int(image[box][0, 0] * 8) - 1
+            np.testing.assert_allclose(target[partner], box.sum() / 88, rtol=1e-6)
+            np.testing.assert_allclose(target[own], 1 - box.sum() / 88, rtol=1e-6)
 
 
-def test_larger_alpha_mixes_more():
+def test_smaller_alpha_mixes_less():
+    """min(x, 1 - x) has mean 1/4 for Beta(1, 1), which is uniform."""
+
     def mean_share(alpha):
         keys = jax.random.split(jax.random.key(0), 300)
         mix = jax.vmap(lambda key: augmentation.mixup(alpha)(key, jnp.zeros((2, 1, 1, 1)), jnp.eye(2)))
         targets = np.asarray(jit(mix)(keys)[1])
-        blended = targets[targets.max((1, 2)) < 1]
-        return np.minimum(blended, 1 - blended).mean()
+        partners = targets[targets.max((1, 2)) < 1]  # where none is its own partner
+        return np.minimum(partners, 1 - partners).mean()
 
-    # The mean of min(x, 1 - x) is 1/4 for Beta(1, 1), which is uniform, and grows with alpha.
-    assert abs(mean_share(1.0) - 0.25) < 0.05
+    assert abs(mean_share(1.0) - 0.25) < 0.04
     assert mean_share(0.2) < 0.15
-    assert mean_share(8.0) > 0.35
 
 
-@pytest.mark.parametrize("factory", [augmentation.mixup, augmentation.cutmix])
+@pytest.mark.parametrize("factory", augmentation.BATCH_AUGMENTATIONS.values())
 def test_alpha_zero_mixes_nothing(factory, images):
-    mixed, targets = factory(0)(jax.random.key(0), images, jnp.eye(6))
-    np.testing.assert_array_equal(mixed, images)
+    got, targets = jit(factory(0))(jax.random.key(0), images, jnp.eye(6))
+    np.testing.assert_array_equal(got, images)
     np.testing.assert_array_equal(targets, np.eye(6))
 
 
-@pytest.mark.parametrize("factory", [augmentation.mixup, augmentation.cutmix])
+@pytest.mark.parametrize("factory", augmentation.BATCH_AUGMENTATIONS.values())
 def test_labels_in_place_of_targets_are_refused(factory, images):
     with pytest.raises(InputError, match="one_hot"):
         factory()(jax.random.key(0), images, jnp.arange(6))

@@ -1,5 +1,6 @@
 """The picture of the augmentations."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,10 +12,14 @@ from jaxnets.errors import InputError
 
 @pytest.fixture
 def few(monkeypatch):
-    """Two rows only, the second of them a batch's."""
+    """Two rows only, quickly compiled, the second of them a batch's: it shows any of its images."""
+
+    def shuffle(alpha):
+        return lambda key, images, targets: (jax.random.permutation(key, images), targets)
+
     monkeypatch.setattr(augmentation, "AUGMENTATIONS", {"flip": lambda: geometry.random_flip(p=1)})
     monkeypatch.setattr(augmentation, "PRESETS", {})
-    monkeypatch.setattr(augmentation, "BATCH_AUGMENTATIONS", {"cutmix": augmentation.cutmix})
+    monkeypatch.setattr(augmentation, "BATCH_AUGMENTATIONS", {"shuffle": shuffle})
 
 
 def test_a_row_shows_the_original_and_then_the_samples(few, tmp_path):

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-
 AUXILIARY_WEIGHT = 0.3
 """What the loss of an auxiliary head adds to that of the last one."""
 
@@ -42,7 +41,22 @@ def _torchvision(*constructors: str, **settings: Any) -> dict[str, Reference]:
     return {name: Reference("torchvision", name, **settings) for name in constructors}
 
 
+def _timm(*constructors: str, **settings: Any) -> dict[str, Reference]:
+    """Rows of models that have the same name here and there."""
+    return {name: Reference("timm", name, **settings) for name in constructors}
+
+
+def _timm_legacy(*names: str, **settings: Any) -> dict[str, Reference]:
+    """Rows of the squeeze-and-excitation nets, which are in timm under another name."""
+    return {
+        name: Reference("timm_legacy", f"legacy_{name}", quiet="layer[1-4].*.bn3.weight", **settings)
+        for name in names
+    }
+
+
 _BASIC, _BOTTLENECK = {"quiet": "layer*.bn2.weight"}, {"quiet": "layer*.bn3.weight"}
+_PREACTIVATED = {"quiet": "stages.*.conv3.weight"}
+_DUAL_PATH = {"quiet": "features.*.c1x1_c.conv.weight"}
 
 GOLDENS = {
     "alexnet_owt": Reference("torchvision", "alexnet", size=224, images=2, small=True),
@@ -60,6 +74,74 @@ GOLDENS = {
         options={"mlp_ratio": 1 / 64},
         model="vgg11_bn",
         overrides={"hidden": (64, 4096)},
+        small=True,
+    ),
+    **_timm("resnetv2_50", "resnetv2_101", "resnetv2_152", **_PREACTIVATED),
+    "resnetv2_200": Reference(
+        "timm", "resnetv2_152", options={"layers": (3, 24, 36, 3)}, **_PREACTIVATED
+    ),
+    "resnetv2_50_shallow": Reference(
+        "timm",
+        "resnetv2_50",
+        options={"layers": (1, 2, 1, 1)},
+        model="resnetv2_50",
+        overrides={"depths": (1, 2, 1, 1)},
+        **_PREACTIVATED,
+        small=True,
+    ),
+    "wrn_16_8_large_input": Reference(  # timm has no stem for small images
+        "timm",
+        "resnetv2_50",
+        options={
+            "num_classes": 10,
+            "basic": True,
+            "bottle_ratio": 1.0,
+            "layers": (2, 2, 2),
+            "channels": (128, 256, 512),
+            "stem_chs": 16,
+        },
+        model="wrn_16_8",
+        overrides={"small_input": False},
+        quiet="stages.*.conv2.weight",
+    ),
+    **_timm_legacy("seresnet50", "seresnext50_32x4d", "seresnext101_32x4d", "senet154"),
+    "seresnet50_shallow": Reference(
+        "timm_legacy",
+        "legacy_seresnet50",
+        options={"layers": (1, 2, 1, 1), "drop_rate": 0.0},
+        model="seresnet50",
+        overrides={"depths": (1, 2, 1, 1)},
+        quiet="layer[1-4].*.bn3.weight",
+        small=True,
+    ),
+    "seresnet50_padded": Reference(
+        "timm",
+        "seresnet50",
+        model="seresnet50",
+        overrides={"padded_pool": True, "stride_in_1x1": False},
+        **_BOTTLENECK,
+    ),
+    "senet154_padded": Reference(
+        "timm", "senet154", model="senet154", overrides={"padded_pool": True}, **_BOTTLENECK
+    ),
+    **_torchvision("densenet121", "densenet161", "densenet169", "densenet201"),
+    "densenet264": Reference("timm", "densenet201", options={"block_config": (6, 12, 64, 48)}),
+    "densenet121_shallow": Reference(
+        "timm",
+        "densenet121",
+        options={"block_config": (2, 3, 2, 2)},
+        model="densenet121",
+        overrides={"depths": (2, 3, 2, 2)},
+        small=True,
+    ),
+    **_timm("dpn68", "dpn92", "dpn98", "dpn107", "dpn131", **_DUAL_PATH),
+    "dpn68_shallow": Reference(
+        "timm",
+        "dpn68",
+        options={"k_sec": (1, 2, 1, 1), "k_r": 32, "groups": 1},
+        model="dpn68",
+        overrides={"depths": (1, 2, 1, 1), "bottleneck_width": 32, "groups": 1},
+        **_DUAL_PATH,
         small=True,
     ),
 }

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxnets.models import create_model
 
@@ -46,6 +47,29 @@ def map_sizes(shapes_of):
         return {name: m.shape[2:] for name, m in maps.items()}
 
     return sizes
+
+
+@pytest.fixture(scope="session")
+def multiply_adds():
+    """`multiply_adds(name, **overrides)`: those of all convolutions and dense layers, for one image
+    of the model's own size."""
+
+    def count(name, **overrides):
+        model, total = create_model(name, **overrides), 0
+
+        def watch(call, args, kwargs, context):
+            nonlocal total
+            out = call(*args, **kwargs)
+            if isinstance(context.module, nn.Conv | nn.Dense):
+                kernel = context.module.variables["params"]["kernel"]
+                total += math.prod(kernel.shape) * math.prod(out.shape[1:-1])
+            return out
+
+        with nn.intercept_methods(watch):
+            jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *model.input_size)))
+        return total
+
+    return count
 
 
 @pytest.fixture(scope="session")

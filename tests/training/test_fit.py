@@ -199,3 +199,10 @@ def test_weights_and_statistics_come_from_training_alone(run, source):
     (with_test, _), (without, _) = run(), run(test=None)
     assert_equal(with_test.params, without.params)
     assert_equal(with_test.collections, without.collections)
+
+
+def test_images_of_other_channels_than_the_parameters_are_refused(run, task, one_device):
+    state, _ = run(epochs=1)
+    colours = ArraySource(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8), ["0", "1", "2", "3"])
+    with pytest.raises(InputError, match="8 x 8 pixels of 3 channels do not fit the parameters"):
+        evaluate(task, state.variables, colours, batch_size=8, parallel=one_device)

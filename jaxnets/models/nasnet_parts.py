@@ -1,0 +1,248 @@
+"""What NASNet and PNASNet are built of: cells, each fed by the two cells before it.
+
+A cell is written as data, as its paper draws it. Its states are numbered: 0 is the output of the
+cell before, 1 that of the one before that, both brought to the cell's channels; 2 and up are its
+sums, in order. Maps are padded as by TensorFlow's "SAME", in which these nets were made: where a map
+with an even side is halved, more below and right than above and left.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from jaxnets.layers import (
+    BatchNorm,
+    Conv,
+    DropPath,
+    SeparableConv,
+    adaptive_avg_pool,
+    avg_pool,
+    max_pool,
+)
+
+_EPSILON = 1e-3
+
+POOL_PADDINGS = ("left_out", "in_means", "zeros")
+
+
+class Sum(NamedTuple):
+    """Two operations on two states, added up.
+
+    An operation is "identity" or a kind ("separable", "avg", "max") and the side of its window, for
+    instance "max3".
+    """
+
+    left: str
+    left_state: int
+    right: str
+    right_state: int
+
+
+class Plan(NamedTuple):
+    """A kind of cell: its sums and, in order, which states are strung together as its output."""
+
+    sums: tuple[Sum, ...]
+    outputs: tuple[int, ...]
+
+
+class Projection(nn.Module):
+    """ReLU, a 1x1 convolution `conv` and batch normalization `bn`.
+
+    Attributes:
+        features: output channels.
+        strides: of the convolution.
+        relu: whether ReLU comes first.
+    """
+
+    features: int
+    strides: int = 1
+    relu: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """Maps [N, H, W, C] to [N, H', W', features]."""
+        x = nn.relu(x) if self.relu else x
+        x = Conv(self.features, 1, strides=self.strides, use_bias=False, name="conv")(x)
+        return BatchNorm(use_running_average=not train, epsilon=_EPSILON, name="bn")(x)
+
+
+class FactorizedReduction(nn.Module):
+    """ReLU, two 1x1 convolutions that see every other pixel, one of them a pixel further down and
+    right than the other, strung together, and batch normalization `bn`."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """Maps [N, H, W, C] to [N, ceil(H / 2), ceil(W / 2), features]."""
+        x = nn.relu(x)
+        shifted = jnp.pad(x[:, 1:, 1:], ((0, 0), (0, 1), (0, 1), (0, 0)))
+        half = self.features // 2
+        conv = partial(Conv, kernel_size=1, strides=2, use_bias=False)
+        x = jnp.concatenate(
+            [
+                conv(half, name="path1_conv")(x),
+                conv(self.features - half, name="path2_conv")(shifted),
+            ],
+            axis=-1,
+        )
+        return BatchNorm(use_running_average=not train, epsilon=_EPSILON, name="bn")(x)
+
+
+class SeparableTwice(nn.Module):
+    """ReLU, a separable convolution and batch normalization, twice over (appendix A.4 of NASNet).
+
+    Attributes:
+        features: output channels.
+        kernel_size: of both convolutions.
+        strides: of the first.
+    """
+
+    features: int
+    kernel_size: int
+    strides: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """Maps [N, H, W, C] to [N, H', W', features]."""
+        for i, strides in ((1, self.strides), (2, 1)):
+            conv = SeparableConv(
+                self.features,
+                self.kernel_size,
+                strides=strides,
+                padding="SAME",
+                use_bias=False,
+                name=f"sepconv{i}",
+            )
+            norm = BatchNorm(use_running_average=not train, epsilon=_EPSILON, name=f"bn{i}")
+            x = norm(conv(nn.relu(x)))
+        return x
+
+
+class Cell(nn.Module):
+    """A cell (figure 4 of NASNet's paper, figure 1 of PNASNet's).
+
+    Attributes:
+        plan: its operations.
+        features: channels of every state.
+        strides: 2 to halve the maps: that of each operation on state 0 or 1.
+        drop_path: how often an operation is skipped in training; identities never are.
+        pool_padding: see `NASNet`.
+    """
+
+    plan: Plan
+    features: int
+    strides: int = 1
+    drop_path: float = 0.0
+    pool_padding: str = "left_out"
+
+    @nn.compact
+    def __call__(self, x: Array, previous: Array | None, train: bool) -> Array:
+        """Maps the outputs of the last two cells, both [N, H, W, C] of their own sizes, to one.
+
+        Args:
+            x: of the last cell.
+            previous: of the one before it, of x's size or twice that; None in the first cell, whose
+                state 1 is x as it is.
+            train: as for a backbone.
+        """
+        states = [Projection(self.features, name="project_input")(x, train)]
+        if previous is None:
+            states.append(x)
+        elif previous.shape[1:3] == x.shape[1:3]:
+            states.append(Projection(self.features, name="project_previous")(previous, train))
+        else:
+            states.append(FactorizedReduction(self.features, name="halve_previous")(previous, train))
+        for i, (left, left_state, right, right_state) in enumerate(self.plan.sums, start=1):
+            sides = ("left", left, left_state), ("right", right, right_state)
+            outs = []
+            for side, operation, state in sides:
+                strides = self.strides if state < 2 else 1
+                name = f"sum{i}_{side}"
+                y = self._operation(operation, states[state], strides, name, train)
+                if operation != "identity":
+                    y = DropPath(self.drop_path, name=f"{name}_drop_path")(y, not train)
+                outs.append(y)
+            states.append(outs[0] + outs[1])
+        return jnp.concatenate([states[state] for state in self.plan.outputs], axis=-1)
+
+    def _operation(self, operation: str, x: Array, strides: int, name: str, train: bool) -> Array:
+        if operation == "identity":
+            if strides == 1 and x.shape[-1] == self.features:
+                return x
+            return Projection(self.features, strides, name=name)(x, train)
+        kind, window = operation[:-1], int(operation[-1])
+        if kind == "separable":
+            return SeparableTwice(self.features, window, strides, name=name)(x, train)
+        x = _pool(kind, x, window, strides, self.pool_padding)
+        if x.shape[-1] == self.features:
+            return x
+        return Projection(self.features, relu=False, name=name)(x, train)
+
+
+def _pool(kind: str, x: Array, window: int, strides: int, padding: str) -> Array:
+    """Pools with a padding of which only strides of 2 can tell that it is not left out."""
+    if strides > 1 and padding == "zeros":
+        # A side n is padded by window - 1 - (n + 1) % 2, the odd pixel at the end.
+        total = (window - 1 - (side + 1) % 2 for side in x.shape[1:3])
+        x = jnp.pad(x, ((0, 0), *((t // 2, t - t // 2) for t in total), (0, 0)))
+        return {"avg": avg_pool, "max": max_pool}[kind](x, window, strides)
+    if kind == "max":
+        return max_pool(x, window, strides, padding="SAME")
+    counted = strides > 1 and padding == "in_means"
+    return avg_pool(x, window, strides, padding="SAME", count_include_pad=counted)
+
+
+class AuxiliaryHead(nn.Module):
+    """The classifier that reads the last cell of the second stage in training.
+
+    The papers only mention it; this is the one of their program: ReLU, means of 5x5 windows 3 apart,
+    a 1x1 convolution `conv1` to 128 channels, another, `conv2`, of the whole grid to 768, each with
+    norm and ReLU, and a dense layer `fc`.
+
+    Attributes:
+        num_classes: of `fc`.
+        grid: side of the grid of windows at the net's own image size; others are averaged to it.
+    """
+
+    num_classes: int
+    grid: int
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """Maps [N, H, W, C] to logits [N, num_classes]."""
+        norm = partial(BatchNorm, use_running_average=not train, epsilon=_EPSILON)
+        x = nn.relu(x)
+        if min(x.shape[1:3]) >= 5:
+            x = avg_pool(x, 5, strides=3)
+        x = adaptive_avg_pool(x, self.grid)
+        x = nn.relu(norm(name="bn1")(Conv(128, 1, use_bias=False, name="conv1")(x)))
+        x = nn.relu(norm(name="bn2")(Conv(768, self.grid, use_bias=False, name="conv2")(x)))
+        return nn.Dense(self.num_classes, name="fc")(x.reshape(x.shape[0], -1))
+
+
+def cell_renames(cells: dict[str, str], previous: str) -> tuple[tuple[str, str], ...]:
+    """The rules for the parts of cells that timm and Cadene's collection name alike.
+
+    Args:
+        cells: their patterns here, and what they are called there.
+        previous: what stands before the parts of a `FactorizedReduction` there.
+    """
+    there = "comb_iter_{i-1}_{side}"
+    parts = (
+        ("project_input/{layer}", "conv_1x1.{layer}"),
+        ("project_previous/{layer}", "conv_prev_1x1.{layer}"),
+        ("halve_previous/path{p}_conv", f"{previous}path_{{p}}.conv"),
+        ("halve_previous/bn", f"{previous}final_path_bn"),
+        ("sum{i}_{side}/sepconv{n}/{part}", there + ".separable_{n}.{part}_conv2d"),
+        ("sum{i}_{side}/bn{n}", there + ".bn_sep_{n}"),
+        ("sum{i}_{side}/{layer}", there + ".{layer}"),
+    )
+    return tuple(
+        (f"backbone/{ours}/{part}", f"{theirs}.{name}")
+        for ours, theirs in cells.items()
+        for part, name in parts
+    )

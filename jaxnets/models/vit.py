@@ -1,0 +1,229 @@
+"""ViT: the Vision Transformer. Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words: Transformers
+for Image Recognition at Scale", arXiv:2010.11929, section 3.1 and table 1.
+
+Each patch of the image is a token; so is the class token, from whose last state the classifier reads.
+The position embedding has one row for each token, so the images have the size that the model was
+initialised with.
+
+Departures from the paper: position embedding and kernels start as in its authors' program (normal of
+deviation 0.02; Xavier uniform), but biases at zero and the classifier as LeCun normal; there is no
+hidden layer in the classifier, as in fine-tuning.
+"""
+
+import math
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from jaxnets.errors import InputError
+from jaxnets.layers import Conv, Dropout, DropPath, LayerNorm, LinearHead, drop_path_rates
+from jaxnets.models.classifier import Classifier
+
+PAPER = "Dosovitskiy et al. 2020, arXiv:2010.11929"
+
+VARIANTS = {
+    "vit_base_patch16_224": {"depth": 12, "width": 768, "heads": 12, "patch_size": 16},
+}
+
+RENAMES = {
+    "timm": (
+        ("backbone/embedding/patches", "patch_embed.proj"),
+        ("backbone/embedding", ""),
+        ("backbone/block{i}/{layer}", "blocks.{i-1}.{layer}"),
+        ("backbone/norm", "norm"),
+        ("head/fc", "head"),
+    )
+}
+
+_EPSILON = 1e-6
+_XAVIER = nn.initializers.xavier_uniform()
+
+
+class Embedding(nn.Module):
+    """Patches as tokens, behind the class token, with their positions added (equation 1).
+
+    Parameters: the convolution `patches` (LeCun normal), whose windows are the patches; `cls_token`
+    [1, 1, width]; `pos_embed` [1, 1 + patches, width].
+
+    Attributes:
+        width: channels of a token.
+        patch_size: side of a patch.
+        dropout: rate in training.
+    """
+
+    width: int
+    patch_size: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> Array:
+        """Maps [N, H, W, C] to [N, 1 + H W / patch_size^2, width].
+
+        Raises:
+            InputError: the images cannot be cut into patches, or have another size than those the
+                model was initialised with.
+        """
+        side, (height, width) = self.patch_size, images.shape[1:3]
+        if height % side or width % side:
+            raise InputError(
+                f"images: {height} x {width} pixels cannot be cut into patches of {side} x {side}; "
+                f"resize or pad them to multiples of {side}"
+            )
+        x = Conv(
+            self.width,
+            side,
+            strides=side,
+            kernel_init=nn.initializers.lecun_normal(),
+            name="patches",
+        )(images)
+        x = x.reshape(x.shape[0], -1, self.width)
+        if self.has_variable("params", "pos_embed"):
+            known = self.get_variable("params", "pos_embed").shape[1] - 1
+            if known != x.shape[1]:
+                raise InputError(
+                    f"images: {height} x {width} pixels make {x.shape[1]} patches, but the position "
+                    f"embedding was made for {known}; resize the images, or initialise the model with "
+                    "images like these"
+                )
+        token = self.param("cls_token", nn.initializers.zeros, (1, 1, self.width), jnp.float32)
+        token = jnp.broadcast_to(token.astype(x.dtype), (x.shape[0], 1, self.width))
+        x = jnp.concatenate([token, x], axis=1)
+        shape = (1, *x.shape[1:])
+        positions = self.param("pos_embed", nn.initializers.normal(0.02), shape, jnp.float32)
+        return Dropout(self.dropout, deterministic=not train)(x + positions.astype(x.dtype))
+
+
+class Attention(nn.Module):
+    """Self-attention with several heads (appendix A): `qkv`, all queries, keys and values in this
+    order, and `proj`."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps tokens [N, T, C] to the same shape."""
+        batch, count, width = x.shape
+        per_head = width // self.heads
+        qkv = nn.Dense(3 * width, kernel_init=_XAVIER, name="qkv")(x)
+        q, k, v = jnp.moveaxis(qkv.reshape(batch, count, 3, self.heads, per_head), 2, 0)
+        scores = jnp.einsum("nqhc,nkhc->nhqk", q / math.sqrt(per_head), k)
+        weights = nn.softmax(scores.astype(jnp.float32)).astype(x.dtype)
+        x = jnp.einsum("nhqk,nkhc->nqhc", weights, v).reshape(batch, count, width)
+        return nn.Dense(width, kernel_init=_XAVIER, name="proj")(x)
+
+
+class MLP(nn.Module):
+    """Two dense layers, `fc1` and `fc2`, with a GELU between them."""
+
+    hidden: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """Maps tokens [N, T, C] to the same shape."""
+        y = nn.Dense(self.hidden, kernel_init=_XAVIER, name="fc1")(x)
+        y = Dropout(self.dropout, deterministic=not train)(nn.gelu(y, approximate=False))
+        return nn.Dense(x.shape[-1], kernel_init=_XAVIER, name="fc2")(y)
+
+
+class Block(nn.Module):
+    """An encoder layer: attention and MLP, each normalized before and with a shortcut around (figure
+    1, right; equations 2 and 3).
+
+    Attributes:
+        heads: of the attention.
+        mlp_ratio: the MLP's hidden units for each channel of a token.
+        drop_path: how often attention, and MLP, are skipped in training.
+        dropout: rate behind every dense layer but `qkv` in training.
+    """
+
+    heads: int
+    mlp_ratio: int
+    drop_path: float
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """Maps tokens [N, T, C] to the same shape."""
+
+        def shortcut(x: Array, y: Array, number: int) -> Array:
+            y = Dropout(self.dropout, deterministic=not train)(y)
+            return x + DropPath(self.drop_path, name=f"drop_path{number}")(y, not train)
+
+        y = LayerNorm(_EPSILON, name="norm1")(x)
+        x = shortcut(x, Attention(self.heads, name="attn")(y), 1)
+        y = LayerNorm(_EPSILON, name="norm2")(x)
+        y = MLP(self.mlp_ratio * x.shape[-1], self.dropout, name="mlp")(y, train)
+        return shortcut(x, y, 2)
+
+
+class VisionTransformer(nn.Module):
+    """Tokens, encoder layers and a last normalization; the arguments are those of `build`."""
+
+    depth: int
+    width: int
+    heads: int
+    patch_size: int
+    mlp_ratio: int
+    drop_path: float
+    dropout: float
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        """Maps [N, H, W, C] to the patches' tokens in their places, [N, H / patch_size,
+        W / patch_size, width]: `embedding`, `block1` ... and, normalized, `norm`; and to
+        `class_token`, normalized, as a map of one pixel."""
+        batch, height, width, _ = images.shape
+        grid = height // self.patch_size, width // self.patch_size
+
+        def places(x: Array) -> Array:
+            return x[:, 1:].reshape(batch, *grid, self.width)
+
+        x = Embedding(self.width, self.patch_size, self.dropout, name="embedding")(images, train)
+        out = {"embedding": places(x)}
+        for i, rate in enumerate(drop_path_rates(self.drop_path, self.depth), start=1):
+            block = Block(self.heads, self.mlp_ratio, rate, self.dropout, name=f"block{i}")
+            x = block(x, train)
+            out[f"block{i}"] = places(x)
+        x = LayerNorm(_EPSILON, name="norm")(x)
+        return out | {"norm": places(x), "class_token": x[:, None, :1]}
+
+
+def build(
+    *,
+    num_classes: int = 1000,
+    depth: int,
+    width: int,
+    heads: int,
+    patch_size: int,
+    mlp_ratio: int = 4,
+    drop_path: float = 0.0,
+    dropout: float = 0.0,
+) -> Classifier:
+    """A Vision Transformer for 224 x 224 images, or any it is initialised with.
+
+    Args:
+        num_classes: 0 for the last state of the class token.
+        depth: encoder layers.
+        width: channels of a token.
+        heads: of each attention; they share the width.
+        patch_size: side of a patch; it divides the sides of the images.
+        mlp_ratio: hidden units of the MLPs for each channel of a token.
+        drop_path: how often the last layer's attention, and its MLP, are skipped in training; it
+            grows linearly from the first layer (Huang et al. 2016, arXiv:1603.09382).
+        dropout: rate behind the position embedding and every dense layer but those of queries, keys
+            and values; 0.1 in the paper's training on ImageNet (table 3).
+
+    Raises:
+        InputError: heads that do not divide the width.
+    """
+    if width % heads:
+        raise InputError(f"heads: {heads} do not divide the width {width}; give a divisor")
+    return Classifier(
+        backbone=VisionTransformer(depth, width, heads, patch_size, mlp_ratio, drop_path, dropout),
+        head=LinearHead(num_classes),
+        num_classes=num_classes,
+        input_size=(224, 224, 3),
+        min_size=patch_size,
+    )

@@ -1,0 +1,176 @@
+"""Every row of `references.GOLDENS`: the reference's weights make ours the reference's function.
+
+The weights are drawn again by the reference's names and shapes and go through the package's own
+converter, so that neither the references nor torch are needed here; see README.md.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import draw
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from references import AUXILIARY_WEIGHT, GOLDENS, Reference
+
+from jaxnets.models import create_model, model_info
+from jaxnets.weights import from_torch, to_torch
+
+DATA = Path(__file__).parent / "data"
+
+LOGITS_TOLERANCE = 1e-4
+TRAINING_TOLERANCE = 1e-6
+
+ROWS = [
+    pytest.param(name, marks=[pytest.mark.zoo, *([pytest.mark.small] if row.small else [])])
+    for name, row in GOLDENS.items()
+]
+SMALL_ROWS = [row for row in ROWS if GOLDENS[row.values[0]].small]
+
+
+class Golden(NamedTuple):
+    name: str
+    reference: Reference
+    answers: dict[str, np.ndarray]
+    state_dict: dict[str, np.ndarray]
+
+    @property
+    def model(self) -> str:
+        return self.reference.model or self.name
+
+    @property
+    def images(self) -> np.ndarray:
+        return draw.images(self.reference.images, self.reference.size)
+
+
+@pytest.fixture(scope="module")
+def golden(request):
+    """A row, what its reference answered, and its reference's weights."""
+    name, reference = request.param, GOLDENS[request.param]
+    with np.load(DATA / f"{name}.npz") as file:
+        answers = dict(file)
+    lines = [line.split() for line in str(answers["tensors"]).splitlines()]
+    shapes = {key: tuple(map(int, shape)) for key, *shape in lines}
+    return Golden(name, reference, answers, draw.state_dict(shapes, reference.quiet))
+
+
+def variables_of(golden, dtype):
+    variables = from_torch(golden.model, golden.state_dict, **golden.reference.overrides)
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), variables)
+
+
+@pytest.fixture
+def double_precision(monkeypatch):
+    """The package computes in float64 wherever it asks for float32.
+
+    In float32 a ReLU or a max-pool may by rounding fall to the other side, differently on each
+    machine, which moves gradients by up to 1e-2. The function is the same in float64, and there it
+    can be told from one that is only similar.
+    """
+    with jax.enable_x64(True), monkeypatch.context() as patch:
+        patch.setattr(jnp, "float32", jnp.float64)
+        yield
+
+
+@pytest.mark.parametrize("golden", ROWS, indirect=True)
+def test_logits_equal_the_references(golden, record_property):
+    variables = variables_of(golden, np.float32)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
+    assert parameters == golden.answers["parameters"]
+    model = create_model(golden.model, **golden.reference.overrides)
+    logits = np.asarray(jax.jit(model.apply)(variables, golden.images))
+    wanted = golden.answers["logits"]
+    error = float(np.max(np.abs(logits - wanted)) / np.max(np.abs(wanted)))
+    record_property("golden", (golden.name, error))
+    assert logits.shape == wanted.shape
+    assert error <= LOGITS_TOLERANCE
+
+
+@pytest.mark.parametrize("golden", ROWS, indirect=True)
+def test_conversion_there_and_back_changes_no_bit(golden):
+    settings = golden.reference.overrides
+    variables = variables_of(golden, np.float32)
+    back = to_torch(golden.model, variables, golden.reference.library, **settings)
+    assert set(back) == set(golden.state_dict)
+    for name, value in golden.state_dict.items():
+        assert back[name].dtype == value.dtype, name
+        np.testing.assert_array_equal(back[name], value, err_msg=name)
+
+
+@pytest.mark.parametrize("golden", SMALL_ROWS, indirect=True)
+def test_training_gives_the_references_gradients_and_statistics(golden, double_precision):
+    settings = dict(golden.reference.overrides)
+    known = model_info(golden.model).settings
+    settings |= {rate: 0.0 for rate in ("dropout", "drop_path") if rate in known}
+    model = create_model(golden.model, **settings)
+    variables = variables_of(golden, np.float64)
+    labels = draw.labels(*golden.answers["logits"].shape)
+
+    @jax.jit
+    def train(params, statistics, images):
+        def loss(params):
+            logits, updated = model.apply(
+                {"params": params, **statistics},
+                images,
+                train=True,
+                mutable=["batch_stats", "auxiliary"],
+            )
+            heads = [(1.0, logits)]
+            heads += [(AUXILIARY_WEIGHT, other) for other in updated.pop("auxiliary", {}).values()]
+            chosen = [
+                (weight, jax.nn.log_softmax(scores)[jnp.arange(len(labels)), labels])
+                for weight, scores in heads
+            ]
+            return -sum(weight * jnp.mean(scores) for weight, scores in chosen), updated
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    statistics = {kind: tree for kind, tree in variables.items() if kind != "params"}
+    (loss, updated), gradients = train(variables["params"], statistics, golden.images.astype(np.float64))
+    np.testing.assert_allclose(loss, golden.answers["loss"], rtol=TRAINING_TOLERANCE)
+
+    changes = jax.tree.map(jnp.subtract, updated, statistics)
+    tensors = to_torch(
+        golden.model, {"params": gradients, **changes}, golden.reference.library, **settings
+    )
+    statistic_names = {name for name in tensors if "running_" in name}
+    assert_same_sketch({name: tensors[name] for name in statistic_names}, golden.answers["changes"])
+    assert_same_sketch(
+        {
+            name: value
+            for name, value in tensors.items()
+            if name not in statistic_names and not name.endswith("num_batches_tracked")
+        },
+        golden.answers["gradients"],
+    )
+
+
+def assert_same_sketch(tensors, wanted):
+    """Each tensor is as near to the reference's as a millionth of that one's norm.
+
+    The gradient of a bias before a batch normalization is 0 but for rounding, so a millionth of the
+    greatest norm stands for smaller ones.
+    """
+    if not tensors:
+        assert wanted.size == 0
+        return
+    norms = wanted[:, 0]
+    scale = np.maximum(norms, TRAINING_TOLERANCE * norms.max())
+    errors = np.max(np.abs(draw.sketch(tensors) - wanted), axis=1) / scale
+    worst = np.argmax(errors)
+    assert errors[worst] <= TRAINING_TOLERANCE, sorted(tensors)[worst]
+
+
+def test_every_row_has_its_golden_and_every_golden_its_row():
+    assert {path.stem for path in DATA.glob("*.npz")} == set(GOLDENS)
+
+
+@pytest.mark.parametrize("name", GOLDENS)
+def test_golden_is_that_of_its_row_and_bites(name):
+    row = GOLDENS[name]
+    with np.load(DATA / f"{name}.npz") as file:
+        assert str(file["reference"]).split()[0] == row.library
+        assert (len(file["logits"]), file["size"]) == (row.images, row.size)
+        assert ("gradients" in file) == row.small
+        assert file["bite"] >= 0.1
