@@ -62,6 +62,8 @@ class Classification:
                 "model: it was made with num_classes=0 and has no head to classify with; "
                 "give create_model the number of classes"
             )
+        if min(self.std) <= 0:
+            raise InputError(f"std is {self.std}; every number must be above 0")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
         if self.label_smoothing and self.loss_name != "cross_entropy":
@@ -149,6 +151,10 @@ class Classification:
         shape = np.shape(batch["image"])
         if len(shape) != 4:
             raise InputError(f"image has shape {shape}; wanted [N, H, W, C]")
+        if labels.shape != shape[:1]:
+            raise InputError(
+                f"label has shape {labels.shape}; wanted one number for each of {shape[0]} images"
+            )
         channels = {1, shape[-1]}
         if len(self.mean) not in channels or len(self.std) not in channels:
             raise InputError(

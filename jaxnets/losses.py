@@ -24,7 +24,8 @@ def cross_entropy(
         label_smoothing: the share of each target that is spread evenly over all K classes
             (Szegedy et al. 2015, arXiv:1512.00567, section 7).
         class_weights: f32[K] or None. As in PyTorch's `CrossEntropyLoss` they weigh the terms of the
-            sum; a weighted mean over a batch divides by `target_weights`, not by N.
+            sum; a weighted mean over a batch divides by `target_weights`, not by N, which for
+            one-hot targets is PyTorch's mean too.
 
     Returns:
         f32[N].

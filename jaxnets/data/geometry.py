@@ -54,9 +54,8 @@ def random_resized_crop(
 
     The ImageNet augmentation of Szegedy et al. 2014 ("Going deeper with convolutions", section 6),
     drawn as torchvision draws it (`random_box`, and if none fits the middle of the image at the
-    nearest allowed ratio). One bilinear resampling that averages when it shrinks. As with Pillow's
-    ``resize(box=...)``, the edges take in the pixels beyond the box, which a crop before the resize
-    would hide.
+    nearest allowed ratio). One bilinear resampling. As with Pillow's ``resize(box=...)``, the edges
+    take in the pixels beyond the box, which a crop before the resize would hide.
 
     Args:
         scale: least and greatest share of the image's area.
@@ -87,7 +86,6 @@ def random_resized_crop(
             zoom,
             -zoom * jnp.stack([top, left]),
             "linear",
-            antialias=True,
         )
         return jnp.clip(resized, 0, 1)
 
@@ -129,8 +127,8 @@ def random_box(
 
 
 def whole_number(draw: jax.Array, count: jax.Array | int) -> jax.Array:
-    """Turns a uniform draw from [0, 1) into one of the int32 0 .. count - 1."""
-    return jnp.minimum((draw * count).astype(jnp.int32), count - 1)  # the product may round up
+    """Turns a uniform draw from [0, 1), a float32, into one of the int32 0 .. count - 1."""
+    return (draw * count).astype(jnp.int32)  # no such product rounds up to its count
 
 
 def inside_box(

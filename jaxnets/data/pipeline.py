@@ -1,10 +1,10 @@
 """Batches of a source, in an order that the seed alone decides, and that resumes exactly.
 
-Grain reads, ahead and in parallel where it pays. What it is given is the list of the batches' indices,
-and a batch is read at once, which for arrays in memory is one indexing. The order is that of one
-global shuffle an epoch, of which step k takes the k-th stretch of ``batch_size * shard_count``
-examples and each shard every ``shard_count``-th of that, so the examples of a step do not depend on
-how many processes share it.
+Grain reads, ahead and in parallel where it pays. What it is given is the indices of each batch, and
+a batch is read at once, which for arrays in memory is one indexing. The order is that of one global
+shuffle an epoch, of which step k takes the k-th stretch of ``batch_size * shard_count`` examples and
+each shard every ``shard_count``-th of that, so the examples of a step do not depend on how many
+processes share it.
 """
 
 import dataclasses
@@ -47,6 +47,9 @@ class BatchIterator:
         return self
 
     def __next__(self) -> Batch:
+        if self._step >= len(self._batches):
+            self.close()
+            raise StopIteration
         if not self._readers:
             self._readers.append(self._start())
         batch = next(self._readers[0])

@@ -1,9 +1,10 @@
 """DenseNet. Huang, Liu, van der Maaten and Weinberger 2017, "Densely Connected Convolutional
 Networks", arXiv:1608.06993: DenseNet-BC, table 1 (ImageNet) and section 4 (32 x 32 images).
 
-Every layer reads the maps of all layers before it in its block, and adds a few of its own. (The
-blocks of the paper's DenseNet-264 make 265 layers.) Departure from the paper: where it is given dropout, so are the transitions' convolutions, as in the authors'
-program; torchvision drops only what a layer adds.
+Every layer reads the maps of all layers before it in its block, and adds a few of its own. Departure
+from the paper: where there is dropout, the transitions' convolutions have it too, as in the authors'
+program; torchvision drops only what a layer adds. The blocks that table 1 gives DenseNet-264 make it
+265 layers deep.
 """
 
 from functools import partial
@@ -32,25 +33,20 @@ VARIANTS = {
     },
 }
 
-_RENAMES = (
-    ("backbone/denseblock{d}_layer{i}/{layer}", "features.denseblock{d}.denselayer{i}.{layer}"),
+_LAYER, _THEIR_LAYER = "backbone/denseblock{d}_layer{i}", "features.denseblock{d}.denselayer{i}"
+_OUTSIDE_THE_LAYERS = (
     ("backbone/norm", "features.norm5"),
     ("backbone/{layer}", "features.{layer}"),
     ("head/fc", "classifier"),
 )
-_RENAMES_OF_THE_FILES = (
-    tuple(
-        (
-            f"backbone/denseblock{{d}}_layer{{i}}/{kind}{{j}}",
-            f"features.denseblock{{d}}.denselayer{{i}}.{kind}.{{j}}",
-        )
-        for kind in ("norm", "conv")
-    )
-    + _RENAMES[1:]
-)
+_RENAMES = ((_LAYER + "/{layer}", _THEIR_LAYER + ".{layer}"), *_OUTSIDE_THE_LAYERS)
 RENAMES = {
     "torchvision": _RENAMES,
-    "torchvision_files": _RENAMES_OF_THE_FILES,  # older than its program's names
+    "torchvision_files": (  # torchvision's files are older than its names
+        (_LAYER + "/norm{j}", _THEIR_LAYER + ".norm.{j}"),
+        (_LAYER + "/conv{j}", _THEIR_LAYER + ".conv.{j}"),
+        *_OUTSIDE_THE_LAYERS,
+    ),
     "timm": _RENAMES,
 }
 

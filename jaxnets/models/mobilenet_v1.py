@@ -23,19 +23,38 @@ VARIANTS = {
     "mobilenet_v1_025": {"width": 0.25},
 }
 
-RENAMES = {
-    "timm": (
-        ("backbone/stem/conv", "conv_stem"),
-        ("backbone/stem/bn", "bn1"),
-        ("backbone/stage{s}_block{b}/depthwise", "blocks.{s-1}.{b-1}.conv_dw"),
-        ("backbone/stage{s}_block{b}/depthwise_bn", "blocks.{s-1}.{b-1}.bn1"),
-        ("backbone/stage{s}_block{b}/pointwise", "blocks.{s-1}.{b-1}.conv_pw"),
-        ("backbone/stage{s}_block{b}/pointwise_bn", "blocks.{s-1}.{b-1}.bn2"),
-        ("head/fc", "classifier"),
-    )
-}
-
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 6), (1024, 2))  # channels and blocks of each
+
+_TIMM = (
+    ("backbone/stem/conv", "conv_stem"),
+    ("backbone/stem/bn", "bn1"),
+    ("backbone/stage{s}_block{b}/depthwise", "blocks.{s-1}.{b-1}.conv_dw"),
+    ("backbone/stage{s}_block{b}/depthwise_bn", "blocks.{s-1}.{b-1}.bn1"),
+    ("backbone/stage{s}_block{b}/pointwise", "blocks.{s-1}.{b-1}.conv_pw"),
+    ("backbone/stage{s}_block{b}/pointwise_bn", "blocks.{s-1}.{b-1}.bn2"),
+    ("head/fc", "classifier"),
+)
+
+
+def _keras() -> tuple[tuple[str, ...], ...]:
+    """Blocks are numbered through there."""
+    rules, number = [], 0
+    for stage, (_, depth) in enumerate(_STAGES, start=1):
+        for i in range(1, depth + 1):
+            number += 1
+            block = f"backbone/stage{stage}_block{i}"
+            for layer, short in (("depthwise", "dw"), ("pointwise", "pw")):
+                rules.append((f"{block}/{layer}", f"conv_{short}_{number}"))
+                rules.append((f"{block}/{layer}_bn", f"conv_{short}_{number}_bn"))
+    return (
+        ("backbone/stem/conv", "conv1"),
+        ("backbone/stem/bn", "conv1_bn"),
+        *rules,
+        ("head/fc", "conv_preds", "i o -> o i 1 1"),
+    )
+
+
+RENAMES = {"timm": _TIMM, "keras": _keras()}
 
 
 class Stem(nn.Module):

@@ -66,7 +66,43 @@ _RENAMES = (
     ("auxiliary_stage2/{layer}", "aux.{layer}"),
     ("head/fc", "last_linear"),
 )
-RENAMES = {"timm": _RENAMES, "cadene": _RENAMES}
+
+
+def _keras(model: Classifier) -> list[tuple[str, str]]:
+    """Keras names a cell in every layer, and numbers those of all stages and between them."""
+    depth = model.backbone.depth
+    cells = {
+        "stem{i}": ("reduction", "stem_{i}"),
+        "reduction1": ("reduction", f"reduce_{depth}"),
+        "reduction2": ("reduction", f"reduce_{2 * depth}"),
+        "stage1_cell{i}": ("normal", "{i-1}"),
+        "stage2_cell{i}": ("normal", f"{{i+{depth}}}"),
+        "stage3_cell{i}": ("normal", f"{{i+{2 * depth}}}"),
+    }
+    rules = [
+        ("backbone/conv0", "stem_conv1"),
+        ("backbone/bn0", "stem_bn1"),
+        ("auxiliary_stage2/{layer}", "aux.{layer}"),
+        ("head/fc", "predictions"),
+    ]
+    for ours, (kind, cell) in cells.items():
+        sums = {"sum{n}_{side}": f"{kind}_{{side}}{{n}}_{cell}"}
+        if kind == "reduction":
+            sums = {"sum5_left": f"reduction_left4_{cell}", **sums}
+        rules += [
+            (f"backbone/{ours}/project_input/{{layer}}", f"{kind}_{{layer}}_1_{cell}"),
+            (f"backbone/{ours}/project_previous/conv", f"adjust_conv_projection_{cell}"),
+            (f"backbone/{ours}/halve_previous/path{{p}}_conv", f"adjust_conv_{{p}}_{cell}"),
+            (f"backbone/{ours}/{{kind}}_previous/bn", f"adjust_bn_{cell}"),
+        ]
+        for part, name in sums.items():
+            part = f"backbone/{ours}/{part}"
+            rules.append((f"{part}/sepconv{{k}}/{{part}}", f"separable_conv_{{k}}_{name}.{{part}}"))
+            rules.append((f"{part}/bn{{k}}", f"separable_conv_{{k}}_bn_{name}"))
+    return rules
+
+
+RENAMES = {"timm": _RENAMES, "cadene": _RENAMES, "keras": _keras}
 
 # Figure 4.
 NORMAL = Plan(

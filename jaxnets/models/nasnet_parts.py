@@ -231,15 +231,15 @@ def cell_renames(cells: dict[str, str], previous: str) -> tuple[tuple[str, str],
         cells: their patterns here, and what they are called there.
         previous: what stands before the parts of a `FactorizedReduction` there.
     """
-    there = "comb_iter_{i-1}_{side}"
+    there = "comb_iter_{n-1}_{side}"
     parts = (
         ("project_input/{layer}", "conv_1x1.{layer}"),
         ("project_previous/{layer}", "conv_prev_1x1.{layer}"),
         ("halve_previous/path{p}_conv", f"{previous}path_{{p}}.conv"),
         ("halve_previous/bn", f"{previous}final_path_bn"),
-        ("sum{i}_{side}/sepconv{n}/{part}", there + ".separable_{n}.{part}_conv2d"),
-        ("sum{i}_{side}/bn{n}", there + ".bn_sep_{n}"),
-        ("sum{i}_{side}/{layer}", there + ".{layer}"),
+        ("sum{n}_{side}/sepconv{k}/{part}", there + ".separable_{k}.{part}_conv2d"),
+        ("sum{n}_{side}/bn{k}", there + ".bn_sep_{k}"),
+        ("sum{n}_{side}/{layer}", there + ".{layer}"),
     )
     return tuple(
         (f"backbone/{ours}/{part}", f"{theirs}.{name}")

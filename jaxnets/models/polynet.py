@@ -13,7 +13,6 @@ ReLU stands between the orders; and residuals are scaled by 1 in the first modul
 
 from functools import partial
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 

@@ -198,10 +198,11 @@ def build(
     heads: int,
     patch_size: int,
     mlp_ratio: int = 4,
+    image_size: int = 224,
     drop_path: float = 0.0,
     dropout: float = 0.0,
 ) -> Classifier:
-    """A Vision Transformer for 224 x 224 images, or any it is initialised with.
+    """A Vision Transformer for images of the size it is initialised with.
 
     Args:
         num_classes: 0 for the last state of the class token.
@@ -210,20 +211,26 @@ def build(
         heads: of each attention; they share the width.
         patch_size: side of a patch; it divides the sides of the images.
         mlp_ratio: hidden units of the MLPs for each channel of a token.
+        image_size: side of the images it is made for, which `input_size` tells; a multiple of
+            patch_size.
         drop_path: how often the last layer's attention, and its MLP, are skipped in training; it
             grows linearly from the first layer (Huang et al. 2016, arXiv:1603.09382).
         dropout: rate behind the position embedding and every dense layer but those of queries, keys
             and values; 0.1 in the paper's training on ImageNet (table 3).
 
     Raises:
-        InputError: heads that do not divide the width.
+        InputError: heads that do not divide the width, or patches that do not divide the images.
     """
+    if image_size % patch_size:
+        raise InputError(
+            f"image_size: {image_size} cannot be cut into patches of {patch_size}; give a multiple"
+        )
     if width % heads:
         raise InputError(f"heads: {heads} do not divide the width {width}; give a divisor")
     return Classifier(
         backbone=VisionTransformer(depth, width, heads, patch_size, mlp_ratio, drop_path, dropout),
         head=LinearHead(num_classes),
         num_classes=num_classes,
-        input_size=(224, 224, 3),
+        input_size=(image_size, image_size, 3),
         min_size=patch_size,
     )

@@ -47,7 +47,26 @@ RENAMES = {
         ("backbone/{layer}/depthwise", "{layer}.conv1"),
         ("backbone/{layer}", "{layer}"),
         ("head/fc", "fc"),
-    )
+    ),
+    "keras": (
+        ("backbone/conv1", "block1_conv1"),
+        ("backbone/bn1", "block1_conv1_bn"),
+        ("backbone/conv2", "block1_conv2"),
+        ("backbone/bn2", "block1_conv2_bn"),
+        ("backbone/block1/shortcut_conv", "conv2d"),
+        ("backbone/block1/shortcut_bn", "batch_normalization"),
+        ("backbone/block2/shortcut_conv", "conv2d_1"),
+        ("backbone/block2/shortcut_bn", "batch_normalization_1"),
+        ("backbone/block3/shortcut_conv", "conv2d_2"),
+        ("backbone/block3/shortcut_bn", "batch_normalization_2"),
+        ("backbone/block12/shortcut_conv", "conv2d_3"),
+        ("backbone/block12/shortcut_bn", "batch_normalization_3"),
+        ("backbone/block{n}/sepconv{i}/{part}", "block{n+1}_sepconv{i}.{part}"),
+        ("backbone/block{n}/bn{i}", "block{n+1}_sepconv{i}_bn"),
+        ("backbone/conv{n}/{part}", "block14_sepconv{n-2}.{part}"),
+        ("backbone/bn{n}", "block14_sepconv{n-2}_bn"),
+        ("head/fc", "predictions"),
+    ),
 }
 
 # The separable convolutions of each block: entry flow, middle flow, exit flow.

@@ -52,7 +52,13 @@ class Recorder:
 
         from tensorboardX import SummaryWriter
 
-        self._tensorboard = SummaryWriter(str(directory), purge_step=resume_at + 1)
+        # The suffix keeps apart the files of two starts in one second.
+        self._tensorboard = SummaryWriter(
+            str(directory),
+            purge_step=resume_at + 1,
+            flush_secs=5,
+            filename_suffix=f".{resume_at}.{os.getpid()}",
+        )
 
     def add_steps(self, record: dict) -> None:
         self._add("steps", record)

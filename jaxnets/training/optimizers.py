@@ -44,8 +44,8 @@ def create_optimizer(
     Args:
         name: "sgd", "momentum" and "nesterov" (SGD with either), "adagrad", "rmsprop", "adam", "adamw",
             or "lars" (You et al. 2017, for very large batches).
-        learning_rate: a number or a schedule. It can be read, and overwritten, in the state's
-            `hyperparams["learning_rate"]`.
+        learning_rate: a number or a schedule. It can be read (a number also overwritten) in the
+            state's `hyperparams["learning_rate"]`.
         weight_decay: 0 for none.
         momentum: of "momentum", "nesterov", "rmsprop" and "lars".
         clip_norm: scales gradients down to this global norm; None for never.
@@ -60,7 +60,7 @@ def create_optimizer(
             raise InputError(f"{argument} is {value}; it must be 0 or more")
     if clip_norm is not None and clip_norm <= 0:
         raise InputError(f"clip_norm is {clip_norm}; it must be above 0, or None for no clipping")
-    if isinstance(learning_rate, int | float) and learning_rate < 0:
+    if not callable(learning_rate) and learning_rate < 0:
         raise InputError(f"learning_rate is {learning_rate}; it must be 0 or more")
 
     def build(learning_rate: Any) -> optax.GradientTransformation:
@@ -109,7 +109,7 @@ def create_schedule(
     """A learning rate over the steps of a run, after a linear warm-up from 0.
 
     Args:
-        name: "constant"; "cosine", down to 0 at the last step (Loshchilov and Hutter 2016); "step",
+        name: "constant"; "cosine", down to 0 at the end (Loshchilov and Hutter 2016); "step",
             times `factor` at each boundary (He et al. 2015).
         learning_rate: the peak, reached after the warm-up.
         total_steps: of the run, the warm-up included.

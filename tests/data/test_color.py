@@ -113,6 +113,11 @@ def test_erasing_fills_one_box_of_the_wanted_area_with_noise_and_leaves_the_rest
     assert abs(inside.std() - 1 / np.sqrt(12)) < 0.01
 
 
+def test_erasing_leaves_an_image_whole_that_no_box_fits():
+    black = np.zeros((12, 12, 1), np.float32)
+    assert not samples(color.random_erasing(p=1, scale=(0.5, 0.6), ratio=(9, 9)), black, 20).any()
+
+
 def test_erasing_comes_with_its_probability():
     black = np.zeros((12, 12, 1), np.float32)
     assert abs(samples(color.random_erasing(p=0.4), black, 1000).any((1, 2, 3)).mean() - 0.4) < 0.05

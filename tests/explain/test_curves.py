@@ -1,5 +1,6 @@
 """Curves, judged by the pixels of the picture."""
 
+import re
 import warnings
 
 import numpy as np
@@ -21,18 +22,24 @@ EPOCHS = [
 ]
 
 
-@pytest.fixture
-def draw(tmp_path):
+@pytest.fixture(scope="module")
+def draw(tmp_path_factory):
     """`draw(steps, epochs)`: the picture as u8[H, W, 3]; a warning is an error."""
 
     def run(steps, epochs):
-        path = tmp_path / "curves.png"
+        path = tmp_path_factory.mktemp("curves") / "curves.png"
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             plot_curves(steps, epochs, path)
         return np.asarray(Image.open(path).convert("RGB"))
 
     return run
+
+
+@pytest.fixture(scope="module")
+def whole(draw):
+    """The picture of a run with a test set."""
+    return draw(STEPS, EPOCHS)
 
 
 def without(records, *names):
@@ -52,18 +59,16 @@ def counts(picture, color):
     return [len(where(panel, color)) for panel in panels(picture)]
 
 
-def test_three_panels_are_drawn_beside_each_other(draw):
-    picture = draw(STEPS, EPOCHS)
-    height, width, _ = picture.shape
+def test_three_panels_are_drawn_beside_each_other(whole):
+    height, width, _ = whole.shape
     assert 2.5 < width / height < 4.5
     assert width > 900
-    assert (picture == 255).all(-1).mean() > 0.5  # curves on white
+    assert (whole == 255).all(-1).mean() > 0.5  # curves on white
 
 
-def test_training_is_drawn_in_every_panel_and_the_test_set_in_two(draw):
-    picture = draw(STEPS, EPOCHS)
-    assert min(counts(picture, BLUE)) > 150
-    loss, accuracy, ratio = counts(picture, ORANGE)
+def test_training_is_drawn_in_every_panel_and_the_test_set_in_two(whole):
+    assert min(counts(whole, BLUE)) > 150
+    loss, accuracy, ratio = counts(whole, ORANGE)
     assert min(loss, accuracy) > 150
     assert ratio == 0
 
@@ -74,9 +79,9 @@ def test_without_a_test_set_nothing_is_drawn_for_it(draw):
     assert min(counts(picture, BLUE)) > 150
 
 
-def test_steps_and_epochs_share_one_axis(draw):
+def test_steps_and_epochs_share_one_axis(whole):
     # Both curves end with the third epoch: at the same column of each panel.
-    for panel in panels(draw(STEPS, EPOCHS))[:2]:
+    for panel in panels(whole)[:2]:
         last_blue, last_orange = (where(panel, color)[:, 1].max() for color in (BLUE, ORANGE))
         assert abs(last_blue - last_orange) < 8  # a marker is a few pixels wide
 
@@ -95,9 +100,9 @@ def test_the_loss_falls_and_the_accuracy_rises_in_the_picture(draw):
     assert end < start - 50
 
 
-def test_the_wanted_band_of_the_update_ratio_is_green(draw):
+def test_the_wanted_band_of_the_update_ratio_is_green(whole):
     green = np.array([44, 160, 44]) * 0.15 + 255 * 0.85
-    *others, ratio = panels(draw(STEPS, EPOCHS))
+    *others, ratio = panels(whole)
     assert (np.abs(ratio - green).max(-1) < 3).mean() > 0.05
     for panel in others:
         assert (np.abs(panel - green).max(-1) < 3).mean() < 0.001
@@ -124,19 +129,23 @@ def test_a_run_without_any_record_gives_an_empty_picture(draw):
     assert counts(picture, ORANGE) == [0, 0, 0]
 
 
-def test_a_loss_that_is_no_number_any_more_does_not_stop_the_picture(draw):
+def test_a_loss_that_is_no_number_any_more_does_not_stop_the_picture(draw, whole):
     steps = [*STEPS[:20], *({**record, "loss": float("nan")} for record in STEPS[20:])]
-    whole, cut = (panels(draw(s, EPOCHS))[0] for s in (STEPS, steps))
-    assert where(cut, BLUE)[:, 1].max() < where(whole, BLUE)[:, 1].max() - 30
+    found, wanted = (panels(picture)[0] for picture in (draw(steps, EPOCHS), whole))
+    assert where(found, BLUE)[:, 1].max() < where(wanted, BLUE)[:, 1].max() - 30
 
 
-def test_the_ending_of_the_path_says_the_format(tmp_path):
-    plot_curves(STEPS, EPOCHS, tmp_path / "curves.svg")
-    assert "<svg" in (tmp_path / "curves.svg").read_text()
+@pytest.mark.parametrize(("epochs", "unit", "last"), [(EPOCHS, "epoch", 3), ([], "step", 30)])
+def test_the_axis_counts_epochs_or_where_there_are_none_steps(tmp_path, epochs, unit, last):
+    path = tmp_path / "curves.svg"  # the ending says the format; each text stands in a comment
+    plot_curves(STEPS, epochs, path)
+    texts = re.findall("<!-- (.*) -->", path.read_text())
+    assert texts.count(unit) == 3
+    numbers = [float(text) for text in texts if re.fullmatch(r"[0-9.]+", text)]
+    assert 0.6 * last < max(numbers) < 1.2 * last
 
 
-def test_plotting_opens_no_window_and_keeps_no_figure(draw):
+def test_plotting_opens_no_window_and_keeps_no_figure(whole):
     import matplotlib.pyplot as plt
 
-    draw(STEPS, EPOCHS)
     assert plt.get_fignums() == []

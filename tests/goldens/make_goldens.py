@@ -12,6 +12,7 @@ from pathlib import Path
 
 import draw
 import numpy as np
+import shortened
 import torch
 from references import AUXILIARY_WEIGHT, GOLDENS, Reference
 from torch import nn
@@ -22,15 +23,31 @@ DATA = Path(__file__).parent / "data"
 
 def built(reference: Reference) -> tuple[nn.Module, str]:
     """The reference with its drawn weights, and the version of its library."""
-    from torchvision_without_ops import torchvision  # timm imports torchvision too
+    from torchvision_without_ops import torchvision  # the others import torchvision too
 
+    short = None
+    if hasattr(shortened, reference.constructor):
+        short = getattr(shortened, reference.constructor)(**reference.options)
     if reference.library == "torchvision":
         model = torchvision.models.get_model(reference.constructor, weights=None, **reference.options)
         version = torchvision.__version__
+    elif reference.library == "keras":
+        import keras_reference
+
+        model = keras_reference.KerasModel(reference.constructor, reference.size, reference.options)
+        version = keras_reference.keras.__version__
+    elif reference.library == "cadene":
+        import pretrainedmodels
+        import pretrainedmodels.models as cadene
+
+        model = short or getattr(cadene, reference.constructor)(1000, pretrained=None)
+        # Theirs is made for images of one size; it goes by either name.
+        model.avg_pool = model.global_pool = nn.AdaptiveAvgPool2d(1)
+        version = pretrainedmodels.__version__
     else:
         import timm
 
-        model = timm.create_model(reference.constructor, **reference.options)
+        model = short or timm.create_model(reference.constructor, **reference.options)
         version = timm.__version__
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     drawn = draw.state_dict(shapes, reference.quiet)

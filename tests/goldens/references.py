@@ -23,6 +23,7 @@ class Reference(NamedTuple):
         small: whether this is its family's small member, which every run of the tests checks, its
             gradients and statistics in training too. Not one with grouped convolutions: their
             gradients are slow on a CPU.
+        slow_training: whether these take so long to compile that only `pytest -m zoo` checks them.
     """
 
     library: str
@@ -34,6 +35,7 @@ class Reference(NamedTuple):
     overrides: Mapping[str, Any] = {}
     quiet: str = ""
     small: bool = False
+    slow_training: bool = False
 
 
 def _torchvision(*constructors: str, **settings: Any) -> dict[str, Reference]:
@@ -57,11 +59,14 @@ def _timm_legacy(*names: str, **settings: Any) -> dict[str, Reference]:
 _BASIC, _BOTTLENECK = {"quiet": "layer*.bn2.weight"}, {"quiet": "layer*.bn3.weight"}
 _PREACTIVATED = {"quiet": "stages.*.conv3.weight"}
 _DUAL_PATH = {"quiet": "features.*.c1x1_c.conv.weight"}
+_POLYNOMIAL = {"quiet": "stage_*.conv2d*.bn.weight"}
+_KERAS = {"tf_padding": True, "epsilon": 1e-3}
 
 GOLDENS = {
     "alexnet_owt": Reference("torchvision", "alexnet", size=224, images=2, small=True),
     **_torchvision("resnet18", **_BASIC, small=True),
     **_torchvision("resnet34", **_BASIC),
+    "resnet18_timm": Reference("timm", "resnet18", model="resnet18", **_BASIC),
     **_torchvision("resnet50", "resnet101", "resnet152", **_BOTTLENECK),
     **_torchvision("wide_resnet50_2", "wide_resnet101_2", **_BOTTLENECK),
     **_torchvision("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", **_BOTTLENECK),
@@ -143,6 +148,120 @@ GOLDENS = {
         overrides={"depths": (1, 2, 1, 1), "bottleneck_width": 32, "groups": 1},
         **_DUAL_PATH,
         small=True,
+    ),
+    "googlenet": Reference(
+        "torchvision",
+        "googlenet",
+        options={"aux_logits": True, "init_weights": False},
+        overrides={"aux": True},
+        small=True,
+        slow_training=True,
+    ),
+    "inception_v2": Reference("cadene", "bninception", small=True, slow_training=True),
+    "inception_v3": Reference(
+        "torchvision",
+        "inception_v3",
+        size=107,
+        options={"aux_logits": False, "init_weights": False},
+        small=True,
+        slow_training=True,
+    ),
+    "inception_v3_aux": Reference(
+        "torchvision",
+        "inception_v3",
+        size=107,
+        options={"aux_logits": True, "init_weights": False},
+        model="inception_v3",
+        overrides={"aux": True},
+    ),
+    "inception_v3_timm": Reference("timm", "inception_v3", size=107, model="inception_v3"),
+    "inception_v4": Reference("timm", "inception_v4", size=107, small=True, slow_training=True),
+    "inception_resnet_v2": Reference(
+        "timm", "inception_resnet_v2", size=107, small=True, slow_training=True
+    ),
+    "squeezenet1_0": Reference("torchvision", "squeezenet1_0"),
+    "squeezenet1_1": Reference("torchvision", "squeezenet1_1", small=True),
+    "mobilenet_v1_100": Reference("timm", "mobilenetv1_100", small=True),
+    "mobilenet_v1_100_keras": Reference(
+        "keras", "MobileNet", model="mobilenet_v1_100", overrides=_KERAS
+    ),
+    "mobilenet_v1_050": Reference("keras", "MobileNet", options={"alpha": 0.5}, overrides=_KERAS),
+    "mobilenet_v1_025": Reference("keras", "MobileNet", options={"alpha": 0.25}, overrides=_KERAS),
+    "mobilenet_v2_100": Reference(
+        "torchvision", "mobilenet_v2", quiet="features.*[02468].conv.3.weight"
+    ),
+    "mobilenet_v2_100_timm": Reference(
+        "timm", "mobilenetv2_100", model="mobilenet_v2_100", quiet="blocks.*.[02].bn3.weight"
+    ),
+    "mobilenet_v2_140": Reference("timm", "mobilenetv2_140", quiet="blocks.*.[02].bn3.weight"),
+    "mobilenet_v2_narrow": Reference(
+        "torchvision",
+        "mobilenet_v2",
+        options={"width_mult": 0.25},
+        model="mobilenet_v2_100",
+        overrides={"width": 0.25},
+        quiet="features.*[02468].conv.3.weight",
+        small=True,
+    ),
+    "xception": Reference(
+        "timm", "legacy_xception", size=96, quiet="block*.rep.[458].weight", small=True
+    ),
+    "xception_keras": Reference(
+        "keras",
+        "Xception",
+        size=96,
+        model="xception",
+        overrides=_KERAS,
+        quiet="block*_sepconv[23]_bn.weight",
+    ),
+    "vit_base_patch16_224": Reference("timm", "vit_base_patch16_224", size=224, images=2),
+    "vit_tiny": Reference(
+        "timm",
+        "vit_base_patch16_224",
+        options={"img_size": 64, "depth": 2, "embed_dim": 48, "num_heads": 3},
+        model="vit_base_patch16_224",
+        overrides={"depth": 2, "width": 48, "heads": 3, "image_size": 64},
+        small=True,
+    ),
+    "nasnet_mobile": Reference("cadene", "nasnetamobile", size=96),
+    "nasnet_mobile_keras": Reference(
+        "keras",
+        "NASNetMobile",
+        size=96,
+        model="nasnet_mobile",
+        overrides={"pool_padding": "zeros"},
+    ),
+    "nasnet_large": Reference("timm", "nasnetalarge", size=107),
+    "nasnet_large_short": Reference(
+        "timm",
+        "shortened_nasnetalarge",
+        options={"features": 8, "stem_features": 8},
+        model="nasnet_large",
+        overrides={"depth": 1, "features": 8, "stem_features": 8, "num_classes": 10},
+        small=True,
+        slow_training=True,
+    ),
+    "pnasnet5_large": Reference("timm", "pnasnet5large", size=107),
+    "pnasnet5_large_short": Reference(
+        "timm",
+        "shortened_pnasnet5large",
+        options={"features": 8, "stem_features": 8},
+        model="pnasnet5_large",
+        overrides={"depth": 1, "features": 8, "stem_features": 8, "num_classes": 10},
+        small=True,
+        slow_training=True,
+    ),
+    "polynet": Reference("cadene", "polynet", size=107, **_POLYNOMIAL),
+    "polynet_short": Reference(
+        "cadene",
+        "shortened_polynet",
+        size=75,
+        options={"depths": (1, 2, 2)},
+        model="polynet",
+        overrides={"depths": (1, 2, 2)},
+        small=True,
+        slow_training=True,
+        **_POLYNOMIAL,
     ),
 }
 """By the name of a file in `data/`: the model's own, or another where it has several rows."""

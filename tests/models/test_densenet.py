@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ from flax import linen as nn
 from jaxnets.errors import InputError
 from jaxnets.layers import Dropout
 from jaxnets.models import create_model
+from jaxnets.weights import from_torch, to_torch
 
 IMAGES = np.random.default_rng(1).normal(size=(2, 8, 8, 3)).astype(np.float32)
 SMALL = {"num_classes": 3, "growth": 4, "stem_width": 6}
@@ -158,11 +161,23 @@ def test_net_matches_numpy(small_input, compression, drawn_variables, numpy_conv
         np.testing.assert_allclose(maps[name], wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_gradients_are_finite_and_reach_every_parameter(dtype, drawn_variables, train_gradients):
+def test_weights_come_by_the_names_of_torchvisions_files_too(drawn_variables):
+    settings = {"depths": (1, 2), **SMALL}
+    variables = drawn_variables(create_model("densenet121", **settings), np.tile(IMAGES, (1, 4, 4, 1)))
+    named = to_torch("densenet121", variables, "torchvision", **settings)
+    assert "features.denseblock2.denselayer2.norm1.running_mean" in named
+    in_layers = re.compile(r"(features\.denseblock\d\.denselayer\d\.(?:norm|conv))([12]\..*)")
+    files = {in_layers.sub(r"\1.\2", name): tensor for name, tensor in named.items()}
+    assert "features.denseblock2.denselayer2.norm.1.running_mean" in files
+    back = from_torch("densenet121", files, **settings)
+    assert jax.tree.structure(back) == jax.tree.structure(variables)
+    jax.tree.map(np.testing.assert_array_equal, back, variables)
+
+
+def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variables, train_gradients):
     model = create_model("densenet121", depths=(1, 1), small_input=True, **SMALL)
     variables = drawn_variables(model, IMAGES)
-    logits, grads, statistics = train_gradients(model, variables, jnp.asarray(IMAGES), dtype)
+    logits, grads, statistics = train_gradients(model, variables, jnp.asarray(IMAGES), jnp.bfloat16)
     assert logits.dtype == jnp.float32
     assert {s.dtype for s in jax.tree.leaves(statistics)} == {jnp.dtype(jnp.float32)}
     for path, gradient in jax.tree_util.tree_leaves_with_path(grads):

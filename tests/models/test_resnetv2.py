@@ -145,11 +145,10 @@ def test_blocks_match_numpy(block, drawn_variables, numpy_conv):
         np.testing.assert_allclose(maps[name], wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_gradients_are_finite_and_reach_every_parameter(dtype, drawn_variables, train_gradients):
+def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variables, train_gradients):
     model = create_model("resnetv2_50", depths=(1, 1), widths=(8, 16), **SMALL)
     variables = drawn_variables(model, IMAGES)
-    logits, grads, statistics = train_gradients(model, variables, jnp.asarray(IMAGES), dtype)
+    logits, grads, statistics = train_gradients(model, variables, jnp.asarray(IMAGES), jnp.bfloat16)
     assert logits.dtype == jnp.float32
     assert {s.dtype for s in jax.tree.leaves(statistics)} == {jnp.dtype(jnp.float32)}
     for path, gradient in jax.tree_util.tree_leaves_with_path(grads):

@@ -165,12 +165,11 @@ def test_net_matches_numpy(settings, drawn_variables, numpy_conv):
         np.testing.assert_allclose(maps[name], wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_gradients_are_finite_and_reach_every_parameter(dtype, drawn_variables, train_gradients):
+def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variables, train_gradients):
     model = create_model("seresnet50", num_classes=4, depths=(1,))
     images = np.random.default_rng(2).normal(size=(4, 16, 16, 3)).astype(np.float32)
     variables = drawn_variables(model, images)
-    logits, grads, statistics = train_gradients(model, variables, jnp.asarray(images), dtype)
+    logits, grads, statistics = train_gradients(model, variables, jnp.asarray(images), jnp.bfloat16)
     assert logits.dtype == jnp.float32
     assert {s.dtype for s in jax.tree.leaves(statistics)} == {jnp.dtype(jnp.float32)}
     for path, gradient in jax.tree_util.tree_leaves_with_path(grads):
