@@ -33,34 +33,33 @@ def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike
 
     originals = _first_images(images) / np.float32(255)
     factories = augmentation.AUGMENTATIONS | augmentation.PRESETS
-    key = jax.random.key(seed)
+    batch_key, *keys = jax.random.split(jax.random.key(seed), 1 + len(factories))
     rows = {}
     for number, (name, factory) in enumerate(factories.items()):
         original = originals[number % len(originals)]
-        samples = _samples(jax.random.fold_in(key, number), original, factory())
-        rows[name] = original, np.asarray(samples)
+        rows[name] = _strip(original, _samples(keys[number], original, factory()))
     for name, factory in augmentation.BATCH_AUGMENTATIONS.items():
-        rows[name] = originals[0], np.asarray(_batch_samples(key, originals, factory(1.0)))
+        rows[name] = _strip(originals[0], _batch_samples(batch_key, originals, factory(1.0)))
 
-    _, height, width, _ = originals.shape
-    figure = Figure(figsize=(2 + SAMPLES, len(rows) * 1.05 * height / width), dpi=100)
+    width = 2 + SAMPLES  # inches
+    height, length, _ = rows[name].shape
+    figure = Figure(figsize=(width, 0.88 * width * 1.05 * len(rows) * height / length), dpi=100)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(rows), 1)
-    for axis, (name, (original, samples)) in zip(axes, rows.items(), strict=True):
-        axis.imshow(_strip(original, samples), vmin=0, vmax=1, aspect="auto")
+    for axis, (name, row) in zip(figure.subplots(len(rows), 1), rows.items(), strict=True):
+        axis.imshow(row, vmin=0, vmax=1)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
-    figure.subplots_adjust(left=0.11, right=0.99, bottom=0.005, top=0.995, hspace=0.05)
+    figure.subplots_adjust(left=0.11, right=0.99, bottom=0.002, top=0.998, hspace=0.05)
     figure.savefig(path)
 
 
-def _strip(original: np.ndarray, samples: np.ndarray) -> np.ndarray:
+def _strip(original: np.ndarray, samples: jax.Array) -> np.ndarray:
     """Images side by side with white between them, f32[H, W', 3]; the original a little apart."""
     height, width, _ = original.shape
     gap = np.ones((height, max(width // 16, 1), 3))
     cells = [gap]
-    for image in samples:
+    for image in np.asarray(samples):
         cells += [gap, np.broadcast_to(image, (height, width, 3))]
     return np.concatenate([np.broadcast_to(original, (height, width, 3)), *cells], axis=1)
 

@@ -2,8 +2,10 @@
 
 import itertools
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,7 +146,10 @@ if __name__ == "__main__":
 def test_worker_processes_give_the_same_batches_resume_and_end_without_a_murmur(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(WORKERS)
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=240)
+    environment = {**os.environ, "PYTHONPATH": str(Path(data.__file__).parents[2])}
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, timeout=240, env=environment
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "equal\n", "")
 
 

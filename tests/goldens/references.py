@@ -59,6 +59,7 @@ def _timm_legacy(*names: str, **settings: Any) -> dict[str, Reference]:
 _BASIC, _BOTTLENECK = {"quiet": "layer*.bn2.weight"}, {"quiet": "layer*.bn3.weight"}
 _PREACTIVATED = {"quiet": "stages.*.conv3.weight"}
 _DUAL_PATH = {"quiet": "features.*.c1x1_c.conv.weight"}
+_CELLS = {"quiet": "*.bn_sep_2.weight"}
 _POLYNOMIAL = {"quiet": "stage_*.conv2d*.bn.weight"}
 _KERAS = {"tf_padding": True, "epsilon": 1e-3}
 
@@ -204,7 +205,12 @@ GOLDENS = {
         small=True,
     ),
     "xception": Reference(
-        "timm", "legacy_xception", size=96, quiet="block*.rep.[458].weight", small=True
+        "timm",
+        "legacy_xception",
+        size=96,
+        quiet="block*.rep.[458].weight",
+        small=True,
+        slow_training=True,
     ),
     "xception_keras": Reference(
         "keras",
@@ -223,31 +229,34 @@ GOLDENS = {
         overrides={"depth": 2, "width": 48, "heads": 3, "image_size": 64},
         small=True,
     ),
-    "nasnet_mobile": Reference("cadene", "nasnetamobile", size=96),
+    "nasnet_mobile": Reference("cadene", "nasnetamobile", size=96, **_CELLS),
     "nasnet_mobile_keras": Reference(
         "keras",
         "NASNetMobile",
         size=96,
         model="nasnet_mobile",
         overrides={"pool_padding": "zeros"},
+        quiet="separable_conv_2_bn_*.weight",
     ),
-    "nasnet_large": Reference("timm", "nasnetalarge", size=107),
+    "nasnet_large": Reference("timm", "nasnetalarge", size=107, **_CELLS),
     "nasnet_large_short": Reference(
         "timm",
         "shortened_nasnetalarge",
         options={"features": 8, "stem_features": 8},
         model="nasnet_large",
         overrides={"depth": 1, "features": 8, "stem_features": 8, "num_classes": 10},
+        **_CELLS,
         small=True,
         slow_training=True,
     ),
-    "pnasnet5_large": Reference("timm", "pnasnet5large", size=107),
+    "pnasnet5_large": Reference("timm", "pnasnet5large", size=107, **_CELLS),
     "pnasnet5_large_short": Reference(
         "timm",
         "shortened_pnasnet5large",
         options={"features": 8, "stem_features": 8},
         model="pnasnet5_large",
         overrides={"depth": 1, "features": 8, "stem_features": 8, "num_classes": 10},
+        **_CELLS,
         small=True,
         slow_training=True,
     ),
