@@ -1,6 +1,7 @@
 """A picture of what every augmentation does."""
 
 import functools
+import inspect
 import os
 
 import jax
@@ -18,6 +19,7 @@ def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike
     """Writes a PNG with a row for every augmentation: the original, then eight samples.
 
     Presets and the augmentations of batches have rows as well. The rows take turns with the images.
+    What comes with a probability is shown whenever it may come.
 
     Args:
         images: a dataset (its training images), a source, or uint8[N, H, W, C] with C = 1 or 3, of
@@ -37,7 +39,9 @@ def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike
     rows = {}
     for number, (name, factory) in enumerate(factories.items()):
         original = originals[number % len(originals)]
-        rows[name] = _strip(original, _samples(keys[number], original, factory()))
+        by_chance = "p" in inspect.signature(factory).parameters
+        augment = factory(p=1) if by_chance else factory()
+        rows[name] = _strip(original, _samples(keys[number], original, augment))
     for name, factory in augmentation.BATCH_AUGMENTATIONS.items():
         rows[name] = _strip(originals[0], _batch_samples(batch_key, originals, factory(1.0)))
 

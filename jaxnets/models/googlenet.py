@@ -136,11 +136,13 @@ class AuxiliaryHead(nn.Module):
         num_classes: of `fc2`.
         batch_norm: as for the backbone.
         window: side of the windows of the average pool, 3 apart; 0 for a grid of 4 x 4 bins.
+        dropout: rate before `fc2`.
     """
 
     num_classes: int
     batch_norm: bool
     window: int
+    dropout: float
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
@@ -156,7 +158,7 @@ class AuxiliaryHead(nn.Module):
         x = _unit(self.batch_norm)(128, 1, name="conv")(x, train)
         x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(1024, kernel_init=nn.initializers.he_normal(), name="fc1")(x))
-        x = nn.Dropout(0.7, deterministic=not train)(x)
+        x = nn.Dropout(self.dropout, deterministic=not train)(x)
         return nn.Dense(self.num_classes, name="fc2")(x)
 
 
@@ -173,6 +175,7 @@ def build(
     last_pool: int = 2,
     aux: bool = False,
     aux_window: int = 0,
+    aux_dropout: float = 0.7,
     dropout: float = 0.2,
 ) -> Classifier:
     """GoogLeNet for 224 x 224 images; any of 15 x 15 or more will do (with a last pool of 3x3,
@@ -184,10 +187,10 @@ def build(
         lrn: whether local response normalization goes before and after the second convolution.
         large_kernel: kernel size of what the paper has as 5x5 convolutions.
         last_pool: window of the last max-pool.
-        aux: whether there are auxiliary classifiers on `inception4a` and `inception4d`, with
-            dropout of 0.7.
+        aux: whether there are auxiliary classifiers on `inception4a` and `inception4d`.
         aux_window: side of the windows over which these average their maps, 3 apart, as in the
             paper; 0 for a grid of 4 x 4 bins, which any maps fit.
+        aux_dropout: rate before their last dense layer.
         dropout: rate before the dense layer.
 
     Raises:
@@ -195,7 +198,9 @@ def build(
     """
     check_auxiliary(aux, num_classes)
     read_by = ("inception4a", "inception4d") if aux else ()
-    auxiliary = {name: AuxiliaryHead(num_classes, batch_norm, aux_window) for name in read_by}
+    auxiliary = {
+        name: AuxiliaryHead(num_classes, batch_norm, aux_window, aux_dropout) for name in read_by
+    }
     return Classifier(
         backbone=GoogLeNet(batch_norm, lrn, large_kernel, last_pool),
         head=LinearHead(num_classes, dropout),

@@ -1,10 +1,10 @@
 """Inception v3. Szegedy, Vanhoucke, Ioffe, Shlens and Wojna 2015, "Rethinking the Inception
 Architecture for Computer Vision", arXiv:1512.00567, table 1 and figures 5 to 10.
 
-It follows the net that public weights are for, which departs from the paper's table 1: a 1x1
-convolution before the fifth (table 1 has a 3x3 at stride 2 and a pool the less), widths that the
-paper does not print, no norm on the auxiliary classifier's dense layer. The average pools count
-their padding, as torchvision's and timm's do. Kernels are drawn by He's rule.
+It follows the net that public weights are for, which departs from the paper: the stem ends in a 1x1
+and a 3x3 convolution and a max-pool, where table 1 has three 3x3 convolutions; widths are its own
+where the paper prints none; the auxiliary classifier's dense layer has no norm. The average pools
+count their padding, as torchvision's and timm's do. Kernels are drawn by He's rule.
 """
 
 from functools import partial

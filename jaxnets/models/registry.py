@@ -74,7 +74,7 @@ FAMILIES = (
 
 _FAMILY_OF = {name: family for family in FAMILIES for name in family.VARIANTS}
 
-_RATES = ("dropout", "block_dropout", "drop_path")  # what every family calls its probabilities
+_RATES = ("dropout", "aux_dropout", "block_dropout", "drop_path")  # of any family
 
 
 class ModelInfo(NamedTuple):

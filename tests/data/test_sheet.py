@@ -17,7 +17,7 @@ def few(monkeypatch):
     def shuffle(alpha):
         return lambda key, images, targets: (jax.random.permutation(key, images), targets)
 
-    monkeypatch.setattr(augmentation, "AUGMENTATIONS", {"flip": lambda: geometry.random_flip(p=1)})
+    monkeypatch.setattr(augmentation, "AUGMENTATIONS", {"flip": geometry.random_flip})
     monkeypatch.setattr(augmentation, "PRESETS", {})
     monkeypatch.setattr(augmentation, "BATCH_AUGMENTATIONS", {"shuffle": shuffle})
 

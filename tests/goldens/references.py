@@ -20,10 +20,9 @@ class Reference(NamedTuple):
         model: what jaxnets calls the model; None where it is the name of the row.
         overrides: the arguments of `create_model` that belong to `options`.
         quiet: see `draw.state_dict`.
-        small: whether this is its family's small member, which every run of the tests checks, its
-            gradients and statistics in training too. Not one with grouped convolutions: their
-            gradients are slow on a CPU.
-        slow_training: whether these take so long to compile that only `pytest -m zoo` checks them.
+        small: whether this is its family's small member, which every run of the tests checks, and of
+            which `pytest -m zoo` checks gradients and statistics in training too. Not one with
+            grouped convolutions: their gradients are slow on a CPU.
     """
 
     library: str
@@ -35,7 +34,6 @@ class Reference(NamedTuple):
     overrides: Mapping[str, Any] = {}
     quiet: str = ""
     small: bool = False
-    slow_training: bool = False
 
 
 def _torchvision(*constructors: str, **settings: Any) -> dict[str, Reference]:
@@ -156,16 +154,14 @@ GOLDENS = {
         options={"aux_logits": True, "init_weights": False},
         overrides={"aux": True},
         small=True,
-        slow_training=True,
     ),
-    "inception_v2": Reference("cadene", "bninception", small=True, slow_training=True),
+    "inception_v2": Reference("cadene", "bninception", small=True),
     "inception_v3": Reference(
         "torchvision",
         "inception_v3",
         size=107,
         options={"aux_logits": False, "init_weights": False},
         small=True,
-        slow_training=True,
     ),
     "inception_v3_aux": Reference(
         "torchvision",
@@ -176,10 +172,8 @@ GOLDENS = {
         overrides={"aux": True},
     ),
     "inception_v3_timm": Reference("timm", "inception_v3", size=107, model="inception_v3"),
-    "inception_v4": Reference("timm", "inception_v4", size=107, small=True, slow_training=True),
-    "inception_resnet_v2": Reference(
-        "timm", "inception_resnet_v2", size=107, small=True, slow_training=True
-    ),
+    "inception_v4": Reference("timm", "inception_v4", size=107, small=True),
+    "inception_resnet_v2": Reference("timm", "inception_resnet_v2", size=107, small=True),
     "squeezenet1_0": Reference("torchvision", "squeezenet1_0"),
     "squeezenet1_1": Reference("torchvision", "squeezenet1_1", small=True),
     "mobilenet_v1_100": Reference("timm", "mobilenetv1_100", small=True),
@@ -210,7 +204,6 @@ GOLDENS = {
         size=96,
         quiet="block*.rep.[458].weight",
         small=True,
-        slow_training=True,
     ),
     "xception_keras": Reference(
         "keras",
@@ -247,7 +240,6 @@ GOLDENS = {
         overrides={"depth": 1, "features": 8, "stem_features": 8, "num_classes": 10},
         **_CELLS,
         small=True,
-        slow_training=True,
     ),
     "pnasnet5_large": Reference("timm", "pnasnet5large", size=107, **_CELLS),
     "pnasnet5_large_short": Reference(
@@ -258,7 +250,6 @@ GOLDENS = {
         overrides={"depth": 1, "features": 8, "stem_features": 8, "num_classes": 10},
         **_CELLS,
         small=True,
-        slow_training=True,
     ),
     "polynet": Reference("cadene", "polynet", size=107, **_POLYNOMIAL),
     "polynet_short": Reference(
@@ -269,7 +260,6 @@ GOLDENS = {
         model="polynet",
         overrides={"depths": (1, 2, 2)},
         small=True,
-        slow_training=True,
         **_POLYNOMIAL,
     ),
 }

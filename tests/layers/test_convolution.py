@@ -224,7 +224,7 @@ X = jnp.zeros((1, 4, 4, 3))
         (lambda: layers.Conv(8, 3, strides=1.5), "strides is 1.5"),
         (lambda: layers.Conv(8, 3, padding=-1), "padding is -1"),
         (lambda: layers.Conv(8, 3, padding=(1, 1, 1)), "padding"),
-        (lambda: layers.Conv(8, 3, padding="SAMR"), "known: SAME, VALID"),
+        (lambda: layers.Conv(8, 3, padding="SAMR"), "did you mean 'SAME'"),
         (lambda: layers.ConvTranspose(8, 3, padding="SAME"), "ConvTranspose"),
         (lambda: layers.same_padding(4), "odd"),
         (lambda: layers.im2col(X, 5), "window of 5 does not fit into 4 pixels"),

@@ -174,6 +174,7 @@ def test_weights_come_by_the_names_of_torchvisions_files_too(drawn_variables):
     jax.tree.map(np.testing.assert_array_equal, back, variables)
 
 
+@pytest.mark.zoo
 def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variables, train_gradients):
     model = create_model("densenet121", depths=(1, 1), small_input=True, **SMALL)
     variables = drawn_variables(model, IMAGES)

@@ -111,6 +111,7 @@ def test_net_matches_numpy(stem_kernel, drawn_variables, numpy_conv):
         np.testing.assert_allclose(maps[name], wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.zoo
 def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variables, train_gradients):
     model = create_model("dpn92", depths=(1, 1), groups=2, **SMALL)
     variables = drawn_variables(model, IMAGES)

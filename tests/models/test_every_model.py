@@ -11,7 +11,12 @@ from jaxnets.errors import InputError
 from jaxnets.models import create_model, list_models
 from jaxnets.models.registry import FAMILIES
 
-FIRST_OF_EACH_FAMILY = [next(iter(family.VARIANTS)) for family in FAMILIES]
+# The deep ones take seconds to trace; the default run has a few that do not.
+_QUICK = {"alexnet", "lenet5", "mlp", "mobilenet_v2_100", "resnet18", "squeezenet1_0", "vgg11"}
+FIRST_OF_EACH_FAMILY = [
+    pytest.param(name, marks=[] if name in _QUICK else [pytest.mark.zoo])
+    for name in (next(iter(family.VARIANTS)) for family in FAMILIES)
+]
 
 of_every_model = pytest.mark.parametrize("name", list_models())
 of_every_family = pytest.mark.parametrize("name", FIRST_OF_EACH_FAMILY)

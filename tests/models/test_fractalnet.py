@@ -174,6 +174,7 @@ def test_dropout_grows_linearly_from_the_first_block_to_the_last():
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3, 0.4])
 
 
+@pytest.mark.zoo
 def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variables, train_gradients):
     model = create_model("fractalnet", num_classes=3, widths=(4, 6), columns=2)
     images = jnp.asarray(np.repeat(IMAGES, 4, axis=0))

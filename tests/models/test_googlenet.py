@@ -46,7 +46,7 @@ def test_maps_at_224_are_those_of_the_papers_table_1(name, map_sizes):
 
 
 def costs_by_module(name):
-    """(parameters, multiply-adds) of the convolutions in each part of the backbone, at 224 x 224."""
+    """(parameters, multiply-adds) of the convolutions in each part of the backbone, at 224 px."""
     model, costs = create_model(name), {}
 
     def watch(call, args, kwargs, context):
@@ -89,6 +89,10 @@ def test_costs_of_each_module_are_those_of_the_papers_table_1():
         assert found[m][0] == pytest.approx(1e3 * parameters, rel=0.11 if m == "4c" else 0.05)
         assert found[m][1] == pytest.approx(1e6 * multiply_adds, rel=0.06)
     assert sum(parameters for parameters, _ in costs.values()) == 5_973_552
+
+
+def test_multiply_adds_are_those_that_torchvision_publishes(multiply_adds):
+    assert multiply_adds("googlenet") / 1e9 == pytest.approx(1.498, abs=0.0005)
 
 
 def numpy_features(params, images, numpy_conv, numpy_max_pool):
@@ -141,14 +145,15 @@ def test_maps_of_the_papers_net_match_numpy(drawn_variables, numpy_conv, numpy_m
 
 @pytest.mark.parametrize("window", [0, 5])
 def test_auxiliary_heads_match_numpy(window, drawn_variables, numpy_conv):
-    head = AuxiliaryHead(num_classes=3, batch_norm=False, window=window)
+    head = AuxiliaryHead(num_classes=3, batch_norm=False, window=window, dropout=0.7)
     maps = np.random.default_rng(0).normal(size=(2, 14, 14, 6)).astype(np.float32)
     variables = drawn_variables(head, maps)
     params = variables["params"]
     size, starts = (4, (0, 3, 7, 10)) if window == 0 else (5, (0, 3, 6, 9))
     cells = [maps[:, i : i + size, j : j + size].mean((1, 2)) for i in starts for j in starts]
     x = np.stack(cells, 1).reshape(2, 4, 4, 6)
-    x = np.maximum(numpy_conv(x, params["conv"]["conv"]["kernel"]) + params["conv"]["conv"]["bias"], 0)
+    conv = params["conv"]["conv"]
+    x = np.maximum(numpy_conv(x, conv["kernel"]) + conv["bias"], 0)
     x = np.maximum(x.reshape(2, -1) @ params["fc1"]["kernel"] + params["fc1"]["bias"], 0)
     want = x @ params["fc2"]["kernel"] + params["fc2"]["bias"]
     np.testing.assert_allclose(head.apply(variables, maps), want, rtol=1e-4, atol=1e-4)
@@ -192,7 +197,8 @@ def test_dropout_rates(name, rate, shapes_of):
 
 
 def test_windows_of_the_papers_auxiliary_heads_want_larger_images_in_training_only(shapes_of):
-    model, shapes = create_model("googlenet_paper", aux=True), shapes_of("googlenet_paper", aux=True)
+    name = "googlenet_paper"
+    model, shapes = create_model(name, aux=True), shapes_of(name, aux=True)
     traced_training(model, shapes, 79)
     with pytest.raises(InputError, match="at least 79 x 79 pixels .* maps of 4 x 4; .*aux=False"):
         traced_training(model, shapes, 78)
@@ -207,8 +213,8 @@ def test_smallest_image_ends_in_one_pixel(name, side, shapes_of):
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     maps = jax.eval_shape(partial(model.apply, method="features"), shapes_of(name), images)
     assert maps["inception5b"].shape == (1, 1, 1, 1024)
+    smaller = jax.ShapeDtypeStruct((1, side - 1, side - 1, 3), jnp.float32)
     with pytest.raises(InputError, match="does not fit into 1 pixels"):
-        smaller = jax.ShapeDtypeStruct((1, side - 1, side - 1, 3), jnp.float32)
         jax.eval_shape(model.clone(min_size=1).apply, shapes_of(name), smaller)
 
 

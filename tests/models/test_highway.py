@@ -73,6 +73,7 @@ def test_any_size_from_4_fits_the_same_parameters(shapes_of):
         assert jax.eval_shape(model.apply, shapes_of("highway"), images).shape == (1, 10)
 
 
+@pytest.mark.zoo
 def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variables, train_gradients):
     model = create_model("highway", num_classes=3, **SMALL)
     variables = drawn_variables(model, IMAGES)

@@ -1,11 +1,9 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxnets.errors import InputError
 from jaxnets.models import create_model
 from jaxnets.models.inception_v2 import MODULES
 
@@ -44,27 +42,25 @@ def test_convolutions_have_biases_beside_their_norms(shapes_of):
 
 
 def traced(side):
-    """By module: the shape of its input, of its output, and of what each of its layers reads."""
-    model, inputs, outputs, read = create_model("inception_v2"), {}, {}, {}
+    """The shapes of the input and of the output of each module."""
+    model, inputs, outputs = create_model("inception_v2"), {}, {}
 
     def watch(call, args, kwargs, context):
         out = call(*args, **kwargs)
         path = context.module.path
         if len(path) == 2 and path[1].startswith("inception"):
             inputs[path[1]], outputs[path[1]] = args[0].shape, out.shape
-        elif len(path) == 3:
-            read[path[1:]] = args[0].shape
         return out
 
     images = jax.ShapeDtypeStruct((1, *side, 3), jnp.float32)
     with nn.intercept_methods(watch):
         jax.eval_shape(model.init, jax.random.key(0), images)
-    return inputs, outputs, read
+    return inputs, outputs
 
 
 @pytest.mark.parametrize("side", [(224, 224), (7, 7), (60, 113)])
 def test_modules_without_a_1x1_halve_the_maps_and_pass_all_their_channels_on(side):
-    inputs, outputs, _ = traced(side)
+    inputs, outputs = traced(side)
     for module in MODULES:
         before, after = inputs[f"inception{module}"], outputs[f"inception{module}"]
         if module in ("3c", "4e"):
@@ -75,31 +71,9 @@ def test_modules_without_a_1x1_halve_the_maps_and_pass_all_their_channels_on(sid
             assert after[1:3] == before[1:3]
 
 
-def pooled_inputs(images, variables, module):
-    """What a module reads, and what its pool passes on to its projection."""
-    model, seen = create_model("inception_v2"), {}
-
-    @jax.jit
-    def run(variables, images):
-        def watch(call, args, kwargs, context):
-            if context.module.path[1:] in ((module,), (module, "pool_proj")):
-                seen[context.module.path[-1]] = args[0]
-            return call(*args, **kwargs)
-
-        with nn.intercept_methods(watch):
-            model.apply(variables, images, method="features")
-        return seen[module], seen["pool_proj"]
-
-    return run(variables, images)
-
-
-@pytest.mark.parametrize(("module", "reduce"), [("5a", np.mean), ("5b", np.max)])
-def test_pools_average_but_in_the_last_module(module, reduce, drawn_variables):
-    images = np.random.default_rng(1).normal(size=(1, 64, 90, 3)).astype(np.float32)
-    variables = drawn_variables(create_model("inception_v2"), images)
-    x, pooled = pooled_inputs(images, variables, f"inception{module}")
-    assert x.shape[1:3] == (2, 3)
-    # Zeros count in the mean, and do not show in the maximum after a ReLU.
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
-    np.testing.assert_allclose(pooled, reduce(windows, axis=(-2, -1)), rtol=1e-5, atol=1e-6)
+def test_smallest_image_reaches_the_last_map():
+    images = jax.ShapeDtypeStruct((1, 6, 6, 3), jnp.float32)
+    model = create_model("inception_v2")
+    assert model.min_size == 7
+    with pytest.raises(InputError, match="does not fit into 1 pixels"):
+        jax.eval_shape(model.clone(min_size=1).init, jax.random.key(0), images)

@@ -90,7 +90,9 @@ def windows_by_hand(x, kind, padding, strides):
     for i in range(count):
         for j in range(count):
             top, left = i * strides - low, j * strides - low
-            window = x[:, max(top, 0) : top + 3, max(left, 0) : left + 3].reshape(len(x), -1, x.shape[-1])
+            window = x[:, max(top, 0) : top + 3, max(left, 0) : left + 3].reshape(
+                len(x), -1, x.shape[-1]
+            )
             zeros = np.zeros((len(x), 9 - window.shape[1], x.shape[-1]))
             if padding == "zeros" or (padding == "in_means" and kind == "avg"):
                 window = np.concatenate([window, zeros], axis=1)
@@ -146,7 +148,15 @@ def dropped(model):
 
 def test_drop_path_grows_linearly_from_cell_to_cell_and_spares_identities():
     rates = dropped(create_model("nasnet_large", depth=1, drop_path=0.35))
-    cells = ("stem1", "stem2", "stage1_cell1", "reduction1", "stage2_cell1", "reduction2", "stage3_cell1")
+    cells = (
+        "stem1",
+        "stem2",
+        "stage1_cell1",
+        "reduction1",
+        "stage2_cell1",
+        "reduction2",
+        "stage3_cell1",
+    )
     assert tuple(rates) == cells
     for number, (cell, of_cell) in enumerate(rates.items(), start=1):
         np.testing.assert_allclose(of_cell, 0.05 * number)
@@ -185,6 +195,7 @@ def test_drop_path_skips_operations_of_some_examples_in_training_only():
     assert not np.array_equal(out, trained(cell, jax.random.key(1)))
 
 
+@pytest.mark.zoo
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize(("plan", "strides"), [(NORMAL, 1), (REDUCTION, 2)])
 def test_gradients_are_finite_and_reach_every_parameter_of_a_cell(plan, strides, dtype):

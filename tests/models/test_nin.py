@@ -113,6 +113,7 @@ def test_smallest_image_is_the_smallest_that_the_poolings_take(small_input):
         maps(smallest - 1)
 
 
+@pytest.mark.zoo
 def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variables, train_gradients):
     model = create_model("nin", num_classes=2, small_input=True)
     variables = drawn_variables(model, IMAGES)

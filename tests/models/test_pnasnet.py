@@ -36,9 +36,7 @@ def net_parameters(depth, features, stem_features):
     count = 27 * stem_features + 2 * stem_features
     widths = [None, stem_features]  # of the outputs so far
     cells = [(f // 4, True), (f // 2, True)]
-    cells += [
-        (f * 2**stage, stage > 0 and i == 0) for stage in range(3) for i in range(depth)
-    ]
+    cells += [(f * 2**stage, stage > 0 and i == 0) for stage in range(3) for i in range(depth)]
     for width, halves in cells:
         count += cell_parameters(widths[-1], widths[-2], width)
         if halves:  # the last sum's identity becomes a 1x1 convolution
@@ -81,7 +79,15 @@ def test_module_names(shapes_of):
     backbone = shapes_of("pnasnet5_mobile")["params"]["backbone"]
     cells = [f"stage{stage}_cell{i}" for stage in (1, 2, 3) for i in range(1, 4)]
     assert set(backbone) == {"conv0", "bn0", "stem1", "stem2", *cells}
-    every = {"project_input", "sum1_left", "sum2_left", "sum3_left", "sum3_right", "sum4_left", "sum5_left"}
+    every = {
+        "project_input",
+        "sum1_left",
+        "sum2_left",
+        "sum3_left",
+        "sum3_right",
+        "sum4_left",
+        "sum5_left",
+    }
     own = {
         "stem1": {"sum1_right", "sum5_right"},
         "stem2": {"halve_previous", "sum5_right"},

@@ -51,7 +51,9 @@ def modules():
 
 def test_stages_are_those_of_the_very_deep_polynet(modules):
     kinds = {name: module.kind for name, module in modules.items()}
-    assert list(kinds) == [f"stage_{s}{i}" for s, n in (("a", 10), ("b", 20), ("c", 10)) for i in range(1, n + 1)]
+    assert list(kinds) == [
+        f"stage_{s}{i}" for s, n in (("a", 10), ("b", 20), ("c", 10)) for i in range(1, n + 1)
+    ]
     assert {kinds[f"stage_a{i}"] for i in range(1, 11)} == {"2-way"}
     assert [kinds[f"stage_b{i}"] for i in range(1, 21)] == ["poly-3", "2-way"] * 10
     assert [kinds[f"stage_c{i}"] for i in range(1, 11)] == ["poly-3", "2-way"] * 5
@@ -60,7 +62,16 @@ def test_stages_are_those_of_the_very_deep_polynet(modules):
 def test_scales_fall_linearly_to_the_references(modules):
     scales = [module.scale for module in modules.values()]
     # The first two and the last of each stage, as the public weights' program writes them.
-    known = {0: 1, 1: 0.992308, 9: 0.930769, 10: 0.923077, 11: 0.915385, 29: 0.776923, 30: 0.769231, 39: 0.7}
+    known = {
+        0: 1,
+        1: 0.992308,
+        9: 0.930769,
+        10: 0.923077,
+        11: 0.915385,
+        29: 0.776923,
+        30: 0.769231,
+        39: 0.7,
+    }
     assert {i: scales[i] for i in known} == known
 
 
@@ -73,7 +84,12 @@ def variables_of(module, x, **kwargs):
 def test_block_of_another_order_shares_all_but_norms_and_last_convolution():
     module = PolyInception("poly-3", CHAINS, 1.0, 0.0)
     block = variables_of(module, X)["params"]["block1"]
-    assert set(block) == {"a1", "a2", "b", *(f"{layer}{i}" for layer in ("conv", "bn") for i in (1, 2, 3))}
+    assert set(block) == {
+        "a1",
+        "a2",
+        "b",
+        *(f"{layer}{i}" for layer in ("conv", "bn") for i in (1, 2, 3)),
+    }
     assert all(set(block[layer]) == {"conv", "bn1", "bn2", "bn3"} for layer in ("a1", "a2", "b"))
 
 
@@ -148,6 +164,7 @@ def test_drop_path_grows_linearly_from_module_to_module():
     assert rates == {"stage_a1": {0.1}, "stage_b1": {0.2}, "stage_b2": {0.3}, "stage_c1": {0.4}}
 
 
+@pytest.mark.zoo
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("kind", ["poly-3", "mpoly-2"])
 def test_gradients_are_finite_and_reach_every_parameter_of_a_module(kind, dtype):
@@ -175,7 +192,10 @@ def test_gradients_are_finite_and_reach_every_parameter_of_a_module(kind, dtype)
     [
         ({"depths": (1, 2)}, "wanted one of each for three stages"),
         ({"modules": ("2-way",) * 4}, "wanted one of each for three stages"),
-        ({"modules": ("2-way", "poly3", "2-way")}, "unknown kind of module 'poly3'; did you mean 'poly-3'"),
+        (
+            {"modules": ("2-way", "poly3", "2-way")},
+            "unknown kind of module 'poly3'; did you mean 'poly-3'",
+        ),
         ({"modules": ("2-way", "", "2-way")}, "unknown kind of module ''"),
     ],
 )

@@ -145,6 +145,7 @@ def test_blocks_match_numpy(block, drawn_variables, numpy_conv):
         np.testing.assert_allclose(maps[name], wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.zoo
 def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variables, train_gradients):
     model = create_model("resnetv2_50", depths=(1, 1), widths=(8, 16), **SMALL)
     variables = drawn_variables(model, IMAGES)

@@ -165,6 +165,7 @@ def test_net_matches_numpy(settings, drawn_variables, numpy_conv):
         np.testing.assert_allclose(maps[name], wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.zoo
 def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variables, train_gradients):
     model = create_model("seresnet50", num_classes=4, depths=(1,))
     images = np.random.default_rng(2).normal(size=(4, 16, 16, 3)).astype(np.float32)

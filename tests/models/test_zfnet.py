@@ -103,6 +103,7 @@ def test_smallest_image_is_the_smallest_that_reaches_the_last_pool():
         maps(46)
 
 
+@pytest.mark.zoo
 def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(train_gradients, drawn_variables):
     model = create_model("zfnet", num_classes=2, **NARROW)
     variables = drawn_variables(model, IMAGES)
