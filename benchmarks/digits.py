@@ -68,9 +68,7 @@ def main() -> None:
             found = []
             for seed in SEEDS:
                 directory = Path(folder) / f"{precision}{seed}"
-                seconds, epochs = train(
-                    directory, "--precision", precision, "--seed", str(seed)
-                )
+                seconds, epochs = train(directory, "--precision", precision, "--seed", str(seed))
                 found.append((epochs[-1]["test_top1"], seconds))
                 print(f"| {precision} | {seed} | {found[-1][0]:.2%} | {seconds:.1f} |", flush=True)
             accuracy, seconds = (statistics.mean(column) for column in zip(*found, strict=True))

@@ -1,7 +1,7 @@
 """A classifier: a backbone and a head, put together."""
 
-from collections import OrderedDict
 import contextlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 
 import jax

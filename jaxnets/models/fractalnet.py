@@ -1,15 +1,15 @@
 """FractalNet. Larsson, Maire and Shakhnarovich 2016, "FractalNet: Ultra-Deep Neural Networks
 without Residuals", arXiv:1605.07648, figure 1 and section 3.
 
-A block of C columns is the fractal f_C: f_1 is a convolution, f_(c+1) joins two f_c in a row with one
-more convolution beside them. So column c has 2^(c-1) convolutions, and through 5 blocks of 4 columns
-the longest path has 40. The numbers of channels and the order convolution, dropout, batch
+A block of C columns is the fractal f_C: f_1 is a convolution, f_(c+1) joins two f_c in a row with
+one more convolution beside them. So column c has 2^(c-1) convolutions, and through 5 blocks of 4
+columns the longest path has 40. The numbers of channels and the order convolution, dropout, batch
 normalization, ReLU are those of the authors' published generator of the net for CIFAR, which also
 pools each column before the last join of a block, not after it.
 
-Departures: drop-path decides for each image, not for each batch; convolutions have no bias, and batch
-normalization has a scale and a bias (in the generator it is the other way round). Kernels are drawn
-by Xavier's rule, as in the paper.
+Departures: drop-path decides for each image, not for each batch; convolutions have no bias, and
+batch normalization has a scale and a bias (in the generator it is the other way round). Kernels are
+drawn by Xavier's rule, as in the paper.
 """
 
 import jax
@@ -46,9 +46,9 @@ def choose_columns(key: Array, images: int, columns: int, share: float) -> Array
 def live_columns(key: Array, chosen: Array, columns: tuple[int, ...], rate: float) -> Array:
     """Which inputs of a join are kept, for each image (section 3): one at least.
 
-    Local drop-path loses each with the same chance; were it to lose all, one of them is kept. Global
-    drop-path keeps the chosen column. A join that the chosen column does not reach is not on its
-    path; there everything is kept.
+    Local drop-path loses each with the same chance; were it to lose all, one of them is kept.
+    Global drop-path keeps the chosen column. A join that the chosen column does not reach is not on
+    its path; there everything is kept.
 
     Args:
         key: a random key.

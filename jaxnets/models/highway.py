@@ -3,8 +3,8 @@ Networks", arXiv:1507.06228, sections 2 and 4; "Highway Networks", arXiv:1505.00
 
 The papers describe their 19 layers for CIFAR by the likeness to FitNet 4 (Romero et al. 2014,
 arXiv:1412.6550, appendix) and the size of about 2.3 million parameters. Ours has 2,342,406: three
-stages of 3x3 convolutions with the channels of FitNet 4, each a highway layer but for the plain ones
-that change the number of channels, as in the paper; a hidden dense layer of 500; and the last.
+stages of 3x3 convolutions with the channels of FitNet 4, each a highway layer but for the plain
+ones that change the number of channels, as in the paper; a hidden dense layer of 500; the last.
 
 Departures from what is known of it: ReLU, where FitNet has maxout; the last maps are averaged, so
 that images of any size fit; He's initialisation.

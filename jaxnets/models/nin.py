@@ -1,4 +1,4 @@
-"""Network in Network. Lin, Chen and Yan 2013, "Network In Network", arXiv:1312.4400, sections 3 and 4.
+"""Network in Network. Lin, Chen and Yan 2013, "Network In Network", arXiv:1312.4400, sections 3, 4.
 
 The paper leaves most sizes out. Those here are of the definitions that its authors published for
 Caffe: the net for ImageNet (model zoo, "Network in Network ImageNet Model": 7,595,176 parameters,
@@ -51,9 +51,9 @@ _CIFAR = (
 
 
 class MlpConv(nn.Module):
-    """A convolution, and a small perceptron over the channels of each pixel: 1x1 convolutions, which
-    the paper also calls cascaded cross channel parametric pooling, `cccp1`, `cccp2`, ... ReLU
-    follows each.
+    """A convolution, and a small perceptron over the channels of each pixel: 1x1 convolutions,
+    which the paper also calls cascaded cross channel parametric pooling, `cccp1`, `cccp2`, ...
+    ReLU follows each.
 
     Attributes:
         conv: output channels, kernel size, stride and padding of the convolution.
@@ -79,8 +79,8 @@ class NIN(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
-        """Maps [N, H, W, C] to `mlpconv1` ... `mlpconv4` (strides 4 to 32), each before its pooling;
-        with `small_input` to `mlpconv1` ... `mlpconv3` (strides 1 to 4)."""
+        """Maps [N, H, W, C] to `mlpconv1` ... `mlpconv4` (strides 4 to 32), each before its
+        pooling; with `small_input` to `mlpconv1` ... `mlpconv3` (strides 1 to 4)."""
         x, out = images, {}
         for i, row in enumerate(_CIFAR if self.small_input else _IMAGENET, start=1):
             x = out[f"mlpconv{i}"] = MlpConv(row.conv, row.cccp, name=f"mlpconv{i}")(x)

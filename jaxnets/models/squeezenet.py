@@ -1,5 +1,5 @@
-"""SqueezeNet. Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and
-<0.5MB model size", arXiv:1602.07360, table 1; and the cheaper version 1.1 that its authors released.
+"""SqueezeNet. Iandola et al. 2016, "SqueezeNet: AlexNet-level accuracy with 50x fewer parameters
+and <0.5MB model size", arXiv:1602.07360, table 1; and the cheaper version 1.1 of its authors.
 
 Departures from the paper: as in torchvision and in the released nets, the first convolution has no
 padding, and the max-pools also take the windows that hang over the far edge. Kernels are drawn by
