@@ -277,3 +277,57 @@ def test_basic_blocks_take_no_settings_of_the_bottleneck():
 def test_unknown_block_is_answered_with_the_known():
     with pytest.raises(InputError, match="unknown block 'botleneck'; did you mean 'bottleneck'"):
         create_model("resnet18", block="botleneck")
+
+
+def non_local_net(*stages, mode="embedded_gaussian"):
+    return create_model(
+        "resnet18", 3, depths=(1, 1), small_input=True, non_local=stages, non_local_mode=mode
+    )
+
+
+@pytest.mark.parametrize("mode", ["embedded_gaussian", "dot_product", "concatenation"])
+def test_non_local_blocks_leave_a_net_as_it_was_until_trained(mode, drawn_variables):
+    plain, model = non_local_net(), non_local_net("stage1", "stage2", mode=mode)
+    variables = drawn_variables(plain, IMAGES)
+    started = jax.jit(model.init)(jax.random.key(0), IMAGES)["params"]["backbone"]
+    blocks = {name: block for name, block in started.items() if name.endswith("_non_local")}
+    assert set(blocks) == {"stage1_non_local", "stage2_non_local"}
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def features(model, blocks):
+        params = variables["params"]
+        params = {**params, "backbone": {**params["backbone"], **blocks}}
+        return model.apply({**variables, "params": params}, IMAGES, method="features")
+
+    before, after = features(plain, {}), features(model, blocks)
+    assert list(after) == list(before)
+    for name in before:
+        np.testing.assert_allclose(after[name], before[name], rtol=1e-5, atol=1e-6)
+    blocks["stage2_non_local"]["out"]["bias"] += 1.0
+    trained = features(model, blocks)
+    np.testing.assert_allclose(trained["stage1"], before["stage1"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(trained["stage2"], before["stage2"] + 1, rtol=1e-5, atol=1e-5)
+
+
+def test_non_local_blocks_have_half_the_channels_of_their_stage(count_parameters):
+    def block(channels):
+        half = channels // 2
+        return 3 * (channels * half + half) + half * channels + channels
+
+    plain = count_parameters("resnet50")
+    count = count_parameters("resnet50", non_local=("stage2", "stage3"))
+    assert count == plain + block(512) + block(1024)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"non_local": ("stage5",)}, "unknown stage 'stage5'; did you mean 'stage"),
+        ({"non_local": "stage1"}, "non_local: wanted a tuple"),
+        ({"non_local": (1,)}, "non_local: wanted a str"),
+        ({"non_local_mode": "gauss"}, "unknown non-local mode 'gauss'"),
+    ],
+)
+def test_non_local_blocks_of_no_stage_or_mode_are_refused(wrong, message):
+    with pytest.raises(InputError, match=message):
+        create_model("resnet50", **wrong)
