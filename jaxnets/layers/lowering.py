@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from jaxnets.errors import unknown_name
 from jaxnets.layers.geometry import PaddingPairs, Pair
@@ -153,10 +154,7 @@ def depthwise_conv(
     x, kernel = x.astype(precise), kernel.astype(precise)
     x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    taps = _dilated_taps(x, kernel.shape[:2], strides, dilation)
-    return sum(tap * w for tap, w in zip(taps, kernel.reshape(-1, x.shape[-1]), strict=True)).astype(
-        dtype
-    )
+    return _sum_of_taps(x, kernel, strides, dilation).astype(dtype)
 
 
 def merged_grouped_conv(
@@ -248,18 +246,60 @@ def _cpu_form(
     )
 
 
-def _dilated_taps(x: jax.Array, window: Pair, strides: Pair, dilation: Pair) -> list[jax.Array]:
-    """The windows of padded x, tap by tap, as in `geometry.window_taps`."""
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _sum_of_taps(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair) -> jax.Array:
+    """Depthwise convolution of padded x [N, H, W, C] with kernel [F, F, 1, C]."""
     rows, columns = (
         (size - (k - 1) * d - 1) // s + 1
-        for size, k, s, d in zip(x.shape[1:3], window, strides, dilation, strict=True)
+        for size, k, s, d in zip(x.shape[1:3], kernel.shape[:2], strides, dilation, strict=True)
     )
-    return [
-        x[
-            :,
-            i : i + (rows - 1) * strides[0] + 1 : strides[0],
-            j : j + (columns - 1) * strides[1] + 1 : strides[1],
-        ]
-        for i in range(0, window[0] * dilation[0], dilation[0])
-        for j in range(0, window[1] * dilation[1], dilation[1])
-    ]
+    (down, right), (height, width) = strides, kernel.shape[:2]
+    return sum(
+        x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right] * w
+        for w, (i, j) in zip(
+            kernel.reshape(height * width, -1), _offsets(height, width, dilation), strict=True
+        )
+    )
+
+
+@functools.partial(_sum_of_taps.defjvp, symbolic_zeros=True)
+def _sum_of_taps_jvp(strides, dilation, primals, tangents):
+    (x, kernel), (dx, dkernel) = primals, tangents
+    y = _sum_of_taps(x, kernel, strides, dilation)
+    dy = []
+    if not isinstance(dx, SymbolicZero):
+        dy.append(_sum_of_taps(dx, kernel, strides, dilation))
+    if not isinstance(dkernel, SymbolicZero):
+        dy.append(_sum_of_taps_by_rows(x, dkernel, strides, dilation, y.shape))
+    return y, sum(dy[1:], start=dy[0])
+
+
+def _sum_of_taps_by_rows(
+    x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair, shape: tuple[int, ...]
+) -> jax.Array:
+    """`_sum_of_taps`, whose derivative by the kernel is a loop over rows of pixels.
+
+    That derivative is a sum over all pixels for each tap. Summed tap by tap the image is read once
+    for each, from memory; row by row, a row stays in cache for all taps, and what is summed up are
+    rows of [W', C] numbers, which is what vector units do.
+    """
+    _, rows, columns, channels = shape
+    (down, right), (height, width) = strides, kernel.shape[:2]
+    taps = [jnp.broadcast_to(w, (columns, channels)) for w in kernel.reshape(height * width, channels)]
+    span = (height - 1) * dilation[0] + 1
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # backward, read x again: keep no slices
+    def row(x: jax.Array, taps: list[jax.Array], number: jax.Array) -> jax.Array:
+        start = (number // rows, number % rows * down, 0, 0)
+        pixels = lax.dynamic_slice(x, start, (1, span, *x.shape[2:]))[0]
+        return sum(
+            pixels[i, j : j + (columns - 1) * right + 1 : right] * w
+            for w, (i, j) in zip(taps, _offsets(height, width, dilation), strict=True)
+        )
+
+    return lax.map(lambda number: row(x, taps, number), jnp.arange(shape[0] * rows)).reshape(shape)
+
+
+def _offsets(height: int, width: int, dilation: Pair) -> list[Pair]:
+    """Where each tap of a kernel lies, row by row."""
+    return [(i * dilation[0], j * dilation[1]) for i in range(height) for j in range(width)]
