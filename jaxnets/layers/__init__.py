@@ -26,6 +26,7 @@ from jaxnets.layers.convolution import (
 from jaxnets.layers.geometry import full_padding, same_padding
 from jaxnets.layers.heads import ConfidenceMapHead, LinearHead, MLPHead
 from jaxnets.layers.learned_pooling import GatedPool, MixedPool, TreePool
+from jaxnets.layers.lowering import conv_general_dilated, lowering
 from jaxnets.layers.normalization import (
     DATA_AXIS,
     BatchNorm,
@@ -87,6 +88,7 @@ __all__ = [
     "axis_is_bound",
     "causal_mask",
     "conv_by_im2col",
+    "conv_general_dilated",
     "drop_path_rates",
     "elu",
     "full_padding",
@@ -100,6 +102,7 @@ __all__ = [
     "l2_penalty",
     "leaky_relu",
     "local_response_norm",
+    "lowering",
     "lp_pool",
     "max_pool",
     "maxout",

@@ -1,8 +1,7 @@
-"""Convolutions. This is the room which decides how a convolution is lowered.
+"""Convolutions. Images are [N, H, W, C], kernels [H, W, in / groups, out].
 
-The zoo names `Conv` and `ConvTranspose` and nothing below them. How they are computed on a
-platform is settled here, behind the same parameters and the same values; at present every platform
-gets XLA's own convolution. Images are [N, H, W, C], kernels [H, W, in / groups, out].
+The zoo names `Conv` and `ConvTranspose` and nothing below them. How they are computed on a platform
+is settled in `lowering`, behind the same parameters and the same values.
 """
 
 import flax.linen as nn
@@ -20,6 +19,7 @@ from jaxnets.layers.geometry import (
     resolved_padding,
     window_taps,
 )
+from jaxnets.layers.lowering import conv_general_dilated
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -80,6 +80,7 @@ def Conv(  # noqa: N802  (it stands where a module stands)
         use_bias=use_bias,
         kernel_init=kernel_init,
         bias_init=bias_init,
+        conv_general_dilated=conv_general_dilated,
         name=name,
     )
 
@@ -215,6 +216,7 @@ class MaskedConv(nn.Module):
             use_bias=self.use_bias,
             kernel_init=self.kernel_init,
             mask=mask,
+            conv_general_dilated=conv_general_dilated,
         )
         nn.share_scope(self, conv)  # `kernel` and `bias` are ours, not a child's
         return conv(x)

@@ -1,0 +1,198 @@
+"""Every form equals XLA's own operation: values and gradients, in float32 and bfloat16."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
+
+from jaxnets import layers
+from jaxnets.errors import InputError
+from jaxnets.layers.lowering import groups_to_merge
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 2**-7}  # relative to the largest value
+
+
+def normal(shape, dtype=jnp.float32, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
+
+
+def conv(x, kernel, groups=1, strides=(1, 1), padding="SAME", dilation=(1, 1)):
+    return layers.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        padding,
+        rhs_dilation=dilation,
+        dimension_numbers=NHWC,
+        feature_group_count=groups,
+    )
+
+
+def value_and_gradients(f, *arguments):
+    """f's value and its gradients along a fixed direction, jitted."""
+
+    @jax.jit
+    def run(*arguments):
+        value, pull = jax.vjp(f, *arguments)
+        return value, *pull(normal(value.shape, value.dtype, seed=9))
+
+    return run(*arguments)
+
+
+def assert_close(actual, expected, tolerance=1e-5):
+    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert (a.shape, a.dtype) == (e.shape, e.dtype)
+        a, e = np.asarray(a, np.float64), np.asarray(e, np.float64)
+        np.testing.assert_allclose(a, e, rtol=0, atol=tolerance * np.max(np.abs(e), initial=1e-9))
+
+
+def assert_as_native(f, *arguments):
+    actual = value_and_gradients(f, *arguments)
+    with layers.lowering("native"):
+        expected = value_and_gradients(f, *arguments)
+    assert_close(actual, expected, TOLERANCE[arguments[0].dtype.type])
+
+
+def convolutions_in(f, *arguments):
+    """How many convolutions a program for the CPU holds."""
+    return jax.jit(f).lower(*arguments).as_text().count("stablehlo.convolution")
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
+    kernel=st.sampled_from([(1, 1), (3, 3), (3, 2), (1, 5)]),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    padding=st.one_of(
+        st.sampled_from(["SAME", "VALID"]),
+        st.tuples(*[st.tuples(st.integers(0, 2), st.integers(0, 2))] * 2),
+    ),
+    dilation=st.sampled_from([(1, 1), (1, 2), (2, 1)]),
+    groups_and_channels=st.sampled_from([(1, 3), (6, 6), (3, 6), (6, 12)]),
+    multiplier=st.integers(1, 3),
+    dtype=st.sampled_from(list(TOLERANCE)),
+)
+def test_conv_is_as_xlas(
+    size, kernel, strides, padding, dilation, groups_and_channels, multiplier, dtype
+):
+    groups, channels = groups_and_channels
+    f = functools.partial(conv, groups=groups, strides=strides, padding=padding, dilation=dilation)
+    weights = normal((*kernel, channels // groups, groups * multiplier), dtype, seed=1)
+    assert_as_native(f, normal((2, *size, channels), dtype), weights)
+
+
+@pytest.mark.parametrize(
+    ("groups", "channels", "merged"),
+    [
+        (32, 4, 4),  # ResNeXt-50's stages: 8, 16, 16 and 16 convolutions
+        (32, 8, 2),
+        (32, 16, 2),
+        (32, 32, 2),
+        (3, 50, 1),
+        (2, 1, 2),
+        (7, 4, 7),
+        (64, 64, 1),
+    ],
+)
+def test_groups_are_merged_to_16_channels_and_few_convolutions(groups, channels, merged):
+    assert groups_to_merge(groups, channels) == merged
+    x = jax.ShapeDtypeStruct((1, 3, 3, groups * channels), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((1, 1, channels, groups), jnp.float32)
+    f = functools.partial(conv, groups=groups)
+    if groups != x.shape[-1]:
+        assert convolutions_in(f, x, kernel) == groups // merged
+
+
+def test_no_convolution_is_left_of_a_1x1_or_a_depthwise_one_but_under_native():
+    x = normal((1, 4, 4, 3))
+    for f, kernel in (
+        (conv, normal((1, 1, 3, 5))),
+        (functools.partial(conv, groups=3), normal((3, 3, 1, 6))),
+    ):
+        assert convolutions_in(f, x, kernel) == 0
+        with layers.lowering("native"):
+            assert convolutions_in(f, x, kernel) == 1
+    assert convolutions_in(conv, x, normal((3, 3, 3, 5))) == 1
+
+
+def test_a_jitted_function_follows_the_setting():
+    f, x, kernel = jax.jit(conv), normal((1, 4, 4, 3)), normal((1, 1, 3, 5))
+    for _ in range(2):
+        f(x, kernel)
+        with layers.lowering("native"):
+            f(x, kernel)
+            with layers.lowering("auto"):
+                f(x, kernel)
+    assert f._cache_size() == 2
+    with pytest.raises(InputError, match="lowering 'fast'"), layers.lowering("fast"):
+        pass
+
+
+def test_an_export_for_two_platforms_has_each_platforms_own():
+    x, kernel = normal((1, 4, 4, 6)), normal((3, 3, 1, 6))
+    f = jax.jit(functools.partial(conv, groups=6))
+    both = jax.export.export(f, platforms=("cpu", "tpu"))(x, kernel)
+    assert_close(both.call(x, kernel), f(x, kernel))
+    assert "stablehlo.convolution" in both.mlir_module()
+    assert "stablehlo.convolution" not in jax.export.export(f)(x, kernel).mlir_module()
+    tpu = jax.export.export(f, platforms=("tpu",))(x, kernel)
+    assert tpu.mlir_module().count("stablehlo.convolution") == 1
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_transformations_nest(groups):
+    """An ensemble's vmap over kernels, the gradient of a gradient, forward mode, an empty batch."""
+    size = 1 if groups == 1 else 3
+    kernels = normal((3, size, size, 4 // groups, 4), seed=1)
+    x = normal((2, 5, 4, 4))
+
+    def curvature(kernel, x):
+        def loss(kernel):
+            return jnp.sum(conv(x, kernel, groups) ** 3)
+
+        slope, bend = jax.jvp(jax.grad(loss), (kernel,), (kernel,))
+        return slope, bend, jax.grad(lambda k: jnp.sum(jax.grad(loss)(k) ** 2))(kernel)
+
+    ensemble = jax.vmap(curvature, (0, None))
+    actual = jax.jit(ensemble)(kernels, x)
+    with layers.lowering("native"):
+        assert_close(actual, jax.jit(ensemble)(kernels, x))
+    assert_close(curvature(kernels[0], x), jax.tree.map(lambda a: a[0], actual))  # not jitted
+    assert conv(x[:0], kernels[0], groups).shape == (0, 5, 4, 4)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_gradients_under_shard_map(check_vma):
+    x, kernel = normal((4, 5, 5, 4)), normal((3, 3, 1, 4))
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
+
+    def gradient(kernel, x):
+        slope = jax.grad(lambda k: jnp.sum(conv(x, k, groups=4) ** 2))(kernel)
+        return slope if check_vma else lax.psum(slope, "batch")  # else it is summed already
+
+    sharded = jax.shard_map(
+        gradient, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P(), check_vma=check_vma
+    )
+    expected = jax.grad(lambda k: jnp.sum(conv(x, k, groups=4) ** 2))(kernel)
+    assert_close(jax.jit(sharded)(kernel, x), expected)
+
+
+def test_what_no_form_is_known_for_stays_native():
+    x, kernel = normal((2, 6, 6, 4)), normal((2, 2, 2, 4))
+    f = functools.partial(conv, groups=2)
+    cropped = functools.partial(f, padding=((-1, 0), (0, 0)))
+    assert convolutions_in(cropped, x, kernel) == 1
+    assert convolutions_in(f, x.astype(jnp.int32), kernel.astype(jnp.int32)) == 1
+    along_time = nn.Conv(4, (3,), conv_general_dilated=layers.conv_general_dilated)
+    variables = along_time.init(jax.random.key(0), x[0])
+    expected = nn.Conv(4, (3,)).apply(variables, x[0])
+    assert_close(along_time.apply(variables, x[0]), expected)
