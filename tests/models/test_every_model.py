@@ -5,6 +5,8 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 from jaxnets.errors import InputError
@@ -103,3 +105,46 @@ def test_images_below_the_smallest_are_refused(name):
     jax.eval_shape(model.init, jax.random.key(0), images_for(model, side=smallest))
     with pytest.raises(InputError, match=f"{name} takes .*{smallest} x {smallest} pixels"):
         jax.eval_shape(model.init, jax.random.key(0), images_for(model, side=smallest - 1))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("lenet5", "squeezenet1_0") else [pytest.mark.zoo])
+        for name in list_models()
+    ],
+)
+def test_an_ensembles_gradients_and_the_exported_model_agree_on_the_logits(name, drawn_variables):
+    """jit, grad and vmap over two members at once; export, for CPU and TPU, of one."""
+    model = create_model(name, num_classes=10)
+    side = max(32, model.min_size)
+    rng = np.random.default_rng(1)
+    images = jnp.asarray(rng.normal(size=(2, side, side, model.input_size[-1])), jnp.float32)
+    member = drawn_variables(model, images)
+    other = jax.tree.map(lambda leaf: leaf[..., ::-1], member)
+    ensemble = jax.tree.map(lambda *leaves: jnp.stack(leaves), member, other)
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, 0, None))
+    def gradients(params, statistics, images):
+        def loss(params):
+            logits = model.apply({"params": params, **statistics}, images)
+            return jnp.mean(
+                optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(2))
+            ), logits
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    params = ensemble.pop("params")
+    found, logits = gradients(params, ensemble, images)
+    read = {key: part for key, part in found.items() if not key.startswith("auxiliary")}
+    for path, gradient in jax.tree_util.tree_leaves_with_path(read):
+        assert np.isfinite(gradient).all(), path
+        assert np.any(gradient, axis=tuple(range(1, gradient.ndim))).all(), path
+
+    exported = jax.export.export(jax.jit(model.apply), platforms=("cpu", "tpu"))(member, images)
+    assert exported.platforms == ("cpu", "tpu")
+    for index, variables in enumerate((member, other)):
+        alone = exported.call(variables, images)
+        assert np.ptp(alone, axis=0).max() > 1e-3 * np.abs(alone).max()  # two images, two answers
+        np.testing.assert_allclose(logits[index], alone, rtol=0, atol=1e-4 * float(np.abs(alone).max()))
