@@ -77,18 +77,6 @@ def test_multiply_adds_are_those_torchvision_states(name, giga, multiply_adds):
     assert multiply_adds(name) / 1e9 == pytest.approx(giga, abs=0.0006)
 
 
-def test_multiply_adds_of_the_small_images_net(multiply_adds):
-    k, channels, want = 40, 80, 32**2 * 27 * 80
-    for block, side in enumerate((32, 16, 8)):
-        if block:
-            want += (2 * side) ** 2 * channels * (channels // 2)  # before its pool
-            channels //= 2
-        for _ in range(31):
-            want += side**2 * (channels * 4 * k + 9 * 4 * k * k)
-            channels += k
-    assert multiply_adds("densenet190_k40") == want + channels * 10
-
-
 def test_maps_at_224_have_the_sizes_of_the_papers_table_1(map_sizes):
     assert map_sizes("densenet121") == {
         "stem": (112, 64),
