@@ -117,7 +117,7 @@ def test_images_below_the_smallest_are_refused(name):
 def test_an_ensembles_gradients_and_the_exported_model_agree_on_the_logits(name, drawn_variables):
     """jit, grad and vmap over two members at once; export, for CPU and TPU, of one."""
     model = create_model(name, num_classes=10)
-    side = max(32, model.min_size)
+    side = max(8, model.min_size)
     rng = np.random.default_rng(1)
     images = jnp.asarray(rng.normal(size=(2, side, side, model.input_size[-1])), jnp.float32)
     member = drawn_variables(model, images)
