@@ -20,13 +20,24 @@ FIRST_OF_EACH_FAMILY = [
     for name in (next(iter(family.VARIANTS)) for family in FAMILIES)
 ]
 
-_FIRST = {param.values[0] for param in FIRST_OF_EACH_FAMILY}
+_FIRST = [param.values[0] for param in FIRST_OF_EACH_FAMILY]
 
 of_every_model = pytest.mark.parametrize(
     "name",
     [pytest.param(name, marks=[] if name in _FIRST else [pytest.mark.zoo]) for name in list_models()],
 )
 of_every_family = pytest.mark.parametrize("name", FIRST_OF_EACH_FAMILY)
+
+
+def compiled(names):
+    """All of the names, few of them in the default run: those that compile in seconds."""
+    return pytest.mark.parametrize(
+        "name",
+        [
+            pytest.param(name, marks=[] if name in ("lenet5", "resnet18") else [pytest.mark.zoo])
+            for name in names
+        ],
+    )
 
 
 def images_for(model, dtype=jnp.float32, side=None):
@@ -107,15 +118,43 @@ def test_images_below_the_smallest_are_refused(name):
         jax.eval_shape(model.init, jax.random.key(0), images_for(model, side=smallest - 1))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in ("lenet5", "squeezenet1_0") else [pytest.mark.zoo])
-        for name in list_models()
-    ],
-)
+def ensemble_gradients(model):
+    """The gradients of a loss for each member's parameters, and its logits, compiled as one program."""
+
+    @jax.jit
+    @partial(jax.vmap, in_axes=(0, 0, None))
+    def gradients(params, statistics, images):
+        def loss(params):
+            logits = model.apply({"params": params, **statistics}, images)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(2))
+            return jnp.mean(losses), logits
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    return gradients
+
+
+@compiled(list_models())
+def test_jit_grad_vmap_over_an_ensemble_and_export_for_cpu_and_tpu_lower(name, shapes_of):
+    model, variables = create_model(name), dict(shapes_of(name))
+    images = images_for(model)
+    exported = jax.export.export(jax.jit(model.apply), platforms=("cpu", "tpu"))(variables, images)
+    assert exported.platforms == ("cpu", "tpu")
+    assert [(out.shape, out.dtype) for out in exported.out_avals] == [
+        ((2, model.num_classes), jnp.float32)
+    ]
+
+    ensemble = jax.tree.map(lambda leaf: leaf.update(shape=(3, *leaf.shape)), variables)
+    params = ensemble.pop("params")
+    gradients, logits = ensemble_gradients(model).lower(params, ensemble, images).out_info
+    assert logits.shape == (3, 2, model.num_classes)
+    assert jax.tree.map(lambda leaf: leaf.shape, gradients) == jax.tree.map(
+        lambda leaf: leaf.shape, params
+    )
+
+
+@compiled(_FIRST)
 def test_an_ensembles_gradients_and_the_exported_model_agree_on_the_logits(name, drawn_variables):
-    """jit, grad and vmap over two members at once; export, for CPU and TPU, of one."""
     model = create_model(name, num_classes=10)
     side = max(8, model.min_size)
     rng = np.random.default_rng(1)
@@ -123,27 +162,14 @@ def test_an_ensembles_gradients_and_the_exported_model_agree_on_the_logits(name,
     member = drawn_variables(model, images)
     other = jax.tree.map(lambda leaf: leaf[..., ::-1], member)
     ensemble = jax.tree.map(lambda *leaves: jnp.stack(leaves), member, other)
-
-    @jax.jit
-    @partial(jax.vmap, in_axes=(0, 0, None))
-    def gradients(params, statistics, images):
-        def loss(params):
-            logits = model.apply({"params": params, **statistics}, images)
-            return jnp.mean(
-                optax.softmax_cross_entropy_with_integer_labels(logits, jnp.arange(2))
-            ), logits
-
-        return jax.grad(loss, has_aux=True)(params)
-
     params = ensemble.pop("params")
-    found, logits = gradients(params, ensemble, images)
+    found, logits = ensemble_gradients(model)(params, ensemble, images)
     read = {key: part for key, part in found.items() if not key.startswith("auxiliary")}
     for path, gradient in jax.tree_util.tree_leaves_with_path(read):
         assert np.isfinite(gradient).all(), path
         assert np.any(gradient, axis=tuple(range(1, gradient.ndim))).all(), path
 
     exported = jax.export.export(jax.jit(model.apply), platforms=("cpu", "tpu"))(member, images)
-    assert exported.platforms == ("cpu", "tpu")
     for index, variables in enumerate((member, other)):
         alone = exported.call(variables, images)
         assert np.ptp(alone, axis=0).max() > 1e-3 * np.abs(alone).max()  # two images, two answers
