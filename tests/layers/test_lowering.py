@@ -170,6 +170,21 @@ def test_transformations_nest(groups):
     assert conv(x[:0], kernels[0], groups).shape == (0, 5, 4, 4)
 
 
+@pytest.mark.parametrize(
+    ("window", "strides", "padding"),
+    [(2, None, 0), (3, 2, 1), ((3, 2), (1, 2), (1, 0)), (5, 3, ((2, 0), (1, 2)))],
+)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_max_pool_is_as_xlas_even_on_ties(window, strides, padding, dtype):
+    x = jnp.round(normal((2, 9, 8, 3), dtype))  # many ties: who gets the gradient is settled
+    pool = functools.partial(layers.max_pool, window=window, strides=strides, padding=padding)
+    assert_as_native(pool, x)
+    x = x.at[0, 4, 4, 0].set(jnp.nan).at[1].set(-jnp.inf)
+    with layers.lowering("native"):
+        expected = pool(x)
+    np.testing.assert_array_equal(*(y.astype(jnp.float32) for y in (pool(x), expected)))
+
+
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_gradients_under_shard_map(check_vma):
     x, kernel = normal((4, 5, 5, 4)), normal((3, 3, 1, 4))
