@@ -1,9 +1,9 @@
 """What jaxlib 0.10.2 is known to compute wrongly on CPUs (jax issue 39103) does not reach the library.
 
 There a product with a small matrix for every row, squared and summed over the row, came out wrong
-when it was compiled for more than 32,768 rows of 3. Here every function that reduces over channels
-or over pixels gets 40,000 pixels of 3 channels, is compiled whole, gradient and all, and is compared
-with the same function run operation by operation.
+when it was compiled for more than 32,768 rows of 3. Here functions that reduce over channels or over
+pixels get 40,000 pixels of 3 channels, are compiled whole, and so are their gradients; both are
+compared with the same function run operation by operation.
 """
 
 import functools
@@ -36,8 +36,7 @@ def applied(module, **options):
 def over_pixels(loss):
     """A loss of 40,000 pixels with 3 classes each, whose scores are a 1x1 convolution of the images."""
     targets = jax.nn.one_hot(RNG.integers(0, 3, 40_000), 3)
-    scores = applied(layers.Conv(3, 1))
-    return lambda images: loss(scores(images).reshape(-1, 3), targets)
+    return lambda images: loss(mixed(images).reshape(-1, 3), targets)
 
 
 def chained(*functions):
@@ -46,7 +45,8 @@ def chained(*functions):
 
 def mixed(x):
     """Every pixel's channels, multiplied by a matrix."""
-    return applied(layers.Conv(3, 1))(x)
+    kernel = {"kernel": MATRIX[None, None]}
+    return layers.Conv(3, 1, use_bias=False).apply({"params": kernel}, x)
 
 
 REDUCTIONS = {
@@ -54,19 +54,13 @@ REDUCTIONS = {
     "squares of a depthwise convolution": lambda: chained(
         applied(layers.Conv(3, 3, padding=1, groups=3)), lambda x: jnp.sum(x**2, -1)
     ),
-    "squares of a transposed convolution": lambda: chained(
-        applied(layers.ConvTranspose(3, 2, 2)), lambda x: jnp.sum(x**2, -1)
-    ),
     "BatchNorm": lambda: chained(mixed, applied(layers.BatchNorm(), use_running_average=False)),
     "LayerNorm": lambda: chained(mixed, applied(layers.LayerNorm())),
     "GroupNorm": lambda: chained(mixed, applied(layers.GroupNorm(1))),
-    "InstanceNorm": lambda: chained(mixed, applied(layers.InstanceNorm())),
     "local_response_norm": lambda: chained(mixed, layers.local_response_norm),
     "lp_pool": lambda: chained(mixed, lambda x: layers.lp_pool(x, 2, 3, 1, 1)),
-    "SqueezeExcite": lambda: chained(mixed, applied(layers.SqueezeExcite(reduction=1))),
     "cross_entropy": lambda: over_pixels(losses.cross_entropy),
     "hinge": lambda: over_pixels(losses.hinge),
-    "mean_squared_error": lambda: over_pixels(losses.mean_squared_error),
     "binary_cross_entropy": lambda: over_pixels(losses.binary_cross_entropy),
     "color_jitter": lambda: lambda x: jax.vmap(color.color_jitter())(jax.random.split(KEY, 4), x),
     "whiten": lambda: (
@@ -81,12 +75,12 @@ NEVER_DIFFERENTIATED = ("color_jitter", "whiten")
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_compiled_is_as_uncompiled_for_40_000_pixels(name):
     function = REDUCTIONS[name]()
+    shape = jax.eval_shape(function, IMAGES).shape
+    direction = jnp.asarray(RNG.normal(size=shape), jnp.float32)
 
-    def value_and_slope(images):
-        values, pull = jax.vjp(function, images)
-        return values, jnp.sum(values**2), *pull(jnp.cos(values))
+    def slope(images):
+        return jax.vjp(function, images)[1](direction)[0]
 
-    check = function if name in NEVER_DIFFERENTIATED else value_and_slope
-    actual, expected = (jax.tree.leaves(f(IMAGES)) for f in (jax.jit(check), check))
-    for a, e in zip(actual, expected, strict=True):
-        np.testing.assert_allclose(a, e, rtol=0, atol=2e-5 * np.max(np.abs(e)))
+    for check in [function, slope][: 1 if name in NEVER_DIFFERENTIATED else 2]:
+        actual, expected = jax.jit(check)(IMAGES), check(IMAGES)
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-5 * np.max(np.abs(expected)))
