@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.linen.dtypes import promote_dtype
 
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layers.geometry import (
@@ -19,7 +20,7 @@ from jaxnets.layers.geometry import (
     resolved_padding,
     window_taps,
 )
-from jaxnets.layers.lowering import conv_general_dilated
+from jaxnets.layers.lowering import conv_general_dilated, conv_transpose
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -85,15 +86,7 @@ def Conv(  # noqa: N802  (it stands where a module stands)
     )
 
 
-def ConvTranspose(  # noqa: N802  (it stands where a module stands)
-    features: int,
-    kernel_size: int | Pair,
-    strides: int | Pair = 1,
-    padding: Padding = 0,
-    use_bias: bool = True,
-    kernel_init: Initializer = HE_NORMAL,
-    name: str | None = None,
-) -> nn.ConvTranspose:
+class ConvTranspose(nn.Module):
     """A transposed convolution of output size (H - 1) S - low - high + F, as torch counts it.
 
     Every input pixel pastes a copy of the kernel, S pixels apart; `padding` is what is then cut
@@ -102,7 +95,7 @@ def ConvTranspose(  # noqa: N802  (it stands where a module stands)
     is the kernel *turned by 180 degrees*. A torch weight w[in, out, H, W] is therefore the kernel
     `w.transpose(2, 3, 0, 1)[::-1, ::-1]` here.
 
-    Args:
+    Attributes:
         features: number of output channels.
         kernel_size: an int, or (height, width).
         strides: an int, or (height, width): the factor by which the map grows.
@@ -111,26 +104,37 @@ def ConvTranspose(  # noqa: N802  (it stands where a module stands)
         use_bias: whether a bias is added.
         kernel_init: by default He normal with fan-in F * F * in, though only about 1 / S^2 of
             those inputs meet in one output pixel.
-        name: the module's name in the parameter tree.
 
     Raises:
         InputError: a size below 1 or a padding given by name.
     """
-    kernel_size = pair(kernel_size, "kernel_size")
-    pads = padding_pairs(padding)
-    if isinstance(pads, str):
-        raise InputError(f"padding {padding!r} of ConvTranspose; give an int or explicit pairs")
-    # Flax pads the spread-out input: F - 1 zeros would give every overlap, so p of them less.
-    spread = tuple((k - 1 - lo, k - 1 - hi) for k, (lo, hi) in zip(kernel_size, pads, strict=True))
-    return nn.ConvTranspose(
-        features,
-        kernel_size,
-        strides=pair(strides, "strides"),
-        padding=spread,
-        use_bias=use_bias,
-        kernel_init=kernel_init,
-        name=name,
-    )
+
+    features: int
+    kernel_size: int | Pair
+    strides: int | Pair = 1
+    padding: Padding = 0
+    use_bias: bool = True
+    kernel_init: Initializer = HE_NORMAL
+
+    def __post_init__(self):
+        pair(self.kernel_size, "kernel_size")
+        pair(self.strides, "strides")
+        if isinstance(padding_pairs(self.padding), str):
+            raise InputError(f"padding {self.padding!r} of ConvTranspose; give an int or explicit pairs")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [N, H, W, in] to [N, H', W', features]."""
+        check_maps(x)
+        shape = (*pair(self.kernel_size, "kernel_size"), x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        x, kernel, bias = promote_dtype(x, kernel, bias)
+        y = conv_transpose(x, kernel, pair(self.strides, "strides"), padding_pairs(self.padding))
+        return y if bias is None else y + bias
 
 
 class SeparableConv(nn.Module):

@@ -1,7 +1,7 @@
 """Pooling: what a window, a bin or a whole map is summed up by. Maps are [N, H, W, C].
 
-`max_pool` and `avg_pool` count windows and padding exactly as torch does. As for convolution, this
-is the room which decides how pooling is lowered.
+`max_pool` and `avg_pool` count windows and padding exactly as torch does. How a maximum is computed
+on a platform is settled in `lowering`; for means nothing was measured to be better than XLA's own.
 """
 
 import math
@@ -22,6 +22,7 @@ from jaxnets.layers.geometry import (
     resolved_padding,
     windows_along,
 )
+from jaxnets.layers.lowering import max_of_windows
 
 
 def max_pool(
@@ -49,7 +50,7 @@ def max_pool(
         InputError: wrong rank or type, a window that does not fit, or padding beyond half of it.
     """
     window, strides, _, padded = checked_windows(x, window, strides, padding, ceil_mode)
-    return nn.max_pool(x, window, strides, padded)
+    return max_of_windows(x, window, strides, padded)
 
 
 def avg_pool(

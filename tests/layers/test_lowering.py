@@ -15,7 +15,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxnets import layers
 from jaxnets.errors import InputError
-from jaxnets.layers.lowering import groups_to_merge
+from jaxnets.layers.cpu_forms import groups_to_merge
+from jaxnets.layers.lowering import conv_transpose
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 TOLERANCE = {jnp.float32: 1e-5, jnp.bfloat16: 2**-7}  # relative to the largest value
@@ -124,6 +125,15 @@ def test_no_convolution_is_left_of_a_1x1_or_a_depthwise_one_but_under_native():
     assert convolutions_in(conv, x, normal((3, 3, 3, 5))) == 1
 
 
+def test_an_image_is_padded_first_where_the_output_would_be_larger():
+    x, kernel = jnp.zeros((1, 4, 4, 3)), jnp.zeros((3, 3, 3, 3))
+    for padding, padded in ((1, 0), (2, 1)):
+        f = functools.partial(conv, padding=[(padding, padding)] * 2)
+        program = jax.jit(f).lower(x, kernel).as_text()
+        assert program.count("stablehlo.pad") == padded
+        assert program.count("stablehlo.convolution") == 1
+
+
 def test_a_jitted_function_follows_the_setting():
     f, x, kernel = jax.jit(conv), normal((1, 4, 4, 3)), normal((1, 1, 3, 5))
     for _ in range(2):
@@ -168,6 +178,38 @@ def test_transformations_nest(groups):
         assert_close(actual, jax.jit(ensemble)(kernels, x))
     assert_close(curvature(kernels[0], x), jax.tree.map(lambda a: a[0], actual))  # not jitted
     assert conv(x[:0], kernels[0], groups).shape == (0, 5, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "cuts"),
+    [
+        ((4, 4), (2, 2), ((1, 1), (1, 1))),
+        ((3, 2), (2, 3), ((0, 1), (0, 0))),
+        ((1, 5), (1, 2), ((0, 0), (2, 3))),
+        ((3, 3), (1, 1), ((1, 0), (2, 2))),
+        ((2, 2), (1, 1), ((2, 0), (0, 0))),  # cuts beyond what a single copy covers
+        ((2, 2), (3, 3), ((1, 1), (2, 0))),  # copies that do not meet
+    ],
+)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_conv_transpose_is_as_xlas(window, strides, cuts, dtype):
+    x, kernel = normal((2, 4, 5, 3), dtype), normal((*window, 3, 2), dtype, seed=1)
+    assert_as_native(functools.partial(conv_transpose, strides=strides, cuts=cuts), x, kernel)
+
+
+@pytest.mark.parametrize(
+    ("window", "strides", "padding"),
+    [(2, None, 0), (3, 2, 1), ((3, 2), (1, 2), (1, 0)), (5, 3, ((2, 0), (1, 2)))],
+)
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_max_pool_is_as_xlas_even_on_ties(window, strides, padding, dtype):
+    x = jnp.round(normal((2, 9, 8, 3), dtype))  # many ties: who gets the gradient is settled
+    pool = functools.partial(layers.max_pool, window=window, strides=strides, padding=padding)
+    assert_as_native(pool, x)
+    x = x.at[0, 4, 4, 0].set(jnp.nan).at[1].set(-jnp.inf)
+    with layers.lowering("native"):
+        expected = pool(x)
+    np.testing.assert_array_equal(*(y.astype(jnp.float32) for y in (pool(x), expected)))
 
 
 @pytest.mark.parametrize("check_vma", [True, False])

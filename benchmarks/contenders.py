@@ -1,0 +1,236 @@
+"""The contenders of `train_step.py` and `inference.py`: one network, ready to take steps.
+
+Each runs in a process of its own (`python contenders.py CONTENDER NETWORK ...`), takes a step for every
+line that it reads and answers with a line of JSON. torch and Keras are asked for only by those who
+contend with them, so the process may be another Python's.
+
+- ours: the zoo's model.
+- flax: the same architecture of plain `nn.Conv`, `nn.BatchNorm` and `nn.max_pool`, by Flax.
+- keras: `keras.applications`, on JAX.
+- torch: torchvision, eager, channels last; on a GPU compiled by `torch.compile`.
+
+Every train step is a forward and a backward pass and SGD with momentum 0.9, on the same random images.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+
+CONTENDERS = ("ours", "flax", "keras", "torch")
+
+# Our name: that in keras.applications, that in torchvision.models.
+NETWORKS = {
+    "resnet50": ("ResNet50", "resnet50"),
+    "mobilenet_v2_100": ("MobileNetV2", "mobilenet_v2"),
+    "resnext50_32x4d": (None, "resnext50_32x4d"),
+    "vgg16": ("VGG16", "vgg16"),
+    "googlenet": (None, "googlenet"),
+    "densenet121": ("DenseNet121", "densenet121"),
+    "inception_v3": ("InceptionV3", "inception_v3"),
+    "xception": ("Xception", None),
+    "nasnet_mobile": ("NASNetMobile", None),
+    "squeezenet1_0": (None, "squeezenet1_0"),
+    "alexnet": (None, "alexnet"),
+}
+LEARNING_RATE, MOMENTUM = 0.001, 0.9
+
+Step = Callable[[], float]  # takes a step and gives its loss, or a logit where nothing is learnt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("contender", choices=CONTENDERS)
+    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("--batch-size", type=int, required=True)
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--inference", action="store_true")
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(0)
+    side = arguments.size
+    images = rng.normal(size=(arguments.batch_size, side, side, 3)).astype(np.float32)
+    labels = rng.integers(0, 1000, arguments.batch_size)
+    make = {"ours": ours, "flax": flax, "keras": keras, "torch": torch}[arguments.contender]
+    answers, sys.stdout = sys.stdout, sys.stderr  # whatever libraries print is no answer
+    step = make(arguments.network, images, labels, arguments.inference, arguments.precision)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        value = step()
+        seconds = time.perf_counter() - start
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # of the whole process
+        print(json.dumps({"seconds": seconds, "value": value, "peak": peak}), file=answers, flush=True)
+
+
+def ours(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, precision: str) -> Step:
+    """Our model, with nothing switched on or off."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    import jaxnets
+    from jaxnets.training.precision import cast, compute_dtype
+
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    model = jaxnets.create_model(network)
+    dtype = compute_dtype(precision)
+    variables = dict(jax.jit(partial(model.init, train=False))(jax.random.key(0), images[:1]))
+    if inference:
+        scores = jax.jit(
+            lambda variables, images: model.apply(
+                cast_parameters(variables), images.astype(dtype), train=False
+            )
+        )
+
+        def cast_parameters(variables):
+            return {**variables, "params": cast(variables["params"], dtype)}
+
+        return lambda: float(scores(variables, images)[0, 0])
+
+    optimizer = optax.sgd(LEARNING_RATE, MOMENTUM)
+    params, rest = variables.pop("params"), variables
+
+    @partial(jax.jit, donate_argnums=(0, 1, 2))
+    def train_step(params, rest, momentum, images, labels):
+        def loss(params):
+            scores, updated = model.apply(
+                {"params": cast(params, dtype), **rest},
+                images.astype(dtype),
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": jax.random.key(1)},
+            )
+            scores = scores.astype(jnp.float32)
+            losses = optax.softmax_cross_entropy_with_integer_labels(scores, labels)
+            return losses.mean(), {**rest, **updated}
+
+        (value, rest_), slopes = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, momentum = optimizer.update(slopes, momentum, params)
+        return optax.apply_updates(params, updates), rest_, momentum, value
+
+    state = [params, rest, optimizer.init(params)]
+
+    def step() -> float:
+        *state[:], value = train_step(*state, images, labels)
+        return float(value)
+
+    return step
+
+
+def flax(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, precision: str) -> Step:
+    """As ours, of Flax's own layers, each computed by XLA's own operation."""
+    import flax.linen as nn
+
+    from jaxnets import layers
+
+    def plain(call, args, kwargs, context):
+        module = context.module
+        if not isinstance(module, layers.BatchNorm) or context.method_name != "__call__":
+            return call(*args, **kwargs)
+        names = ("use_running_average", "momentum", "epsilon", "use_bias", "use_scale")
+        settings = {name: getattr(module, name) for name in names}
+        return nn.BatchNorm(**settings, parent=module.scope)(*args, **kwargs)
+
+    with layers.lowering("native"), nn.intercept_methods(plain):
+        run = ours(network, images, labels, inference, precision)
+
+    def step() -> float:
+        with layers.lowering("native"), nn.intercept_methods(plain):
+            return run()
+
+    return step
+
+
+def keras(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, precision: str) -> Step:
+    """The model of `keras.applications`, its own optimizer and loss, in one jitted function."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import jax
+    import jax.numpy as jnp
+    import keras
+
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    make = getattr(keras.applications, NETWORKS[network][0])
+    model = make(weights=None, classifier_activation=None, input_shape=images.shape[1:])
+    trained = [v.value for v in model.trainable_variables]
+    rest = [v.value for v in model.non_trainable_variables]
+    if inference:
+        scores = jax.jit(
+            lambda trained, rest, images: model.stateless_call(trained, rest, images, training=False)[0]
+        )
+        return lambda: float(scores(trained, rest, images)[0, 0])
+
+    optimizer = keras.optimizers.SGD(LEARNING_RATE, MOMENTUM)
+    optimizer.build(model.trainable_variables)
+
+    @partial(jax.jit, donate_argnums=(0, 1, 2))
+    def train_step(trained, rest, optimizing, images, labels):
+        def loss(trained, rest):
+            scores, rest = model.stateless_call(trained, rest, images, training=True)
+            losses = keras.losses.sparse_categorical_crossentropy(
+                labels, scores.astype(jnp.float32), from_logits=True
+            )
+            return losses.mean(), rest
+
+        (value, rest), slopes = jax.value_and_grad(loss, has_aux=True)(trained, rest)
+        trained, optimizing = optimizer.stateless_apply(optimizing, slopes, trained)
+        return trained, rest, optimizing, value
+
+    state = [trained, rest, [v.value for v in optimizer.variables]]
+
+    def step() -> float:
+        *state[:], value = train_step(*state, images, labels)
+        return float(value)
+
+    return step
+
+
+def torch(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, precision: str) -> Step:
+    """torchvision's model, channels last; compiled and, for bfloat16, under autocast on a GPU."""
+    import torch
+
+    library = torch.library.Library("torchvision", "DEF")  # where it was built for another torch
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+    import torchvision
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    options = {"aux_logits": False} if network in ("googlenet", "inception_v3") else {}
+    if options:
+        options["init_weights"] = False
+    model = getattr(torchvision.models, NETWORKS[network][1])(**options)
+    model = model.to(device, memory_format=torch.channels_last).train(not inference)
+    pixels = torch.tensor(images, device=device).permute(0, 3, 1, 2)  # strides are channels last
+    labels = torch.tensor(labels, device=device)
+    run = torch.compile(model) if device == "cuda" else model
+    autocast = partial(torch.autocast, device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
+    if inference:
+
+        def infer() -> float:
+            with torch.inference_mode(), autocast():
+                return float(run(pixels)[0, 0])
+
+        return infer
+
+    optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
+
+    def step() -> float:
+        optimizer.zero_grad()
+        with autocast():
+            scores = run(pixels)
+        loss = torch.nn.functional.cross_entropy(scores.float(), labels)
+        loss.backward()
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""Convolutions and pooling written as what XLA's CPU backend does well.
+
+It has fast kernels for plain convolutions and matrix products alone. What classic networks are made
+of besides falls to loops over single numbers, backward most of all. The functions here have the
+values of XLA's own operations; `lowering` decides where they stand in for them. They are sums,
+products and choices, so `grad`, `vmap`, forward mode and their nestings work as ever.
+
+Images are [N, H, W, C], kernels [H, W, in / groups, out]; strides and dilations go over
+(height, width), and pads are zeros around the image, ((top, bottom), (left, right)).
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.custom_derivatives import SymbolicZero
+
+from jaxnets.layers.geometry import PaddingPairs, Pair
+
+NHWC = ("NHWC", "HWIO", "NHWC")
+
+# Groups are merged, though most of a merged kernel is then zeros: a plain convolution of fewer input
+# channels leaves the CPU's vector units idle, and each one takes its time to compile.
+LEAST_CHANNELS, MOST_CHANNELS = 16, 64
+FEW_CONVOLUTIONS = 16
+
+
+def conv_as_matmul(
+    x: jax.Array, kernel: jax.Array, strides: Pair, precision: lax.PrecisionLike = None
+) -> jax.Array:
+    """A 1x1 convolution without padding, as one matrix product over all pixels.
+
+    Args:
+        x: [N, H, W, in].
+        kernel: [1, 1, in, out].
+        strides: over (height, width).
+        precision: as in `jax.lax.dot_general`.
+
+    Returns:
+        [N, H', W', out].
+    """
+    x = x[:, :: strides[0], :: strides[1]]
+    pixels = x.reshape(math.prod(x.shape[:3]), x.shape[3])
+    y = jnp.matmul(pixels, kernel[0, 0], precision=precision)
+    return y.reshape(*x.shape[:3], kernel.shape[3])
+
+
+def plain_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Pair,
+    pads: PaddingPairs,
+    dilation: Pair,
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
+    """A plain convolution; one whose output is larger than the image pads the image first.
+
+    XLA's gradient by the kernel is a convolution that has the output's gradient for a kernel. When
+    that is larger than the image, padding apart, it is some 50 times slower than otherwise.
+    """
+    if outgrows(x.shape, kernel.shape, strides, pads, dilation):
+        x, pads = jnp.pad(x, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        strides,
+        pads,
+        rhs_dilation=dilation,
+        dimension_numbers=NHWC,
+        precision=precision,
+    )
+
+
+def depthwise_conv(
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: PaddingPairs, dilation: Pair
+) -> jax.Array:
+    """A depthwise convolution as a sum over the kernel's taps of shifted images, in float32 at least.
+
+    Args:
+        x: [N, H, W, C].
+        kernel: [F, F, 1, C * m]; channel c gives the outputs c * m to (c + 1) * m.
+        strides, pads, dilation: as above.
+
+    Returns:
+        [N, H', W', C * m] of x's type.
+    """
+    dtype, precise = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
+    x, kernel = x.astype(precise), kernel.astype(precise)
+    x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    return _sum_of_taps(x, kernel, strides, dilation).astype(dtype)
+
+
+def merged_grouped_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Pair,
+    pads: PaddingPairs,
+    dilation: Pair,
+    groups: int,
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
+    """A grouped convolution as a few plain ones, each of several groups: their kernels, and zeros.
+
+    Args:
+        x: [N, H, W, in].
+        kernel: [F, F, in / groups, out].
+        strides, pads, dilation: as above.
+        groups: how many; group g sees its share of the inputs and makes its share of the outputs.
+        precision: as in `jax.lax.conv_general_dilated`.
+
+    Returns:
+        [N, H', W', out].
+    """
+    height, width, channels, out = kernel.shape
+    merged = groups_to_merge(groups, channels)
+    parts = groups // merged
+    # The kernels of merged groups on the diagonal: [F, F, merged x channels, parts x merged x out].
+    by_group = kernel.reshape(height, width, 1, channels, parts, merged, out // groups)
+    diagonal = jnp.eye(merged, dtype=bool)[:, None, None, :, None]
+    kernel = jnp.where(diagonal, by_group, jnp.zeros((), kernel.dtype))
+    kernel = kernel.reshape(height, width, merged * channels, out)
+    maps = [
+        plain_conv(image, weights, strides, pads, dilation, precision)
+        for image, weights in zip(
+            jnp.split(x, parts, axis=-1), jnp.split(kernel, parts, axis=-1), strict=True
+        )
+    ]
+    return maps[0] if parts == 1 else jnp.concatenate(maps, axis=-1)
+
+
+def conv_transpose_as_matmul(
+    x: jax.Array, kernel: jax.Array, strides: Pair, cuts: PaddingPairs
+) -> jax.Array:
+    """A transposed convolution as one matrix product of the pixels with all their neighbours.
+
+    With stride S an output pixel q S + r, r < S, is a sum over the kernel's taps r, r + S, ... and
+    the input pixels q, q - 1, ... So a plain convolution whose kernel is ceil(F / S) wide gives all
+    S remainders r as channels, without a product by zero between spread-out pixels.
+
+    Args:
+        x: [N, H, W, in].
+        kernel: [F, F, in, out]; turned by 180 degrees it is what every pixel pastes, as in Flax.
+        strides: how far apart copies are pasted.
+        cuts: how much is cut off the pasted map, ((top, bottom), (left, right)).
+
+    Returns:
+        [N, (H - 1) S + F - top - bottom, ..., out].
+    """
+    (n, *size, channels), (*window, _, out) = x.shape, kernel.shape
+    taps = [-(-f // s) for f, s in zip(window, strides, strict=True)]
+    whole = [(0, t * s - f) for f, s, t in zip(window, strides, taps, strict=True)]
+    kernel = jnp.pad(kernel[::-1, ::-1], (*whole, (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps[0], strides[0], taps[1], strides[1], channels, out)[::-1, :, ::-1]
+    kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(math.prod(taps) * channels, -1)
+
+    x = jnp.pad(x, ((0, 0), *((t - 1, t - 1) for t in taps), (0, 0)))
+    rows, columns = (h + t - 1 for h, t in zip(size, taps, strict=True))
+    neighbours = [x[:, i : i + rows, j : j + columns] for i in range(taps[0]) for j in range(taps[1])]
+    pixels = jnp.concatenate(neighbours, axis=-1).reshape(n * rows * columns, kernel.shape[0])
+    y = (pixels @ kernel).reshape(n, rows, columns, *strides, out).transpose(0, 1, 3, 2, 4, 5)
+    y = y.reshape(n, rows * strides[0], columns * strides[1], out)
+    (top, bottom), (left, right) = cuts
+    height, width = ((h - 1) * s + f for h, s, f in zip(size, strides, window, strict=True))
+    return y[:, top : height - bottom, left : width - right]
+
+
+def max_of_slices(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs) -> jax.Array:
+    """Max pooling as maxima of strided slices, of columns and then of rows; see `max_of_windows`.
+
+    XLA's own gradient searches every window again, a pixel at a time. Here it flows back through
+    what won each comparison: the earlier of two equal numbers, and NaN over any number.
+    """
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+    for axis in (2, 1):  # so that of equal pixels the upper row's wins, as in XLA's gradient
+        size, stride = window[axis - 1], strides[axis - 1]
+        stop = (x.shape[axis] - size) // stride * stride + 1
+        first, *others = (lax.slice_in_dim(x, i, i + stop, stride, axis=axis) for i in range(size))
+        x = functools.reduce(lambda a, b: jnp.where((a >= b) | (a != a), a, b), others, first)
+    return x
+
+
+def groups_to_merge(groups: int, channels: int) -> int:
+    """How many groups of so many input channels share a plain convolution: a divisor of groups.
+
+    The fewest that have 16 channels together; more, up to 64 channels, if that leaves at most 16
+    convolutions.
+    """
+    for merged in (d for d in range(1, groups + 1) if groups % d == 0):
+        few = groups // merged <= FEW_CONVOLUTIONS or merged * channels >= MOST_CHANNELS
+        if merged * channels >= LEAST_CHANNELS and few:
+            return merged
+    return groups
+
+
+def outgrows(
+    image: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: Pair,
+    pads: PaddingPairs,
+    dilation: Pair,
+) -> bool:
+    """Whether a convolution of these shapes gives more rows or more columns than the image has."""
+    axes = zip(image[1:3], kernel[:2], strides, pads, dilation, strict=True)
+    return any((h + sum(p) - (f - 1) * d - 1) // s + 1 > h for h, f, s, p, d in axes)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def _sum_of_taps(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair) -> jax.Array:
+    """Depthwise convolution of padded x [N, H, W, C] with kernel [F, F, 1, C]."""
+    rows, columns = (
+        (h - (f - 1) * d - 1) // s + 1
+        for h, f, s, d in zip(x.shape[1:3], kernel.shape[:2], strides, dilation, strict=True)
+    )
+    (down, right), (height, width) = strides, kernel.shape[:2]
+    return sum(
+        x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right] * w
+        for w, (i, j) in zip(
+            kernel.reshape(height * width, -1), _offsets(height, width, dilation), strict=True
+        )
+    )
+
+
+@functools.partial(_sum_of_taps.defjvp, symbolic_zeros=True)
+def _sum_of_taps_jvp(strides, dilation, primals, tangents):
+    (x, kernel), (dx, dkernel) = primals, tangents
+    y = _sum_of_taps(x, kernel, strides, dilation)
+    dy = []
+    if not isinstance(dx, SymbolicZero):
+        dy.append(_sum_of_taps(dx, kernel, strides, dilation))
+    if not isinstance(dkernel, SymbolicZero):
+        dy.append(_sum_of_taps_by_rows(x, dkernel, strides, dilation, y.shape))
+    return y, sum(dy[1:], start=dy[0])
+
+
+def _sum_of_taps_by_rows(
+    x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair, shape: tuple[int, ...]
+) -> jax.Array:
+    """`_sum_of_taps`, whose derivative by the kernel is a loop over rows of pixels.
+
+    That derivative is a sum over all pixels for each tap. Summed tap by tap the image is read once
+    for each, from memory; row by row, a row stays in cache for all taps, and what is summed up are
+    rows of [W', C] numbers, which is what vector units do.
+    """
+    _, rows, columns, channels = shape
+    (down, right), (height, width) = strides, kernel.shape[:2]
+    taps = [jnp.broadcast_to(w, (columns, channels)) for w in kernel.reshape(height * width, channels)]
+    span = (height - 1) * dilation[0] + 1
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)  # backward, read x again: keep no slices
+    def row(x: jax.Array, taps: list[jax.Array], number: jax.Array) -> jax.Array:
+        start = (number // rows, number % rows * down, 0, 0)
+        pixels = lax.dynamic_slice(x, start, (1, span, *x.shape[2:]))[0]
+        return sum(
+            pixels[i, j : j + (columns - 1) * right + 1 : right] * w
+            for w, (i, j) in zip(taps, _offsets(height, width, dilation), strict=True)
+        )
+
+    return lax.map(lambda number: row(x, taps, number), jnp.arange(shape[0] * rows)).reshape(shape)
+
+
+def _offsets(height: int, width: int, dilation: Pair) -> list[Pair]:
+    """Where each tap of a kernel lies, row by row."""
+    return [(i * dilation[0], j * dilation[1]) for i in range(height) for j in range(width)]
