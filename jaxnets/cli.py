@@ -115,13 +115,18 @@ class Models:
 
     pattern: tyro.conf.Positional[str] = "*"
     """Only names that match, as in a shell: 'resnet*'."""
+    pretrained: bool = False
+    """List public weights instead, with what their publishers claim."""
 
     def run(self) -> None:
         from jaxnets.models import list_models, model_info
 
-        names = list_models(self.pattern)
+        names = list_models(self.pattern, pretrained=self.pretrained)
         if not names:
             raise InputError(f"no model matches {self.pattern!r}; `jaxnets models` lists all")
+        if self.pretrained:
+            _print_weights(names)
+            return
         table = Table(box=None, pad_edge=False)
         for heading in ("model", "input", "classes", "paper"):
             table.add_column(heading, justify="left", no_wrap=heading != "paper")
@@ -130,6 +135,20 @@ class Models:
             size = "x".join(str(side) for side in info.input_size)
             table.add_row(name, size, str(info.num_classes), info.paper)
         Console().print(table)
+
+
+def _print_weights(names: list[str]) -> None:
+    from jaxnets.models import published_weights
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "claimed top-1", "pixels", "crop", "interpolation", "licence", "weights"):
+        justify = "right" if heading in ("claimed top-1", "pixels", "crop") else "left"
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for name in names:
+        for row in published_weights(name):
+            numbers = f"{row.top1:.2f}", str(row.size), f"{row.crop:.3f}"
+            table.add_row(name, *numbers, row.interpolation, row.licence, row.source)
+    Console().print(table)
 
 
 @dataclass(frozen=True)

@@ -118,6 +118,16 @@ def test_models_lists_by_pattern(capsys):
     assert "lenet5" not in printed
 
 
+def test_models_lists_public_weights(capsys):
+    cli.main(["models", "resnet5*", "--pretrained"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "claimed top-1" in lines[0]
+    (best,) = (line.split() for line in lines if "a1_in1k" in line)
+    assert best == [
+        "resnet50", "81.24", "288", "1.000", "bicubic", "Apache-2.0", "hf:timm/resnet50.a1_in1k"
+    ]  # fmt: skip
+
+
 def test_augmentations_draws_the_contact_sheet_of_a_dataset(monkeypatch, capsys):
     drawn = []
     monkeypatch.setattr(data, "contact_sheet", lambda *a, **k: drawn.append((a, k)))

@@ -25,7 +25,7 @@ from jaxnets.weights import files
 
 PUBLISHED = {
     "torchvision": "https://download.pytorch.org/models/",
-    "timm": "https://github.com/huggingface/pytorch-image-models/releases/download/",
+    "timm": "https://github.com/rwightman/pytorch-image-models/releases/download/",
     "cadene": "http://data.lip6.fr/cadene/pretrainedmodels/",
 }
 """Where the libraries keep the files that they published."""
