@@ -48,6 +48,11 @@ class PublishedWeights(NamedTuple):
         return self.size / self.resize
 
 
+def resized_side(size: int, crop: float) -> int:
+    """Pixels of the shorter side, of which `size` are the part `crop`, rounded as timm does."""
+    return math.floor(size / crop)
+
+
 def timm(
     name: str,
     top1: float,
@@ -63,7 +68,7 @@ def timm(
         source=f"hf:timm/{name}",
         architecture=name.partition(".")[0],
         top1=top1,
-        resize=math.floor(size / crop),
+        resize=resized_side(size, crop),
         size=size,
         interpolation=interpolation,
         **{"library": "timm"} | others,

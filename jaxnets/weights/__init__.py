@@ -1,6 +1,22 @@
 """Reference checkpoints in, and our checkpoints out."""
 
+from jaxnets.weights.adaptation import with_channels
 from jaxnets.weights.conversion import from_torch, libraries, to_torch
+from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.keras import from_keras
+from jaxnets.weights.loading import Pretrained, load, save, wrong_model
+from jaxnets.weights.loading import find_preprocessing as preprocessing
 
-__all__ = ["from_keras", "from_torch", "libraries", "to_torch"]
+__all__ = [
+    "Preprocessing",
+    "Pretrained",
+    "from_keras",
+    "from_torch",
+    "libraries",
+    "load",
+    "preprocessing",
+    "save",
+    "to_torch",
+    "with_channels",
+    "wrong_model",
+]

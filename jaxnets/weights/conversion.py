@@ -101,7 +101,7 @@ def from_torch(
         InputError: the model, a setting or the library is unknown, or the state dict does not fit.
     """
     _, places = fitted(create_model(name, **overrides), shapes_of(state_dict), library)
-    return _filled(places, state_dict, dtype)
+    return filled(places, state_dict, dtype)
 
 
 def shapes_of(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -130,7 +130,7 @@ def fitted(
     for candidate in _candidates(name, library):
         places = {place.key: place for place in places_of(model, candidate)}
         places = _without_absent_auxiliaries(places, shapes)
-        misfit = _misfit({key: place.reference_shape for key, place in places.items()}, shapes)
+        misfit = misfit_of({key: place.reference_shape for key, place in places.items()}, shapes)
         if not misfit:
             return candidate, list(places.values())
         misfits[candidate] = misfit
@@ -160,14 +160,19 @@ def to_torch(
     Raises:
         InputError: the model, a setting or the library is unknown, or the variables do not fit.
     """
-    model = create_model(name, **overrides)
+    return exported(create_model(name, **overrides), variables, library)
+
+
+def exported(model: Classifier, variables: Mapping[str, Any], library: str) -> dict[str, np.ndarray]:
+    """`to_torch` of a model that is there already, perhaps for images of other channels."""
+    name = model.model_name
     (library,) = _candidates(name, library)
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
     values = {"/".join(key.key for key in path): value for path, value in leaves}
     shapes = {path: tuple(np.shape(value)) for path, value in values.items()}
     places = {"/".join(place.path): place for place in places_of(model, library)}
     places = _without_absent_auxiliaries(places, shapes)
-    misfit = _misfit({path: place.shape for path, place in places.items()}, shapes)
+    misfit = misfit_of({path: place.shape for path, place in places.items()}, shapes)
     if misfit:
         raise InputError(
             f"variables: they do not fit {name}: {misfit.text}; give the model, and its settings "
@@ -204,6 +209,12 @@ def _candidates(name: str, library: str | None) -> tuple[str, ...]:
     return (library,)
 
 
+def rules_of(model: Classifier, library: str) -> Rules:
+    """What a library calls the parameters of a model."""
+    rules = _renames(model.model_name)[library]
+    return rules(model) if callable(rules) else rules
+
+
 @functools.cache
 def abstract_leaves(model: Classifier) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
     """Path and shape of every variable; nothing is computed."""
@@ -218,9 +229,7 @@ def abstract_leaves(model: Classifier) -> list[tuple[tuple[str, ...], tuple[int,
 @functools.cache
 def places_of(model: Classifier, library: str) -> tuple[Place, ...]:
     """Every variable of a model, and where it is in the reference."""
-    rules = _renames(model.model_name)[library]
-    if callable(rules):
-        rules = rules(model)
+    rules = rules_of(model, library)
     places = {}
     for path, shape in abstract_leaves(model):
         module, layout = _renamed("/".join(path[1:-1]), rules)
@@ -260,12 +269,12 @@ def _put_in(match: re.Match, field: re.Match) -> str:
     return str(int(text) + int(added)) if added else text.replace("/", ".")
 
 
-class _Misfit(NamedTuple):
+class Misfit(NamedTuple):
     count: int
     text: str
 
 
-def _misfit(wanted: Mapping[str, tuple], came: Mapping[str, tuple]) -> _Misfit | None:
+def misfit_of(wanted: Mapping[str, tuple], came: Mapping[str, tuple]) -> Misfit | None:
     """What is wrong with the names and shapes that came; None where all is well."""
     faults = {
         "missing": [key for key in wanted if key not in came],
@@ -281,7 +290,7 @@ def _misfit(wanted: Mapping[str, tuple], came: Mapping[str, tuple]) -> _Misfit |
         for fault, found in faults.items()
         if found
     ]
-    return _Misfit(sum(map(len, faults.values())), "; ".join(texts)) if texts else None
+    return Misfit(sum(map(len, faults.values())), "; ".join(texts)) if texts else None
 
 
 def _without_absent_auxiliaries(
@@ -300,7 +309,8 @@ def _without_absent_auxiliaries(
     }
 
 
-def _filled(places: Iterable[Place], state_dict: Mapping[str, Any], dtype: Any) -> Variables:
+def filled(places: Iterable[Place], state_dict: Mapping[str, Any], dtype: Any) -> Variables:
+    """The variables, of which every array is read and put into its place."""
     variables: Variables = {}
     for place in places:
         value = np.asarray(state_dict[place.key], dtype)
