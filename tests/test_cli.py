@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxnets
 from jaxnets import cli, data
+from jaxnets.errors import InputError
 
 TRAIN = ("train", "--strategy", "single")
 
@@ -109,6 +111,22 @@ def test_train_on_a_folder_of_pictures(folder, capsys):
     picture = next((folder / "digit1").iterdir())
     cli.main(["predict", str(picture), "--run-dir", "run"])
     assert "digit1" in capsys.readouterr().out
+
+
+def test_a_run_becomes_a_file_that_needs_no_name(trained, folder, tmp_path, capsys):
+    cli.main(["convert", "lenet5", str(trained), "-o", "mine.safetensors"])
+    picture = str(next(folder.glob("*/*.png")))
+    capsys.readouterr()
+    cli.main(["predict", picture, "--run-dir", str(trained)])
+    by_run = capsys.readouterr().out
+    cli.main(["predict", picture, "--pretrained", "mine.safetensors"])
+    by_file = capsys.readouterr().out
+    name = by_run.partition(": ")[2].split()[0]
+    assert by_file.partition(": ")[2].split()[0] == name
+    _, variables = jaxnets.load_pretrained(trained, num_classes=3)
+    assert variables["params"]["head"]["fc3"]["kernel"].shape == (84, 3)
+    with pytest.raises(InputError, match="holds weights of lenet5, not of mlp"):
+        jaxnets.load_pretrained("mlp", trained)
 
 
 def test_models_lists_by_pattern(capsys):

@@ -4,7 +4,7 @@ from jaxnets.weights.adaptation import with_channels
 from jaxnets.weights.conversion import from_torch, libraries, to_torch
 from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.keras import from_keras
-from jaxnets.weights.loading import Pretrained, load, save, wrong_model
+from jaxnets.weights.loading import Pretrained, load, save, usual_library, wrong_model
 from jaxnets.weights.loading import find_preprocessing as preprocessing
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "preprocessing",
     "save",
     "to_torch",
+    "usual_library",
     "with_channels",
     "wrong_model",
 ]

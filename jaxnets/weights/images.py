@@ -17,7 +17,7 @@ from jaxnets.data import decoding
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.models.published import IMAGENET_MEAN, IMAGENET_STD, PublishedWeights, resized_side
 
-CROPS = ("center", "flip", "ten")
+CROPS = {"center": 1, "flip": 2, "ten": 10}  # views of each image
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,

@@ -161,6 +161,13 @@ def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES)
         files.write_safetensors(path, tensors, metadata)
 
 
+def usual_library(name: str, path: str | PathLike) -> str:
+    """Whose names tensors have in a file unless others are asked for: ours, but in torch's own files
+    those of the first library that has the model."""
+    theirs = conversion.libraries(name)
+    return theirs[0] if theirs and Path(path).suffix in files.TORCH else OUR_NAMES
+
+
 def wrong_model(origin: Any, held: str, wanted: Any) -> InputError:
     """The error for weights of another model than was asked for."""
     return InputError(f"{origin} holds weights of {held}, not of {wanted}")
