@@ -6,12 +6,15 @@ from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.keras import from_keras
 from jaxnets.weights.loading import Pretrained, load, save, usual_library, wrong_model
 from jaxnets.weights.loading import find_preprocessing as preprocessing
+from jaxnets.weights.transfer import freeze_mask, layerwise_decay
 
 __all__ = [
     "Preprocessing",
     "Pretrained",
+    "freeze_mask",
     "from_keras",
     "from_torch",
+    "layerwise_decay",
     "libraries",
     "load",
     "preprocessing",
