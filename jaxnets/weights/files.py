@@ -1,8 +1,9 @@
 """Files of weights, in and out: safetensors, and torch's own by torch.
 
-A safetensors file is mapped into memory and each tensor is read when it is asked for, so that
-loading takes little more memory than the weights. A `.pth` file is a pickle, which can hold any
-program: it is only ever opened by torch with `weights_only=True`, which runs none.
+Of a safetensors file each tensor is read when it is asked for, so that loading takes little more
+memory than the weights. (It is not mapped into memory, where its pages would stay beside the arrays
+that were made of them.) A `.pth` file is a pickle, which can hold any program: it is only ever opened
+by torch with `weights_only=True`, which runs none.
 """
 
 import hashlib
@@ -59,7 +60,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, LazyTensor], dict[str,
     from safetensors import SafetensorError, safe_open
 
     try:
-        file = safe_open(path, framework="np")
+        file = safe_open(path, framework="np", backend="pread")
         tensors = {}
         for key in file.keys():  # noqa: SIM118 (it is no mapping)
             about = file.get_slice(key)

@@ -69,9 +69,17 @@ def layerwise_decay(model: Classifier, decay: float) -> optax.GradientTransforma
     depth = {part: len(parts) - i for i, part in enumerate(parts)}
     scales = _tree(model, lambda path: decay ** depth[path[1]] if path[0] == "backbone" else 1.0)
 
+    def masked(update) -> bool:  # left out by optax.masked or selective_transform
+        return isinstance(update, optax.MaskedNode)
+
     def scaled(updates, params):
         del params
-        return jax.tree.map(lambda scale, update: scale * update, scales, updates)
+        return jax.tree.map(
+            lambda update, scale: update if masked(update) else scale * update,
+            updates,
+            scales,
+            is_leaf=masked,
+        )
 
     return optax.stateless(scaled)
 
