@@ -18,6 +18,7 @@ _NAMES = {
     "InputError": "jaxnets.errors",
     "create_model": "jaxnets.models",
     "list_models": "jaxnets.models",
+    "load_pretrained": "jaxnets.pretrained",
 }
 
 __all__ = [*_NAMES, *_PACKAGES]

@@ -1,4 +1,4 @@
-"""The command line: `jaxnets train | eval | predict | models | augmentations`.
+"""The command line: `jaxnets train | eval | predict | models | convert | augmentations`.
 
 Each command is a thin face of a library call. What a user got wrong is said in a line or two, with
 exit status 2 and no traceback.
@@ -51,7 +51,7 @@ class Train(Config):
 
 @dataclass(frozen=True)
 class Eval:
-    """Measure a trained model on held-out images."""
+    """Measure a trained model, or pretrained ones, on held-out images."""
 
     run_dir: tyro.conf.Positional[Path | None] = None
     """Directory of a run; the newest under runs/ where None."""
@@ -63,8 +63,15 @@ class Eval:
     """Images at a time."""
     confusion: bool = False
     """Print the confusion matrix too."""
+    pretrained: tuple[str, ...] = ()
+    """Instead of a run: models as NAME, NAME=SOURCE or SOURCE; of several, the average."""
+    crops: Literal["center", "flip", "ten"] = "center"
+    """Views of each image whose probabilities are averaged; with --pretrained."""
 
     def run(self) -> None:
+        if self.pretrained:
+            self._run_pretrained()
+            return
         from jaxnets import runs
 
         run = runs.load_run(self.run_dir or newest_run(), self.checkpoint)
@@ -82,10 +89,31 @@ class Eval:
                 table.add_row(name, *(f"{count:.0f}" for count in row))
             Console().print(table)
 
+    def _run_pretrained(self) -> None:
+        from jaxnets import pretrained
+
+        kind, _, folder = (self.dataset or "").partition(":")
+        if kind != "folder":
+            raise InputError("dataset: with --pretrained, give --dataset folder:PATH")
+        members = [_load_pretrained(text) for text in self.pretrained]
+        results = pretrained.evaluate(members, folder, crops=self.crops, batch_size=self.batch_size)
+        print(f"{' + '.join(self.pretrained)} on {self.dataset}, crops: {self.crops}")
+        print(f"images    {results.pop('images'):.0f}")
+        for name, value in results.items():
+            print(f"{name:<9} {value:.2%}" if name.startswith("top") else f"{name:<9} {value:.4f}")
+
+
+def _load_pretrained(text: str):
+    """From NAME, NAME=SOURCE or SOURCE."""
+    from jaxnets import pretrained
+
+    name, equals, source = text.partition("=")
+    return pretrained.load(name, source) if equals else pretrained.load(text)
+
 
 @dataclass(frozen=True)
 class Predict:
-    """Name what is in pictures, with a trained model."""
+    """Name what is in pictures, with a trained model or a pretrained one."""
 
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Picture files, PNG or JPEG."""
@@ -95,18 +123,48 @@ class Predict:
     """Which of the run's checkpoints."""
     top: int = 5
     """How many classes to name for each picture."""
+    pretrained: str | None = None
+    """Instead of a run: a model as NAME, NAME=SOURCE or SOURCE."""
 
     def run(self) -> None:
-        from jaxnets import runs
-
         if not self.images:
             raise InputError("images: none given; name at least one picture file")
-        run = runs.load_run(self.run_dir or newest_run(), self.checkpoint)
-        for path in self.images:
-            probabilities = run.predict(run.read_image(path)[None])[0]
+        if self.pretrained is None:
+            from jaxnets import runs
+
+            model = runs.load_run(self.run_dir or newest_run(), self.checkpoint)
+            predictions = (model.predict(model.read_image(path)[None])[0] for path in self.images)
+        else:
+            from jaxnets import pretrained
+
+            model = _load_pretrained(self.pretrained)
+            predictions = (pretrained.predict(model, path) for path in self.images)
+        for path, probabilities in zip(self.images, predictions, strict=True):
             best = probabilities.argsort()[::-1][: self.top]
-            named = ", ".join(f"{run.class_names[k]} {probabilities[k]:.1%}" for k in best)
+            named = ", ".join(f"{model.class_names[k]} {probabilities[k]:.1%}" for k in best)
             print(f"{path}: {named}")
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write weights of any source into a file, under the names of any library."""
+
+    model: tyro.conf.Positional[str]
+    """Architecture; `jaxnets models` lists them."""
+    source: tyro.conf.Positional[str]
+    """A .safetensors or .pth file, hf:OWNER/NAME, torchvision:FILE, or the directory of a run."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The file to write, .safetensors or .pth."""
+    library: str | None = None
+    """Whose names: jaxnets, torchvision, timm ...; None for jaxnets', in a .pth file the first other."""
+
+    def run(self) -> None:
+        from jaxnets import pretrained, weights
+
+        loaded = pretrained.load(self.model, self.source, dtype=None)
+        library = self.library or weights.usual_library(self.model, self.output)
+        weights.save(self.output, loaded, library)
+        print(f"{self.output}: {self.model} by the names of {library}")
 
 
 @dataclass(frozen=True)
@@ -115,13 +173,18 @@ class Models:
 
     pattern: tyro.conf.Positional[str] = "*"
     """Only names that match, as in a shell: 'resnet*'."""
+    pretrained: bool = False
+    """List public weights instead, with what their publishers claim."""
 
     def run(self) -> None:
         from jaxnets.models import list_models, model_info
 
-        names = list_models(self.pattern)
+        names = list_models(self.pattern, pretrained=self.pretrained)
         if not names:
             raise InputError(f"no model matches {self.pattern!r}; `jaxnets models` lists all")
+        if self.pretrained:
+            _print_weights(names)
+            return
         table = Table(box=None, pad_edge=False)
         for heading in ("model", "input", "classes", "paper"):
             table.add_column(heading, justify="left", no_wrap=heading != "paper")
@@ -130,6 +193,20 @@ class Models:
             size = "x".join(str(side) for side in info.input_size)
             table.add_row(name, size, str(info.num_classes), info.paper)
         Console().print(table)
+
+
+def _print_weights(names: list[str]) -> None:
+    from jaxnets.models import published_weights
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "claimed top-1", "pixels", "crop", "interpolation", "licence", "weights"):
+        justify = "right" if heading in ("claimed top-1", "pixels", "crop") else "left"
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for name in names:
+        for row in published_weights(name):
+            numbers = f"{row.top1:.2f}", str(row.size), f"{row.crop:.3f}"
+            table.add_row(name, *numbers, row.interpolation, row.licence, row.source)
+    Console().print(table)
 
 
 @dataclass(frozen=True)
@@ -155,6 +232,7 @@ Command = (
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Models, tyro.conf.subcommand("models")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Augmentations, tyro.conf.subcommand("augmentations")]
 )
 

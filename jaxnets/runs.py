@@ -58,7 +58,7 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
         refuse_changes(read_config(config.run_dir)[0], config)
     dataset = _load_dataset(config)
     model = create_model(
-        config.model, num_classes=dataset.num_classes, **_parse_settings(config.settings)
+        config.model, num_classes=dataset.num_classes, **parse_settings(config.settings)
     )
     task = _task(config, model, dataset)
     train_source = dataset.train
@@ -193,7 +193,7 @@ def load_run(directory: str | Path, step: int | Literal["latest", "best"] = "lat
     model = create_model(
         config.model,
         num_classes=len(about["class_names"]),
-        **_parse_settings(config.settings),
+        **parse_settings(config.settings),
     )
     checkpointer = training.Checkpointer(directory / CHECKPOINTS, read_only=True)
     try:
@@ -289,7 +289,7 @@ def _optimizer(config: Config, steps_per_epoch: int):
     )
 
 
-def _parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     """["drop_path=0.2", "small_input=true"] as keyword arguments."""
     parsed = {}
     for setting in settings:

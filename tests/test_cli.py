@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxnets
 from jaxnets import cli, data
+from jaxnets.errors import InputError
 
 TRAIN = ("train", "--strategy", "single")
 
@@ -111,11 +113,37 @@ def test_train_on_a_folder_of_pictures(folder, capsys):
     assert "digit1" in capsys.readouterr().out
 
 
+def test_a_run_becomes_a_file_that_needs_no_name(trained, folder, tmp_path, capsys):
+    cli.main(["convert", "lenet5", str(trained), "-o", "mine.safetensors"])
+    picture = str(next(folder.glob("*/*.png")))
+    capsys.readouterr()
+    cli.main(["predict", picture, "--run-dir", str(trained)])
+    by_run = capsys.readouterr().out
+    cli.main(["predict", picture, "--pretrained", "mine.safetensors"])
+    by_file = capsys.readouterr().out
+    name = by_run.partition(": ")[2].split()[0]
+    assert by_file.partition(": ")[2].split()[0] == name
+    _, variables = jaxnets.load_pretrained(trained, num_classes=3)
+    assert variables["params"]["head"]["fc3"]["kernel"].shape == (84, 3)
+    with pytest.raises(InputError, match="holds weights of lenet5, not of mlp"):
+        jaxnets.load_pretrained("mlp", trained)
+
+
 def test_models_lists_by_pattern(capsys):
     cli.main(["models", "resnet*"])
     printed = capsys.readouterr().out
     assert "resnet50" in printed
     assert "lenet5" not in printed
+
+
+def test_models_lists_public_weights(capsys):
+    cli.main(["models", "resnet5*", "--pretrained"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "claimed top-1" in lines[0]
+    (best,) = (line.split() for line in lines if "a1_in1k" in line)
+    assert best == [
+        "resnet50", "81.24", "288", "1.000", "bicubic", "Apache-2.0", "hf:timm/resnet50.a1_in1k"
+    ]  # fmt: skip
 
 
 def test_augmentations_draws_the_contact_sheet_of_a_dataset(monkeypatch, capsys):

@@ -129,6 +129,32 @@ def load_folder(
     )
 
 
+def read_held_out(
+    path: str | os.PathLike, strict: bool = False
+) -> tuple[tuple[str, ...], list[str], np.ndarray]:
+    """The images to measure with: those of ``path/test``, ``val`` or ``validation`` (the first of
+    them), or else all images of the class folders in `path`.
+
+    Args:
+        path: the folder.
+        strict: refuse an image whose header cannot be read, instead of leaving it out.
+
+    Returns:
+        The K names of the class folders, in order; the paths of N images; and their labels int32[N].
+
+    Raises:
+        InputError: as of `load_folder`.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise InputError(
+            f"dataset folder {str(root)!r} is not a folder; wanted one with a sub-folder a class"
+        )
+    held_out = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
+    class_names, (paths, labels) = _read_split(held_out[0] if held_out else root, strict)
+    return class_names, paths, labels
+
+
 def hold_out(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Splits examples into four fifths and a fifth of every class, always the same way.
 

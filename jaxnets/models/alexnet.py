@@ -12,6 +12,7 @@ from jax import Array
 
 from jaxnets.errors import InputError
 from jaxnets.layers import Conv, MLPHead, local_response_norm, max_pool
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 
 PAPER = "Krizhevsky et al. 2012, NIPS 25"
@@ -19,6 +20,10 @@ PAPER = "Krizhevsky et al. 2012, NIPS 25"
 VARIANTS = {
     "alexnet": {"widths": (96, 256, 384, 384, 256), "lrn": True},
     "alexnet_owt": {"widths": (64, 192, 384, 256, 256), "lrn": False, "dropout_first": True},
+}
+
+WEIGHTS = {
+    "alexnet_owt": (published.torchvision("alexnet-owt-7be5be79.pth", "alexnet", 56.52),),
 }
 
 RENAMES = {

@@ -14,6 +14,7 @@ from flax import linen as nn
 from jax import Array
 
 from jaxnets.layers import BatchNorm, Conv, Dropout, LinearHead, avg_pool, max_pool
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 
 PAPER = "Huang et al. 2017, arXiv:1608.06993"
@@ -31,6 +32,18 @@ VARIANTS = {
         "stem_width": 80,
         "small_input": True,
     },
+}
+
+WEIGHTS = {
+    "densenet121": (
+        published.timm("densenet121.ra_in1k", 76.49, size=288, crop=0.95),
+        published.torchvision(
+            "densenet121-a639ec97.pth", "densenet121", 74.43, library="torchvision_files"
+        ),
+    ),
+    "densenet161": (published.timm("densenet161.tv_in1k", 77.36),),
+    "densenet169": (published.timm("densenet169.tv_in1k", 75.90),),
+    "densenet201": (published.timm("densenet201.tv_in1k", 77.29),),
 }
 
 _LAYER, _THEIR_LAYER = "backbone/denseblock{d}_layer{i}", "features.denseblock{d}.denselayer{i}"

@@ -17,6 +17,7 @@ from jax import Array
 
 from jaxnets.errors import InputError
 from jaxnets.layers import BatchNorm, Conv, DropPath, LinearHead, drop_path_rates, max_pool
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 
 PAPER = "Chen et al. 2017, arXiv:1707.01629"
@@ -56,6 +57,15 @@ VARIANTS = {
         "groups": 40,
         "stem_width": 128,
     },
+}
+
+_MXNET = {"mean": (124 / 255, 117 / 255, 104 / 255), "std": (1 / (0.0167 * 255),) * 3}
+WEIGHTS = {
+    "dpn68": (published.timm("dpn68.mx_in1k", 76.30, **_MXNET),),
+    "dpn92": (published.timm("dpn92.mx_in1k", 80.03, **_MXNET),),
+    "dpn98": (published.timm("dpn98.mx_in1k", 79.66, **_MXNET),),
+    "dpn107": (published.timm("dpn107.mx_in1k", 80.17, **_MXNET),),
+    "dpn131": (published.timm("dpn131.mx_in1k", 79.84, **_MXNET),),
 }
 
 _BLOCK = "features.conv{s+1}_{b}"

@@ -23,6 +23,7 @@ from jaxnets.layers import (
     local_response_norm,
     max_pool,
 )
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import (
     Chains,
@@ -46,6 +47,14 @@ VARIANTS = {
         "aux_window": 5,
         "dropout": 0.4,
     },
+}
+
+# torchvision turns images normalized as its others are into these before its first convolution.
+_AS_THE_AUTHORS = {"mean": published.HALVES, "std": published.HALVES}
+WEIGHTS = {
+    "googlenet": (
+        published.torchvision("googlenet-1378be20.pth", "googlenet", 69.78, **_AS_THE_AUTHORS),
+    ),
 }
 
 _AUXILIARY_GRID = "(h4 w4 c) o -> o (c h4 w4)"

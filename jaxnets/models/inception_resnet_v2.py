@@ -15,6 +15,7 @@ from flax import linen as nn
 from jax import Array
 
 from jaxnets.layers import Conv, DropPath, LinearHead, avg_pool, drop_path_rates, max_pool
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, branches, timm_names
 from jaxnets.models.inception_v3 import Stem
@@ -22,6 +23,19 @@ from jaxnets.models.inception_v3 import Stem
 PAPER = "Szegedy et al. 2016, arXiv:1602.07261"
 
 VARIANTS = {"inception_resnet_v2": {}}
+
+WEIGHTS = {
+    "inception_resnet_v2": (
+        published.timm(
+            "inception_resnet_v2.tf_in1k",
+            80.43,
+            size=299,
+            crop=0.8975,
+            mean=published.HALVES,
+            std=published.HALVES,
+        ),
+    ),
+}
 
 _avg_pool_keeping_size = partial(avg_pool, window=3, strides=1, padding=1, count_include_pad=False)
 _halving_pool = partial(max_pool, window=3, strides=2)

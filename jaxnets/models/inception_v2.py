@@ -13,12 +13,26 @@ from flax import linen as nn
 from jax import Array
 
 from jaxnets.layers import LinearHead, avg_pool, max_pool
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer
 
 PAPER = "Ioffe and Szegedy 2015, arXiv:1502.03167"
 
 VARIANTS = {"inception_v2": {}}
+
+WEIGHTS = {
+    "inception_v2": (
+        published.cadene(
+            "bn_inception-52deb4733.pth",
+            "bninception",
+            73.52,
+            order="BGR",
+            mean=(104 / 255, 117 / 255, 128 / 255),
+            std=(1 / 255,) * 3,
+        ),
+    ),
+}
 
 RENAMES = {
     "cadene": (

@@ -14,6 +14,7 @@ from flax.core import FrozenDict
 from jax import Array
 
 from jaxnets.layers import LinearHead, avg_pool, global_avg_pool, max_pool
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import (
     Chains,
@@ -27,6 +28,22 @@ from jaxnets.models.inception_parts import (
 PAPER = "Szegedy et al. 2015, arXiv:1512.00567"
 
 VARIANTS = {"inception_v3": {}}
+
+# torchvision turns images normalized as its others are into these before its first convolution.
+_AS_THE_AUTHORS = {"mean": published.HALVES, "std": published.HALVES}
+WEIGHTS = {
+    "inception_v3": (
+        published.timm("inception_v3.gluon_in1k", 78.81, size=299),
+        published.torchvision(
+            "inception_v3_google-0cc3c7bd.pth",
+            "inception_v3",
+            77.29,
+            resize=342,
+            size=299,
+            **_AS_THE_AUTHORS,
+        ),
+    ),
+}
 
 _RENAMES = (
     ("backbone/stem/conv3b/{layer}", "Conv2d_3b_1x1.{layer}"),

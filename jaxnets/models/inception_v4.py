@@ -11,12 +11,21 @@ from flax import linen as nn
 from jax import Array
 
 from jaxnets.layers import LinearHead, avg_pool, max_pool
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, timm_names
 
 PAPER = "Szegedy et al. 2016, arXiv:1602.07261"
 
 VARIANTS = {"inception_v4": {}}
+
+WEIGHTS = {
+    "inception_v4": (
+        published.timm(
+            "inception_v4.tf_in1k", 80.14, size=299, mean=published.HALVES, std=published.HALVES
+        ),
+    ),
+}
 
 _avg_pool_keeping_size = partial(avg_pool, window=3, strides=1, padding=1, count_include_pad=False)
 _halving_pool = partial(max_pool, window=3, strides=2)

@@ -13,6 +13,7 @@ from jax import Array
 
 from jaxnets.errors import InputError
 from jaxnets.layers import BatchNorm, Conv, LinearHead, relu6
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 
 PAPER = "Howard et al. 2017, arXiv:1704.04861"
@@ -21,6 +22,19 @@ VARIANTS = {
     "mobilenet_v1_100": {"width": 1.0},
     "mobilenet_v1_050": {"width": 0.5},
     "mobilenet_v1_025": {"width": 0.25},
+}
+
+WEIGHTS = {
+    "mobilenet_v1_100": (
+        published.timm(
+            "mobilenetv1_100.ra4_e3600_r224_in1k",
+            76.09,
+            size=256,
+            crop=0.95,
+            mean=published.HALVES,
+            std=published.HALVES,
+        ),
+    ),
 }
 
 _STAGES = ((64, 1), (128, 2), (256, 2), (512, 6), (1024, 2))  # channels and blocks of each

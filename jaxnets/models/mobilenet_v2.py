@@ -12,6 +12,7 @@ from jax import Array
 
 from jaxnets.errors import InputError
 from jaxnets.layers import BatchNorm, Conv, DropPath, LinearHead, drop_path_rates, relu6
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.mobilenet_v1 import Stem, scaled_channels
 
@@ -20,6 +21,15 @@ PAPER = "Sandler et al. 2018, arXiv:1801.04381"
 VARIANTS = {
     "mobilenet_v2_100": {"width": 1.0},
     "mobilenet_v2_140": {"width": 1.4},
+}
+
+WEIGHTS = {
+    "mobilenet_v2_100": (
+        published.timm("mobilenetv2_100.ra_in1k", 72.91),
+        published.torchvision("mobilenet_v2-7ebf99e0.pth", "mobilenet_v2", 72.15, resize=232),
+        published.torchvision("mobilenet_v2-b0353104.pth", "mobilenet_v2", 71.88),
+    ),
+    "mobilenet_v2_140": (published.timm("mobilenetv2_140.ra_in1k", 76.52),),
 }
 
 # Table 2: expansion t, channels c, blocks n and stride s of the first block.

@@ -15,6 +15,7 @@ from jax import Array
 
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layers import BatchNorm, Conv, LinearHead, drop_path_rates
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import check_auxiliary
 from jaxnets.models.nasnet_parts import (
@@ -47,6 +48,14 @@ VARIANTS = {
         "image_size": 331,
         "drop_path": 0.3,
     },
+}
+
+_HALVES = {"mean": published.HALVES, "std": published.HALVES}
+WEIGHTS = {
+    "nasnet_mobile": (
+        published.cadene("nasnetamobile-7e03cead.pth", "nasnetamobile", 74.08, **_HALVES),
+    ),
+    "nasnet_large": (published.timm("nasnetalarge.tf_in1k", 82.64, size=331, crop=0.911, **_HALVES),),
 }
 
 # The references number the cells of each stage from a multiple of 6, and have no auxiliary head.

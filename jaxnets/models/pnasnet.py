@@ -9,6 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from jaxnets.layers import BatchNorm, Conv, drop_path_rates
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.nasnet import classifier
 from jaxnets.models.nasnet_parts import Cell, Plan, Sum, cell_renames
@@ -30,6 +31,19 @@ VARIANTS = {
         "image_size": 331,
         "drop_path": 0.4,
     },
+}
+
+WEIGHTS = {
+    "pnasnet5_large": (
+        published.timm(
+            "pnasnet5large.tf_in1k",
+            82.81,
+            size=331,
+            crop=0.911,
+            mean=published.HALVES,
+            std=published.HALVES,
+        ),
+    ),
 }
 
 

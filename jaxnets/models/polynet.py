@@ -26,6 +26,7 @@ from jaxnets.layers import (
     max_pool,
     same_padding,
 )
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, branches
 
@@ -33,6 +34,10 @@ PAPER = "Zhang et al. 2016, arXiv:1611.05725"
 
 VARIANTS = {
     "polynet": {"depths": (10, 20, 10), "modules": ("2-way", "poly-3 2-way", "poly-3 2-way")},
+}
+
+WEIGHTS = {
+    "polynet": (published.cadene("polynet-f71d82a5.pth", "polynet", 81.00, resize=378, size=331),),
 }
 
 KINDS = ("2-way", "3-way", "poly-2", "poly-3", "mpoly-2", "mpoly-3")

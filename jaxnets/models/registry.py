@@ -2,8 +2,9 @@
 
 A family is one file. It holds the family's modules; a function `build(*, num_classes=..., ...)`
 that puts them together into a `Classifier`; a table `VARIANTS` from the name of a model to the
-arguments with which `build` makes it; and the `PAPER`. To add a family, write that file and list it
-in `FAMILIES`.
+arguments with which `build` makes it; the `PAPER`; and, where there are any, `WEIGHTS`, the public
+weights of a model, the best first, and `RENAMES`, what libraries call its parameters. To add a
+family, write that file and list it in `FAMILIES`.
 """
 
 import fnmatch
@@ -42,6 +43,7 @@ from jaxnets.models import (
     zfnet,
 )
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.published import PublishedWeights
 
 FAMILIES = (
     alexnet,
@@ -124,13 +126,15 @@ def create_model(name: str, num_classes: int | None = None, **overrides: Any) ->
     return family.build(**settings).clone(model_name=name)
 
 
-def list_models(pattern: str = "*") -> list[str]:
+def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
     """The names of all models that match a pattern, sorted.
 
     Args:
         pattern: as a shell's, for instance "resnet*".
+        pretrained: only those of which there are public weights.
     """
-    return sorted(fnmatch.filter(_FAMILY_OF, pattern))
+    names = sorted(fnmatch.filter(_FAMILY_OF, pattern))
+    return [name for name in names if published_weights(name)] if pretrained else names
 
 
 def model_info(name: str) -> ModelInfo:
@@ -152,6 +156,18 @@ def model_info(name: str) -> ModelInfo:
         input_size=create_model(name).input_size,
         settings=settings,
     )
+
+
+def published_weights(name: str) -> tuple[PublishedWeights, ...]:
+    """The public weights of a model, the best first; none for many.
+
+    Args:
+        name: one of `list_models()`.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    return getattr(_family_of(name), "WEIGHTS", {}).get(name, ())
 
 
 def _family_of(name: str) -> ModuleType:

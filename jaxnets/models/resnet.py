@@ -25,6 +25,7 @@ from jaxnets.layers import (
     max_pool,
 )
 from jaxnets.layers.attention import NON_LOCAL_MODES
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 
 PAPER = (
@@ -48,6 +49,61 @@ VARIANTS = {
     "resnext101_32x4d": {"depths": (3, 4, 23, 3), "groups": 32, "width_per_group": 4},
     "resnext101_32x8d": {"depths": (3, 4, 23, 3), "groups": 32, "width_per_group": 8},
     "resnext101_64x4d": {"depths": (3, 4, 23, 3), "groups": 64, "width_per_group": 4},
+}
+
+WEIGHTS = {
+    "resnet18": (
+        published.timm("resnet18.a1_in1k", 73.16, size=288, crop=1.0),
+        published.torchvision("resnet18-f37072fd.pth", "resnet18", 69.76),
+    ),
+    "resnet34": (
+        published.timm(
+            "resnet34.ra4_e3600_r224_in1k",
+            78.97,
+            size=288,
+            crop=1.0,
+            mean=published.HALVES,
+            std=published.HALVES,
+        ),
+        published.torchvision("resnet34-b627a593.pth", "resnet34", 73.31),
+    ),
+    "resnet50": (
+        published.timm("resnet50.a1_in1k", 81.24, size=288, crop=1.0),
+        published.torchvision("resnet50-11ad3fa6.pth", "resnet50", 80.86, resize=232),
+        published.torchvision("resnet50-0676ba61.pth", "resnet50", 76.13),
+    ),
+    "resnet101": (
+        published.timm("resnet101.a1h_in1k", 82.80, size=288, crop=1.0),
+        published.torchvision("resnet101-cd907fc2.pth", "resnet101", 81.89, resize=232),
+        published.torchvision("resnet101-63fe2227.pth", "resnet101", 77.37),
+    ),
+    "resnet152": (
+        published.timm("resnet152.a1h_in1k", 83.49, size=288, crop=1.0),
+        published.torchvision("resnet152-f82ba261.pth", "resnet152", 82.28, resize=232),
+        published.torchvision("resnet152-394f9c45.pth", "resnet152", 78.31),
+    ),
+    "wide_resnet50_2": (
+        published.timm("wide_resnet50_2.racm_in1k", 82.26, size=288, crop=0.95),
+        published.torchvision("wide_resnet50_2-9ba9bcbe.pth", "wide_resnet50_2", 81.60, resize=232),
+        published.torchvision("wide_resnet50_2-95faca4d.pth", "wide_resnet50_2", 78.47),
+    ),
+    "wide_resnet101_2": (
+        published.torchvision("wide_resnet101_2-d733dc28.pth", "wide_resnet101_2", 82.51, resize=232),
+        published.torchvision("wide_resnet101_2-32ee1156.pth", "wide_resnet101_2", 78.85),
+    ),
+    "resnext50_32x4d": (
+        published.timm("resnext50_32x4d.a1h_in1k", 82.02, size=288, crop=1.0),
+        published.torchvision("resnext50_32x4d-1a0047aa.pth", "resnext50_32x4d", 81.20, resize=232),
+        published.torchvision("resnext50_32x4d-7cdf4587.pth", "resnext50_32x4d", 77.62),
+    ),
+    "resnext101_32x4d": (published.timm("resnext101_32x4d.gluon_in1k", 80.34),),
+    "resnext101_32x8d": (
+        published.torchvision("resnext101_32x8d-110c445d.pth", "resnext101_32x8d", 82.83, resize=232),
+        published.torchvision("resnext101_32x8d-8ba56ff5.pth", "resnext101_32x8d", 79.31),
+    ),
+    "resnext101_64x4d": (
+        published.torchvision("resnext101_64x4d-173b62eb.pth", "resnext101_64x4d", 83.25, resize=232),
+    ),
 }
 
 _RENAMES = (

@@ -24,6 +24,7 @@ from jaxnets.layers import (
     drop_path_rates,
     max_pool,
 )
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 
 PAPER = "He et al. 2016, arXiv:1603.05027 (wide: Zagoruyko and Komodakis 2016, arXiv:1605.07146)"
@@ -37,6 +38,12 @@ VARIANTS = {
     "resnetv2_200": {"depths": (3, 24, 36, 3)},
     "wrn_16_8": {"depths": (2, 2, 2), "widths": (128, 256, 512), **_WIDE},
     "wrn_28_10": {"depths": (4, 4, 4), "widths": (160, 320, 640), **_WIDE},
+}
+
+_HALVES = {"mean": published.HALVES, "std": published.HALVES}
+WEIGHTS = {
+    "resnetv2_50": (published.timm("resnetv2_50.a1h_in1k", 81.41, size=288, crop=1.0, **_HALVES),),
+    "resnetv2_101": (published.timm("resnetv2_101.a1h_in1k", 83.00, size=288, crop=1.0, **_HALVES),),
 }
 
 RENAMES = {

@@ -23,6 +23,7 @@ from jaxnets.layers import (
     drop_path_rates,
     max_pool,
 )
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 
 PAPER = "Hu et al. 2018, arXiv:1709.01507"
@@ -40,6 +41,53 @@ VARIANTS = {
         "deep_stem": True,
         "dropout": 0.2,
     },
+}
+
+# timm trained its own as it trains any ResNet, and keeps those of the authors as "legacy".
+_AS_A_RESNET = {"padded_pool": True, "stride_in_1x1": False}
+_LEGACY_FILES = {
+    "library": "timm_legacy",
+    "interpolation": "bilinear",
+    "resize": 256,
+    "size": 224,
+}
+WEIGHTS = {
+    "seresnet50": (
+        published.timm("seresnet50.ra2_in1k", 81.29, size=288, crop=0.95, settings=_AS_A_RESNET),
+        published.PublishedWeights(
+            "timm:v0.1-cadene/se_resnet50-ce0d4300.pth",
+            architecture="legacy_seresnet50",
+            top1=77.64,
+            **_LEGACY_FILES,
+        ),
+    ),
+    "seresnext50_32x4d": (
+        published.timm("seresnext50_32x4d.racm_in1k", 82.19, size=288, crop=0.95, settings=_AS_A_RESNET),
+        published.PublishedWeights(
+            "timm:v0.1-weights/legacy_se_resnext50_32x4d-f3651bad.pth",
+            architecture="legacy_seresnext50_32x4d",
+            top1=79.08,
+            **_LEGACY_FILES,
+        ),
+    ),
+    "seresnext101_32x4d": (
+        published.timm("seresnext101_32x4d.gluon_in1k", 80.89, settings=_AS_A_RESNET),
+        published.PublishedWeights(
+            "timm:v0.1-weights/legacy_se_resnext101_32x4d-37725eac.pth",
+            architecture="legacy_seresnext101_32x4d",
+            top1=80.27,
+            **_LEGACY_FILES,
+        ),
+    ),
+    "senet154": (
+        published.PublishedWeights(
+            "timm:v0.1-weights/legacy_senet154-e9eb9fe6.pth",
+            architecture="legacy_senet154",
+            top1=81.32,
+            **_LEGACY_FILES,
+        ),
+        published.timm("senet154.gluon_in1k", 81.23, settings={"padded_pool": True}),
+    ),
 }
 
 _RENAMES = (

@@ -12,6 +12,7 @@ from jax import Array
 
 from jaxnets.errors import InputError
 from jaxnets.layers import ConfidenceMapHead, Conv, max_pool
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 
 PAPER = "Iandola et al. 2016, arXiv:1602.07360"
@@ -19,6 +20,11 @@ PAPER = "Iandola et al. 2016, arXiv:1602.07360"
 VARIANTS = {
     "squeezenet1_0": {"stem_width": 96, "stem_kernel": 7, "pooled": (1, 4, 8)},
     "squeezenet1_1": {"stem_width": 64, "stem_kernel": 3, "pooled": (1, 3, 5)},
+}
+
+WEIGHTS = {
+    "squeezenet1_0": (published.torchvision("squeezenet1_0-b66bff10.pth", "squeezenet1_0", 58.09),),
+    "squeezenet1_1": (published.torchvision("squeezenet1_1-b8a52dc0.pth", "squeezenet1_1", 58.18),),
 }
 
 _LAST_INIT = nn.initializers.normal(0.01)

@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax import Array
 
 from jaxnets.layers import BatchNorm, Conv, MLPHead, local_response_norm, max_pool
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 
 PAPER = "Simonyan and Zisserman 2014, arXiv:1409.1556"
@@ -28,6 +29,19 @@ VARIANTS = {
     "vgg16_gap": {"depths": (2, 2, 3, 3, 3), "hidden": (4096,), "pool_size": 1},
     "vgg19": {"depths": (2, 2, 4, 4, 4)},
     "vgg19_bn": {"depths": (2, 2, 4, 4, 4), "batch_norm": True},
+}
+
+# torchvision's weights, which timm keeps too, without a pickle.
+_OF_TORCHVISION = {"interpolation": "bilinear", "licence": "BSD-3-Clause"}
+WEIGHTS = {
+    "vgg11": (published.timm("vgg11.tv_in1k", 69.02, **_OF_TORCHVISION),),
+    "vgg13": (published.timm("vgg13.tv_in1k", 69.93, **_OF_TORCHVISION),),
+    "vgg16": (published.timm("vgg16.tv_in1k", 71.59, **_OF_TORCHVISION),),
+    "vgg19": (published.timm("vgg19.tv_in1k", 72.38, **_OF_TORCHVISION),),
+    "vgg11_bn": (published.timm("vgg11_bn.tv_in1k", 70.37, **_OF_TORCHVISION),),
+    "vgg13_bn": (published.timm("vgg13_bn.tv_in1k", 71.59, **_OF_TORCHVISION),),
+    "vgg16_bn": (published.timm("vgg16_bn.tv_in1k", 73.36, **_OF_TORCHVISION),),
+    "vgg19_bn": (published.timm("vgg19_bn.tv_in1k", 74.22, **_OF_TORCHVISION),),
 }
 
 _HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")

@@ -18,12 +18,25 @@ from jax import Array
 
 from jaxnets.errors import InputError
 from jaxnets.layers import Conv, Dropout, DropPath, LayerNorm, LinearHead, drop_path_rates
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 
 PAPER = "Dosovitskiy et al. 2020, arXiv:2010.11929"
 
 VARIANTS = {
     "vit_base_patch16_224": {"depth": 12, "width": 768, "heads": 12, "patch_size": 16},
+}
+
+WEIGHTS = {
+    "vit_base_patch16_224": (
+        published.timm(
+            "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+            85.11,
+            crop=0.9,
+            mean=published.HALVES,
+            std=published.HALVES,
+        ),
+    ),
 }
 
 RENAMES = {

@@ -19,11 +19,28 @@ from jaxnets.layers import (
     drop_path_rates,
     max_pool,
 )
+from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 
 PAPER = "Chollet 2016, arXiv:1610.02357"
 
 VARIANTS = {"xception": {}}
+
+WEIGHTS = {
+    "xception": (
+        published.PublishedWeights(
+            "timm:v0.1-cadene/xception-43020ad28.pth",
+            library="timm",
+            architecture="legacy_xception",
+            top1=79.06,
+            resize=333,
+            size=299,
+            interpolation="bicubic",
+            mean=published.HALVES,
+            std=published.HALVES,
+        ),
+    ),
+}
 
 RENAMES = {
     "timm": (

@@ -117,6 +117,15 @@ class DataParallel:
         """Compiles an eval step; every device's sums are already joined."""
         return self._compile(step, donate=())
 
+    def compile_predict(self, predict: Callable) -> Callable:
+        """Compiles `predict(variables, batch)`, whose result has a row for each example, in order."""
+        mapped = self._compile(predict, donate=(), rows=True)
+        if self.strategy != "pmap":
+            return mapped
+        return lambda variables, batch: jax.tree.map(
+            lambda a: np.asarray(a).reshape(-1, *a.shape[2:]), mapped(variables, batch)
+        )
+
     def replicate(self, tree: Any) -> Any:
         """Puts a state or variables on every device. Arrays keep their shapes: no replica axis."""
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
@@ -132,7 +141,7 @@ class DataParallel:
             return jax.device_put(batch, cut)
         return jax.tree.map(lambda a: jax.make_array_from_process_local_data(cut, a), batch)
 
-    def _compile(self, step: Callable, donate: tuple[int, ...]) -> Callable:
+    def _compile(self, step: Callable, donate: tuple[int, ...], rows: bool = False) -> Callable:
         if self.strategy == "single":
             return jax.jit(step, donate_argnums=donate)
         if self.strategy == "pmap":
@@ -141,7 +150,7 @@ class DataParallel:
                 step,
                 axis_name=DATA_AXIS,
                 in_axes=(None, 0),
-                out_axes=None,
+                out_axes=0 if rows else None,
                 donate_argnums=donate,
                 devices=devices,
             )
@@ -149,7 +158,7 @@ class DataParallel:
             step,
             mesh=self._mesh,
             in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS)),
-            out_specs=PartitionSpec(),
+            out_specs=PartitionSpec(DATA_AXIS) if rows else PartitionSpec(),
             check_vma=False,
         )
         return jax.jit(mapped, donate_argnums=donate)

@@ -1,6 +1,26 @@
 """Reference checkpoints in, and our checkpoints out."""
 
+from jaxnets.weights.adaptation import with_channels
 from jaxnets.weights.conversion import from_torch, libraries, to_torch
+from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.keras import from_keras
+from jaxnets.weights.loading import Pretrained, load, save, usual_library, wrong_model
+from jaxnets.weights.loading import find_preprocessing as preprocessing
+from jaxnets.weights.transfer import freeze_mask, layerwise_decay
 
-__all__ = ["from_keras", "from_torch", "libraries", "to_torch"]
+__all__ = [
+    "Preprocessing",
+    "Pretrained",
+    "freeze_mask",
+    "from_keras",
+    "from_torch",
+    "layerwise_decay",
+    "libraries",
+    "load",
+    "preprocessing",
+    "save",
+    "to_torch",
+    "usual_library",
+    "with_channels",
+    "wrong_model",
+]

@@ -75,7 +75,11 @@ def libraries(name: str) -> tuple[str, ...]:
 
 
 def from_torch(
-    name: str, state_dict: Mapping[str, Any], library: str | None = None, **overrides: Any
+    name: str,
+    state_dict: Mapping[str, Any],
+    library: str | None = None,
+    dtype: Any = np.float32,
+    **overrides: Any,
 ) -> Variables:
     """The variables of a model, from the state dict of a reference.
 
@@ -87,27 +91,48 @@ def from_torch(
         state_dict: arrays (of NumPy, or what NumPy can read, such as torch's on a CPU) by the
             reference's names.
         library: whose names they are, one of `libraries(name)`; None to tell by the names.
+        dtype: of the variables; None for that of each array.
         **overrides: the settings the model was made with, as for `jaxnets.create_model`.
 
     Returns:
-        `params` and, where there are any, `batch_stats`: nested dicts of f32 NumPy arrays, copies.
+        `params` and, where there are any, `batch_stats`: nested dicts of NumPy arrays, copies.
 
     Raises:
         InputError: the model, a setting or the library is unknown, or the state dict does not fit.
     """
-    model = create_model(name, **overrides)
-    shapes = {
+    _, places = fitted(create_model(name, **overrides), shapes_of(state_dict), library)
+    return filled(places, state_dict, dtype)
+
+
+def shapes_of(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The shape of each array by its name; nothing lazy is read. Counts of batches are left out."""
+    return {
         key: tuple(np.shape(value))
         for key, value in state_dict.items()
         if key.rpartition(".")[2] != _COUNTER
     }
-    misfits = {}
+
+
+def fitted(
+    model: Classifier, shapes: Mapping[str, tuple[int, ...]], library: str | None = None
+) -> tuple[str, list[Place]]:
+    """The library whose names a state dict has, and the place of each of its arrays in a model.
+
+    Args:
+        model: of `jaxnets.create_model`.
+        shapes: `shapes_of(state_dict)`.
+        library: as for `from_torch`.
+
+    Raises:
+        InputError: the library is unknown, or the state dict does not fit.
+    """
+    name, misfits = model.model_name, {}
     for candidate in _candidates(name, library):
-        places = {place.key: place for place in _places(model, candidate)}
+        places = {place.key: place for place in places_of(model, candidate)}
         places = _without_absent_auxiliaries(places, shapes)
-        misfit = _misfit({key: place.reference_shape for key, place in places.items()}, shapes)
+        misfit = misfit_of({key: place.reference_shape for key, place in places.items()}, shapes)
         if not misfit:
-            return _filled(places.values(), state_dict)
+            return candidate, list(places.values())
         misfits[candidate] = misfit
     closest = min(misfits, key=lambda candidate: misfits[candidate].count)
     raise InputError(
@@ -135,14 +160,19 @@ def to_torch(
     Raises:
         InputError: the model, a setting or the library is unknown, or the variables do not fit.
     """
-    model = create_model(name, **overrides)
+    return exported(create_model(name, **overrides), variables, library)
+
+
+def exported(model: Classifier, variables: Mapping[str, Any], library: str) -> dict[str, np.ndarray]:
+    """`to_torch` of a model that is there already, perhaps for images of other channels."""
+    name = model.model_name
     (library,) = _candidates(name, library)
     leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
     values = {"/".join(key.key for key in path): value for path, value in leaves}
     shapes = {path: tuple(np.shape(value)) for path, value in values.items()}
-    places = {"/".join(place.path): place for place in _places(model, library)}
+    places = {"/".join(place.path): place for place in places_of(model, library)}
     places = _without_absent_auxiliaries(places, shapes)
-    misfit = _misfit({path: place.shape for path, place in places.items()}, shapes)
+    misfit = misfit_of({path: place.shape for path, place in places.items()}, shapes)
     if misfit:
         raise InputError(
             f"variables: they do not fit {name}: {misfit.text}; give the model, and its settings "
@@ -179,8 +209,14 @@ def _candidates(name: str, library: str | None) -> tuple[str, ...]:
     return (library,)
 
 
+def rules_of(model: Classifier, library: str) -> Rules:
+    """What a library calls the parameters of a model."""
+    rules = _renames(model.model_name)[library]
+    return rules(model) if callable(rules) else rules
+
+
 @functools.cache
-def _abstract_leaves(model: Classifier) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
+def abstract_leaves(model: Classifier) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
     """Path and shape of every variable; nothing is computed."""
 
     def initialise() -> Variables:
@@ -191,13 +227,11 @@ def _abstract_leaves(model: Classifier) -> list[tuple[tuple[str, ...], tuple[int
 
 
 @functools.cache
-def _places(model: Classifier, library: str) -> tuple[Place, ...]:
+def places_of(model: Classifier, library: str) -> tuple[Place, ...]:
     """Every variable of a model, and where it is in the reference."""
-    rules = _renames(model.model_name)[library]
-    if callable(rules):
-        rules = rules(model)
+    rules = rules_of(model, library)
     places = {}
-    for path, shape in _abstract_leaves(model):
+    for path, shape in abstract_leaves(model):
         module, layout = _renamed("/".join(path[1:-1]), rules)
         key = ".".join(filter(None, (module, _LEAVES.get(path[-1], path[-1]))))
         if path[-1] != "kernel":
@@ -235,12 +269,12 @@ def _put_in(match: re.Match, field: re.Match) -> str:
     return str(int(text) + int(added)) if added else text.replace("/", ".")
 
 
-class _Misfit(NamedTuple):
+class Misfit(NamedTuple):
     count: int
     text: str
 
 
-def _misfit(wanted: Mapping[str, tuple], came: Mapping[str, tuple]) -> _Misfit | None:
+def misfit_of(wanted: Mapping[str, tuple], came: Mapping[str, tuple]) -> Misfit | None:
     """What is wrong with the names and shapes that came; None where all is well."""
     faults = {
         "missing": [key for key in wanted if key not in came],
@@ -256,7 +290,7 @@ def _misfit(wanted: Mapping[str, tuple], came: Mapping[str, tuple]) -> _Misfit |
         for fault, found in faults.items()
         if found
     ]
-    return _Misfit(sum(map(len, faults.values())), "; ".join(texts)) if texts else None
+    return Misfit(sum(map(len, faults.values())), "; ".join(texts)) if texts else None
 
 
 def _without_absent_auxiliaries(
@@ -275,10 +309,11 @@ def _without_absent_auxiliaries(
     }
 
 
-def _filled(places: Iterable[Place], state_dict: Mapping[str, Any]) -> Variables:
+def filled(places: Iterable[Place], state_dict: Mapping[str, Any], dtype: Any) -> Variables:
+    """The variables, of which every array is read and put into its place."""
     variables: Variables = {}
     for place in places:
-        value = np.asarray(state_dict[place.key], np.float32)
+        value = np.asarray(state_dict[place.key], dtype)
         if place.layout:
             value = rearrange(value, reversed_layout(place.layout))
         *parents, leaf = place.path

@@ -264,3 +264,15 @@ GOLDENS = {
     ),
 }
 """By the name of a file in `data/`: the model's own, or another where it has several rows."""
+
+_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+_HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+PREPROCESSED = {
+    "v1": ("torchvision", {"resize": 256, "size": 224, "interpolation": "bilinear", **_IMAGENET}),
+    "v2": ("torchvision", {"resize": 232, "size": 224, "interpolation": "bilinear", **_IMAGENET}),
+    "inception": ("torchvision", {"resize": 342, "size": 299, "interpolation": "bilinear", **_IMAGENET}),
+    "bicubic": ("timm", {"crop": 0.875, "size": 224, "interpolation": "bicubic", **_IMAGENET}),
+    "whole": ("timm", {"crop": 1.0, "size": 288, "interpolation": "bicubic", **_IMAGENET}),
+    "halves": ("timm", {"crop": 0.8975, "size": 299, "interpolation": "bicubic", **_HALVES}),
+}
+"""Transforms of pictures that `make_preprocessing.py` runs: whose, and with what."""

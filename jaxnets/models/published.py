@@ -1,0 +1,107 @@
+"""Public weights as data: what a family's `WEIGHTS` tells of each set, in a row.
+
+Every accuracy is what the publisher claims for the crop in the row; none was measured here. The
+images that a set of weights wants belong to it as much as its numbers do, so they are in its row.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALVES = (0.5, 0.5, 0.5)
+
+
+class PublishedWeights(NamedTuple):
+    """A set of public weights.
+
+    Attributes:
+        source: where it is, as `jaxnets.weights.sources` reads it.
+        library: whose names its tensors have, a key of the family's `RENAMES`.
+        architecture: what that library calls the model.
+        top1: claimed accuracy on ImageNet's validation images, in percent.
+        resize: the shorter side is scaled to so many pixels; then
+        size: the middle is cut out, with sides of so many.
+        interpolation: "bilinear" or "bicubic", of the scaling.
+        mean, std: of each channel, in units of 0 to 1.
+        order: of the channels, "RGB" or "BGR"; `mean` and `std` are in it.
+        licence: as the publisher states it.
+        settings: of `create_model`, with which the model computes what these weights were trained in.
+    """
+
+    source: str
+    library: str
+    architecture: str
+    top1: float
+    resize: int
+    size: int
+    interpolation: str
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    order: str = "RGB"
+    licence: str = "Apache-2.0"
+    settings: Mapping[str, Any] = {}
+
+    @property
+    def crop(self) -> float:
+        """The part of the scaled image's shorter side that is kept."""
+        return self.size / self.resize
+
+
+def resized_side(size: int, crop: float) -> int:
+    """Pixels of the shorter side, of which `size` are the part `crop`, rounded as timm does."""
+    return math.floor(size / crop)
+
+
+def timm(
+    name: str,
+    top1: float,
+    *,
+    size: int = 224,
+    crop: float = 0.875,
+    interpolation: str = "bicubic",
+    **others: Any,
+) -> PublishedWeights:
+    """Of the hub's timm/`name`, where `name` is architecture.tag. `size` and `crop` are those for
+    evaluation (timm's `test_input_size` and `test_crop_pct`, where it has them)."""
+    return PublishedWeights(
+        source=f"hf:timm/{name}",
+        architecture=name.partition(".")[0],
+        top1=top1,
+        resize=resized_side(size, crop),
+        size=size,
+        interpolation=interpolation,
+        **{"library": "timm"} | others,
+    )
+
+
+def torchvision(
+    file: str, architecture: str, top1: float, *, resize: int = 256, size: int = 224, **others: Any
+) -> PublishedWeights:
+    """Of torchvision's own files."""
+    return PublishedWeights(
+        source=f"torchvision:{file}",
+        architecture=architecture,
+        top1=top1,
+        resize=resize,
+        size=size,
+        interpolation="bilinear",
+        **{"library": "torchvision", "licence": "BSD-3-Clause"} | others,
+    )
+
+
+def cadene(
+    file: str, architecture: str, top1: float, *, resize: int = 256, size: int = 224, **others: Any
+) -> PublishedWeights:
+    """Of Cadene's collection, the pretrainedmodels package."""
+    return PublishedWeights(
+        source=f"cadene:{file}",
+        library="cadene",
+        architecture=architecture,
+        top1=top1,
+        resize=resize,
+        size=size,
+        interpolation="bilinear",
+        licence="not stated",
+        **others,
+    )

@@ -1,0 +1,49 @@
+"""Which architecture a state dict is of, told by its names and shapes."""
+
+import re
+from collections.abc import Mapping
+
+from jaxnets.models import create_model, list_models
+from jaxnets.weights import conversion
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+def looks_like(shapes: Shapes) -> str | None:
+    """The name of the model whose state dict this is, whatever its number of classes; None where it is
+    none of ours.
+
+    Models whose table of names does not cover the state dict are passed over at once; the shapes of
+    the others are worked out, which takes up to a second each.
+
+    Args:
+        shapes: `conversion.shapes_of(state_dict)`.
+    """
+    modules = {key.rpartition(".")[0] for key in shapes}
+    for name in list_models():
+        model = create_model(name)
+        for library in conversion.libraries(name):
+            if _covers(conversion.rules_of(model, library), modules) and _fits(model, library, shapes):
+                return name
+    return None
+
+
+def _covers(rules: conversion.Rules, modules: set[str]) -> bool:
+    """Whether each module has a name that the rules give, and the head's are among them."""
+    templates = [template for _, template, *_ in rules]
+    heads = [template for pattern, template, *_ in rules if pattern.startswith("head/")]
+    if any("{" not in head and head not in modules for head in heads):
+        return False
+    parts = [re.sub(r"\\\{\w+(\\[+-]\d+|\+\d+)?\\\}", ".+", re.escape(t)) for t in templates]
+    either = re.compile("|".join(parts))
+    return all(either.fullmatch(module) for module in modules)
+
+
+def _fits(model, library: str, shapes: Shapes) -> bool:
+    """Whether names and shapes are the model's, but for the shapes in its heads."""
+    places = {place.key: place for place in conversion.places_of(model, library)}
+    absent = {key for key, place in places.items() if place.path[1].startswith("auxiliary_")}
+    return places.keys() - absent <= shapes.keys() <= places.keys() and all(
+        places[key].path[1] != "backbone" or places[key].reference_shape == shape
+        for key, shape in shapes.items()
+    )

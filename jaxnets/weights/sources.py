@@ -1,0 +1,204 @@
+"""Where weights come from, told in one line each.
+
+    hf:timm/resnet50.a1_in1k              a repository of the Hugging Face hub
+    torchvision:resnet50-0676ba61.pth     a file that a library published under this name
+    resnet50.safetensors, weights.pth     a file
+    some/folder                           one with model.safetensors and, perhaps, config.json
+
+What is fetched is cached where its own library caches it, so that nothing is fetched twice.
+`HF_HUB_OFFLINE=1` forbids fetching, of all kinds.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxnets.errors import InputError
+from jaxnets.weights import files
+
+PUBLISHED = {
+    "torchvision": "https://download.pytorch.org/models/",
+    "timm": "https://github.com/rwightman/pytorch-image-models/releases/download/",
+    "cadene": "http://data.lip6.fr/cadene/pretrainedmodels/",
+}
+"""Where the libraries keep the files that they published."""
+
+HUB = "hf"
+WEIGHTS_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights as they came.
+
+    Attributes:
+        origin: where from, for messages.
+        tensors: arrays, or what NumPy can read, by name.
+        config: what the hub's `config.json` says, or nothing.
+        metadata: what the file says of itself, text by name.
+    """
+
+    origin: str
+    tensors: Mapping[str, Any]
+    config: Mapping[str, Any]
+    metadata: Mapping[str, str]
+
+
+def is_source(text: str) -> bool:
+    """Whether a text names a source, and is not a mere name."""
+    kind = text.partition(":")[0]
+    return kind in (HUB, *PUBLISHED) or os.path.exists(text) or _suffix(text) != ""
+
+
+def read(source: str | os.PathLike) -> Checkpoint:
+    """Opens weights, fetching them first where they are not here yet.
+
+    Args:
+        source: see the head of this file.
+
+    Raises:
+        InputError: there are none, they cannot be fetched (the text says which file to put where), or
+            the file is damaged.
+    """
+    source = os.fspath(source)
+    kind, colon, rest = source.partition(":")
+    if kind == HUB and colon:
+        return _read_hub(rest)
+    if kind in PUBLISHED and colon:
+        return _read_file(_published_file(kind, rest), source)
+    path = Path(source)
+    if path.is_dir():
+        return _read_folder(path)
+    return _read_file(path, source)
+
+
+def _read_hub(repository: str) -> Checkpoint:
+    return _opened(
+        f"{HUB}:{repository}",
+        _hub_file(repository, WEIGHTS_FILE),
+        _read_config(_hub_file(repository, CONFIG_FILE)),
+    )
+
+
+def _read_folder(path: Path) -> Checkpoint:
+    weights, config = path / WEIGHTS_FILE, path / CONFIG_FILE
+    if not weights.is_file():
+        raise InputError(f"{path} holds no weights: wanted {WEIGHTS_FILE} in it, or a run's directory")
+    return _opened(str(path), weights, _read_config(config) if config.is_file() else {})
+
+
+def _read_file(path: Path, origin: str) -> Checkpoint:
+    suffix = _suffix(path.name)
+    if suffix in files.TORCH:
+        return Checkpoint(origin, files.read_torch(path), {}, {})
+    if suffix in files.SAFETENSORS:
+        return _opened(origin, path, {})
+    kinds = [*files.SAFETENSORS, *files.TORCH, f"{HUB}:OWNER/NAME", *(f"{by}:FILE" for by in PUBLISHED)]
+    raise InputError(
+        f"source: {origin} holds no weights that are known; wanted {', '.join(kinds)}, or a folder "
+        f"with {WEIGHTS_FILE}"
+    )
+
+
+def _opened(origin: str, path: Path, config: Mapping[str, Any]) -> Checkpoint:
+    tensors, metadata = files.read_safetensors(path)
+    return Checkpoint(origin, tensors, config, metadata)
+
+
+def _suffix(name: str) -> str:
+    suffix = Path(name).suffix.lower()
+    return suffix if suffix in (*files.SAFETENSORS, *files.TORCH) else ""
+
+
+def hub_config(repository: str) -> dict[str, Any]:
+    """What a hub repository's `config.json` says; the weights are not fetched.
+
+    Raises:
+        InputError: it cannot be fetched or read.
+    """
+    return _read_config(_hub_file(repository, CONFIG_FILE))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from None
+
+
+def _hub_file(repository: str, name: str) -> Path:
+    """The path of a repository's file in the hub's cache, into which it is fetched."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        with contextlib.suppress(LocalEntryNotFoundError):
+            return Path(hf_hub_download(repository, name, local_files_only=True))
+        return Path(hf_hub_download(repository, name))
+    except LocalEntryNotFoundError as error:  # which is also an EntryNotFoundError
+        raise InputError(
+            f"{HUB}:{repository} is not in the cache {constants.HF_HUB_CACHE} and {_reason()}: get "
+            f"{WEIGHTS_FILE} and {CONFIG_FILE} from {constants.ENDPOINT}/{repository} on another "
+            "machine, put both into one folder, and give that folder as the source"
+        ) from error
+    except HFValidationError as error:
+        raise InputError(f"source: {HUB}:{repository} is not of the form {HUB}:OWNER/NAME") from error
+    except RepositoryNotFoundError as error:
+        raise InputError(f"{HUB}:{repository}: the hub has no such repository") from error
+    except EntryNotFoundError as error:
+        raise InputError(f"{HUB}:{repository} has no {name}") from error
+
+
+def _published_file(library: str, name: str) -> Path:
+    """The path of a published file in torch's cache, into which it is fetched."""
+    url = PUBLISHED[library] + name
+    folder = _torch_cache()
+    path = folder / Path(name).name
+    if path.is_file():
+        return path
+    advice = f"get {url} on another machine and put it into {folder}"
+    if _offline():
+        raise InputError(f"{library}:{name} is not in the cache and {_reason()}: {advice}")
+    folder.mkdir(parents=True, exist_ok=True)
+    part = tempfile.NamedTemporaryFile(dir=folder, suffix=".part", delete=False)  # noqa: SIM115
+    try:
+        with part, urllib.request.urlopen(url, timeout=30) as answer:
+            shutil.copyfileobj(answer, part)
+        files.check_published_hash(Path(part.name), path.name)
+        os.replace(part.name, path)
+    except OSError as error:  # URLError and HTTPError among them
+        raise InputError(f"{library}:{name} cannot be fetched ({error}): {advice}") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part.name)
+    return path
+
+
+def _torch_cache() -> Path:
+    """Where torch keeps what it fetched."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    home = Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser()
+    return home / "hub" / "checkpoints"
+
+
+def _offline() -> bool:
+    from huggingface_hub import constants
+
+    return constants.HF_HUB_OFFLINE
+
+
+def _reason() -> str:
+    return "HF_HUB_OFFLINE is set" if _offline() else "there is no network"

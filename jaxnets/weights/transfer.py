@@ -1,0 +1,109 @@
+"""Transfer learning: which parameters to leave as they are, and how much less to change the early ones.
+
+    frozen = jaxnets.weights.freeze_mask(model, "stage4")
+    optimizer = optax.selective_transform(optax.adamw(1e-3), freeze_mask=frozen)
+
+    optimizer = optax.chain(optax.adamw(1e-3), jaxnets.weights.layerwise_decay(model, 0.7))
+
+The parts of a backbone are taken in the order in which it calls them, so this holds for every family.
+Statistics of batch normalization are no parameters: they follow the new images in frozen parts too.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.traverse_util import unflatten_dict
+
+from jaxnets.errors import InputError, unknown_name
+from jaxnets.models import Classifier
+from jaxnets.weights.conversion import Variables, abstract_leaves
+
+HEAD = "head"
+
+
+def freeze_mask(model: Classifier, first: str = HEAD) -> Variables:
+    """True for the parameters to leave as they are: those before the first part to train.
+
+    Args:
+        model: of `jaxnets.create_model` or `load_pretrained`.
+        first: "head", to train the heads alone; or a part of the backbone, such as "stage3_block2",
+            or what the names of several begin with, such as "stage3". It and all behind it is trained.
+
+    Returns:
+        A tree of bools like the parameters, for `optax.selective_transform(..., freeze_mask=...)`.
+
+    Raises:
+        InputError: the backbone has no such part.
+    """
+    parts = backbone_parts(model)
+    if first == HEAD:
+        start = len(parts)
+    else:
+        matches = [i for i, part in enumerate(parts) if _belongs(part, first)]
+        if not matches:
+            raise unknown_name(f"part of {model.model_name}", first, (*parts, HEAD))
+        start = matches[0]
+    frozen = parts[:start]
+    return _tree(model, lambda path: path[0] == "backbone" and path[1] in frozen)
+
+
+def layerwise_decay(model: Classifier, decay: float) -> optax.GradientTransformation:
+    """Scales updates by decay ** depth, where depth is 0 in the heads, 1 in the last part of the
+    backbone, and so on to the first (Howard and Ruder 2018, arXiv:1801.06146, section 3.2; Clark et al.
+    2020, arXiv:2003.10555, appendix A).
+
+    Chain it behind the optimiser, so that its weight decay is scaled too.
+
+    Args:
+        model: as for `freeze_mask`.
+        decay: in (0, 1]; 0.65 to 0.9 is usual.
+
+    Raises:
+        InputError: `decay` is out of range.
+    """
+    if not 0 < decay <= 1:
+        raise InputError(f"decay is {decay}; it must be above 0 and at most 1")
+    parts = backbone_parts(model)
+    depth = {part: len(parts) - i for i, part in enumerate(parts)}
+    scales = _tree(model, lambda path: decay ** depth[path[1]] if path[0] == "backbone" else 1.0)
+
+    def masked(update) -> bool:  # left out by optax.masked or selective_transform
+        return isinstance(update, optax.MaskedNode)
+
+    def scaled(updates, params):
+        del params
+        return jax.tree.map(
+            lambda update, scale: update if masked(update) else scale * update,
+            updates,
+            scales,
+            is_leaf=masked,
+        )
+
+    return optax.stateless(scaled)
+
+
+@functools.cache
+def backbone_parts(model: Classifier) -> tuple[str, ...]:
+    """The parts of a backbone that have parameters, in the order in which it calls them."""
+    parts = []
+
+    def initialise() -> None:
+        images = jnp.zeros((1, *model.input_size))
+        # Flax lists modules as they are called; a tree that comes out of JAX is sorted by name.
+        parts.extend(model.init(jax.random.key(0), images)["params"]["backbone"])
+
+    jax.eval_shape(initialise)
+    return tuple(parts)
+
+
+def _belongs(part: str, name: str) -> bool:
+    """Whether a part is called so, or its name begins so and goes on otherwise than by a digit."""
+    return part.startswith(name) and not (part[len(name) :][:1].isdigit() and name[-1:].isdigit())
+
+
+def _tree(model: Classifier, value) -> Variables:
+    """A tree like the parameters, of a function of their paths."""
+    paths = (path[1:] for path, _ in abstract_leaves(model) if path[0] == "params")
+    return unflatten_dict({path: value(path) for path in paths})
