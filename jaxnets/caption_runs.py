@@ -147,18 +147,22 @@ def load_run(directory: str | Path, step: int | Literal["latest", "best"] = "lat
 
 
 def caption(
-    loaded: Sequence[CaptionRun], image: str | Path, *, width: int = 3, alpha: float = 0.0
-) -> list[tuple[str, float]]:
-    """Describes a picture by one run or by the ensemble of several.
+    loaded: Sequence[CaptionRun],
+    images: Sequence[str | Path],
+    *,
+    width: int = 3,
+    alpha: float = 0.0,
+) -> list[list[tuple[str, float]]]:
+    """Describes pictures by one run or by the ensemble of several.
 
     Args:
         loaded: runs of one vocabulary.
-        image: a PNG or JPEG file.
+        images: PNG or JPEG files.
         width, alpha: of the beam search.
 
     Returns:
-        Sentences and their scores, best first; those that did not come to their end are left out,
-        but for the first.
+        For each picture sentences and their scores, best first; those that did not come to their
+        end are left out, but for the first.
 
     Raises:
         InputError: runs of different vocabularies, or a picture that cannot be read.
@@ -172,13 +176,15 @@ def caption(
             )
     members = [(run.task, run.variables) for run in loaded]
     length = first.config.caption_length
-    pixels = runs.read_image(image, first.image_shape)
-    beams = make_writer(members, width=width, length=length, alpha=alpha)({"image": pixels[None]})
-    found = zip(np.asarray(beams.tokens[0]), np.asarray(beams.scores[0]), strict=True)
+    pixels = np.stack([runs.read_image(image, first.image_shape) for image in images])
+    beams = make_writer(members, width=width, length=length, alpha=alpha)({"image": pixels})
     return [
-        (first.vocabulary.decode(tokens), float(score))
-        for number, (tokens, score) in enumerate(found)
-        if number == 0 or END in tokens
+        [
+            (first.vocabulary.decode(row), float(score))
+            for number, (row, score) in enumerate(zip(tokens, scores, strict=True))
+            if number == 0 or END in row
+        ]
+        for tokens, scores in zip(np.asarray(beams.tokens), np.asarray(beams.scores), strict=True)
     ]
 
 

@@ -155,12 +155,12 @@ class Caption:
             raise InputError(f"attention: {len(self.images)} images given; one can be drawn at a time")
         directories = self.run_dir or (newest_run(),)
         loaded = [caption_runs.load_run(directory, self.checkpoint) for directory in directories]
-        for path in self.images:
-            found = caption_runs.caption(loaded, path, width=self.beams, alpha=self.alpha)
-            for sentence, score in found[: self.sentences]:
+        found = caption_runs.caption(loaded, self.images, width=self.beams, alpha=self.alpha)
+        for path, sentences in zip(self.images, found, strict=True):
+            for sentence, score in sentences[: self.sentences]:
                 print(f"{path}: {sentence}" + (f" ({score:.2f})" if self.sentences > 1 else ""))
         if self.attention is not None:
-            loaded[0].draw_attention(self.images[0], found[0][0], self.attention)
+            loaded[0].draw_attention(self.images[0], found[0][0][0], self.attention)
             print(self.attention)
 
 

@@ -99,8 +99,8 @@ def test_attention_is_drawn_and_several_sentences_are_ranked(trained, folder, ca
 
 def test_an_ensemble_of_runs_and_one_of_another_vocabulary(trained, folder, capsys, refused, tmp_path):
     run = caption_runs.load_run(trained)
-    alone = caption_runs.caption([run], folder / "0.png")
-    twice = caption_runs.caption([run, run], folder / "0.png")
+    (alone,) = caption_runs.caption([run], [folder / "0.png"])
+    (twice,) = caption_runs.caption([run, run], [folder / "0.png"])
     assert alone[0][0] == twice[0][0] == "a red picture"
     assert alone[0][1] == pytest.approx(twice[0][1], rel=1e-4)
     other = tmp_path / "other"
