@@ -12,7 +12,18 @@ Everything is imported when it is first used, so that `import jaxnets` is quick.
 
 import importlib
 
-_PACKAGES = ("data", "explain", "layers", "losses", "metrics", "models", "runs", "training", "weights")
+_PACKAGES = (
+    "captioning",
+    "data",
+    "explain",
+    "layers",
+    "losses",
+    "metrics",
+    "models",
+    "runs",
+    "training",
+    "weights",
+)
 _NAMES = {
     "Classification": "jaxnets.classification",
     "InputError": "jaxnets.errors",

@@ -1,4 +1,4 @@
-"""The command line: `jaxnets train | eval | predict | models | convert | augmentations`.
+"""The command line: `jaxnets train | eval | predict | caption | models | convert | augmentations`.
 
 Each command is a thin face of a library call. What a user got wrong is said in a line or two, with
 exit status 2 and no traceback.
@@ -21,7 +21,9 @@ from jaxnets.errors import InputError
 
 @dataclass(frozen=True)
 class Train(Config):
-    """Train a classifier; with no arguments, LeNet-5 on scikit-learn's digits."""
+    """Train a classifier; with no arguments, LeNet-5 on scikit-learn's digits.
+
+    With --task captioning a captioner: Show, Attend and Tell on scenes."""
 
     coordinator: str | None = None
     """With several processes: host:port of process 0. None where JAX knows the cluster."""
@@ -35,16 +37,19 @@ class Train(Config):
             from jaxnets.training import initialize_distributed
 
             initialize_distributed(self.coordinator, self.processes or None, self.process)
-        from jaxnets import runs
+        from jaxnets import caption_runs, runs
 
         names = [field.name for field in dataclasses.fields(Config)]
         config = Config(**{name: getattr(self, name) for name in names})
-        directory, history = runs.train(config)
+        captions = config.task == "captioning"
+        directory, history = (caption_runs if captions else runs).train(config)
         last = history.epochs[-1]
         from jaxnets.training.parallel import is_main_process
 
         if is_main_process():
-            print(f"test accuracy {last['test_top1']:.2%} after {last['epoch']} epochs")
+            measured = "exact sentences" if captions else "accuracy"
+            score = last["test_exact" if captions else "test_top1"]
+            print(f"test {measured} {score:.2%} after {last['epoch']} epochs")
             print(f"checkpoint    {directory / 'checkpoints' / str(last['step'])}")
             print(f"curves        {directory / 'curves.png'}")
 
@@ -72,9 +77,17 @@ class Eval:
         if self.pretrained:
             self._run_pretrained()
             return
-        from jaxnets import runs
+        from jaxnets import caption_runs, runs
 
-        run = runs.load_run(self.run_dir or newest_run(), self.checkpoint)
+        directory = self.run_dir or newest_run()
+        if read_config(directory)[0].task == "captioning":
+            run = caption_runs.load_run(directory, self.checkpoint)
+            results = run.evaluate(self.dataset, batch_size=self.batch_size)
+            print(f"{run.config.captioner} from {directory} on {self.dataset or run.config.dataset}")
+            for name, value in results.items():
+                print(f"{name:<9} {value:.4f}")
+            return
+        run = runs.load_run(directory, self.checkpoint)
         results = run.evaluate(self.dataset, batch_size=self.batch_size)
         confusion = results.pop("confusion")
         print(f"{run.config.model} from {run.directory} on {self.dataset or run.config.dataset}")
@@ -168,6 +181,48 @@ class Convert:
 
 
 @dataclass(frozen=True)
+class Caption:
+    """Describe pictures in sentences, with a trained captioner or several."""
+
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Picture files, PNG or JPEG."""
+    run_dir: tuple[Path, ...] = ()
+    """Directory of a run, or of several whose predictions are averaged; the newest under runs/ where
+    none."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """Which of the runs' checkpoints."""
+    beams: int = 3
+    """Width of the beam search."""
+    alpha: float = 0.0
+    """Strength of its length penalty: above 0 favours longer sentences."""
+    sentences: int = 1
+    """How many to print for each picture, best first."""
+    attention: Path | None = None
+    """Draw where Show, Attend and Tell looked for each word, into this picture; of one image."""
+
+    def run(self) -> None:
+        from jaxnets import caption_runs
+
+        if not self.images:
+            raise InputError("images: none given; name at least one picture file")
+        if not 1 <= self.sentences <= self.beams:
+            raise InputError(
+                f"sentences is {self.sentences}; a beam search of {self.beams} has 1 to so many"
+            )
+        if self.attention is not None and len(self.images) > 1:
+            raise InputError(f"attention: {len(self.images)} images given; one can be drawn at a time")
+        directories = self.run_dir or (newest_run(),)
+        loaded = [caption_runs.load_run(directory, self.checkpoint) for directory in directories]
+        found = caption_runs.caption(loaded, self.images, width=self.beams, alpha=self.alpha)
+        for path, sentences in zip(self.images, found, strict=True):
+            for sentence, score in sentences[: self.sentences]:
+                print(f"{path}: {sentence}" + (f" ({score:.2f})" if self.sentences > 1 else ""))
+        if self.attention is not None:
+            loaded[0].draw_attention(self.images[0], found[0][0][0], self.attention)
+            print(self.attention)
+
+
+@dataclass(frozen=True)
 class Models:
     """List the architectures."""
 
@@ -231,6 +286,7 @@ Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
+    | Annotated[Caption, tyro.conf.subcommand("caption")]
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Augmentations, tyro.conf.subcommand("augmentations")]

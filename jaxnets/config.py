@@ -15,14 +15,18 @@ RUNS = Path("runs")
 
 @dataclass(frozen=True)
 class Config:
-    """How to train a classifier."""
+    """How to train a classifier, or a captioner."""
 
-    model: str = "lenet5"
-    """Architecture; `jaxnets models` lists them."""
+    task: Literal["classification", "captioning"] = "classification"
+    """What to learn about images: a label, or a sentence."""
+    model: str | None = None
+    """Architecture, of a captioner its backbone; `jaxnets models` lists them. None for lenet5, or a
+    small ResNet for captioning."""
     settings: tuple[str, ...] = ()
     """Settings of the architecture, as NAME=VALUE: drop_path=0.2 small_input=true."""
-    dataset: str = "digits"
-    """digits, folder:PATH (a sub-folder for each class) or tfds:NAME."""
+    dataset: str | None = None
+    """digits, scenes, folder:PATH (a sub-folder for each class), captions:PATH (images and a
+    captions*.json in COCO's format) or tfds:NAME. None for digits, or scenes for captioning."""
     data_dir: str | None = None
     """Where tfds datasets were prepared; None for its own default."""
     image_size: int | None = None
@@ -38,12 +42,30 @@ class Config:
     cutmix: float = 0.0
     """Strength of cutmix; 0 for none."""
 
+    captioner: Literal["show_and_tell", "lrcn", "show_attend_tell"] = "show_attend_tell"
+    """Captioning: the decoder."""
+    captioner_settings: tuple[str, ...] = ()
+    """Captioning: settings of the decoder, as NAME=VALUE: features=512 attention=hard."""
+    feature: str | None = None
+    """Captioning: the map of the backbone that is read, by name; None for the last."""
+    freeze_backbone: bool = False
+    """Captioning: leave the backbone as it is."""
+    attention_penalty: float | None = None
+    """Captioning: weight of the wish to look at every place; None for 1, as in the paper, or 0.01 for
+    scenes, most of which is background."""
+    scheduled_sampling: float = 0.0
+    """Captioning: how often own words are read instead of true ones at the end; it grows linearly."""
+    min_count: int = 1
+    """Captioning: rarer words become unknown words."""
+    caption_length: int = 20
+    """Captioning: the most words of a sentence, with its end."""
+
     loss: Literal["cross_entropy", "hinge", "mse", "bce"] = "cross_entropy"
     """Training loss."""
     label_smoothing: float = 0.0
     """Share of the target spread over all classes."""
-    epochs: int = 30
-    """Passes over the training images."""
+    epochs: int | None = None
+    """Passes over the training images; None for 30, or 6 for captioning."""
     batch_size: int = 64
     """Images a step, over all devices and processes."""
     optimizer: str = "adamw"
@@ -94,6 +116,31 @@ _FREE_ON_RESUME = {
     "epochs", "run_dir", "resume", "log_every", "checkpoint_every", "keep", "workers", "strategy",
     "stop_above", "patience", "data_dir", "strict",
 }  # fmt: skip
+
+
+# What was not said. Captions of scenes have a recipe of their own, that of benchmarks/scenes.py.
+_USUAL = {
+    "classification": {"model": "lenet5", "dataset": "digits", "epochs": 30},
+    "captioning": {"model": "resnetv2_50", "dataset": "scenes", "epochs": 6, "attention_penalty": 1.0},
+}
+_SCENES = {"learning_rate": 2e-3, "weight_decay": 1e-3, "clip_norm": 5.0, "attention_penalty": 0.01}
+_SCENES_BACKBONE = ("block=basic", "depths=[1,1]", "widths=[48,128]", "stem_width=32")
+_SCENES_DECODER = ("features=192", "dropout=0.1")
+_SCENES_ATTENTION = ("embedding=96", "attention_features=96")
+
+
+def completed(config: Config) -> Config:
+    """The configuration with everything filled in that depends on the task and was left open."""
+    usual = dict(_USUAL[config.task])
+    if config.task == "captioning" and config.dataset in (None, "scenes"):
+        usual |= _SCENES
+        if config.model is None and not config.settings:
+            usual["settings"] = _SCENES_BACKBONE
+        if not config.captioner_settings:
+            attends = config.captioner == "show_attend_tell"
+            usual["captioner_settings"] = _SCENES_DECODER + (_SCENES_ATTENTION if attends else ())
+    opened = {name: value for name, value in usual.items() if getattr(config, name) in (None, ())}
+    return dataclasses.replace(config, **opened)
 
 
 def read_config(directory: str | Path) -> tuple[Config, dict[str, Any]]:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from jaxnets.config import (
     CONFIG_FILE,
     RUNS,
     Config,
+    completed,
     newest_run,
     read_config,
     refuse_changes,
@@ -51,11 +52,7 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
     Raises:
         InputError: for anything in the configuration that does not fit.
     """
-    if config.epochs < 1:
-        raise InputError(f"epochs is {config.epochs}; it must be 1 or more")
-    if config.resume:
-        config = dataclasses.replace(config, run_dir=config.run_dir or newest_run())
-        refuse_changes(read_config(config.run_dir)[0], config)
+    config = begin(config)
     dataset = _load_dataset(config)
     model = create_model(
         config.model, num_classes=dataset.num_classes, **parse_settings(config.settings)
@@ -64,6 +61,55 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
     train_source = dataset.train
     if config.balance in ("over", "under"):
         train_source = data.class_balanced(train_source, config.balance, config.seed)
+    about = {
+        "class_names": dataset.class_names,
+        "image_shape": dataset.image_shape,
+        "mean": task.mean,
+        "std": task.std,
+    }
+    return fit(config, task, train_source, dataset.test, about, progress=progress)
+
+
+def begin(config: Config) -> Config:
+    """Fills in what was left open and, where a run is gone on with, holds it against the run.
+
+    Raises:
+        InputError: no epochs, or a resumed run that would not be the one that was begun.
+    """
+    config = completed(config)
+    if config.epochs < 1:
+        raise InputError(f"epochs is {config.epochs}; it must be 1 or more")
+    if config.resume:
+        config = dataclasses.replace(config, run_dir=config.run_dir or newest_run())
+        refuse_changes(read_config(config.run_dir)[0], config)
+    return config
+
+
+def fit(
+    config: Config,
+    task: training.Task,
+    train_source: data.Source,
+    test_source: data.Source,
+    about: dict[str, Any],
+    *,
+    monitor: str | None = None,
+    prepare: Callable[[Path], None] = lambda directory: None,
+    progress: bool = True,
+) -> tuple[Path, History]:
+    """Trains any task as configured, in the run's directory.
+
+    Args:
+        config: of `begin`.
+        task: what to learn.
+        train_source, test_source: examples.
+        about: what the run is to remember of its data.
+        monitor: what says which checkpoint is best; see `training.loop.Schedule`.
+        prepare: called with the directory of a new run, to leave further files there.
+        progress: show a bar and a row for each epoch.
+
+    Returns:
+        The directory and the history.
+    """
     parallel = DataParallel.create(config.strategy)
     steps_per_epoch = data.steps_per_epoch(
         train_source, parallel.local_batch_size(config.batch_size), jax.process_count()
@@ -71,18 +117,13 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
     optimizer = _optimizer(config, steps_per_epoch)
     directory = config.run_dir if config.resume else _make_directory(config)
     if is_main_process() and not config.resume:
-        about = {
-            "class_names": dataset.class_names,
-            "image_shape": dataset.image_shape,
-            "mean": task.mean,
-            "std": task.std,
-        }
+        prepare(directory)
         write_config(directory, config, about)
     try:
         _, history = training.fit(
             task,
             train_source,
-            test=dataset.test,
+            test=test_source,
             optimizer=optimizer,
             epochs=config.epochs,
             batch_size=config.batch_size,
@@ -92,6 +133,7 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
             precision=config.precision,
             accumulate=config.accumulate,
             ema_decay=config.ema_decay,
+            monitor=monitor,
             patience=config.patience,
             stop_above=config.stop_above,
             log_every=config.log_every,
@@ -163,12 +205,7 @@ class Run:
         Raises:
             InputError: if it cannot be read.
         """
-        try:
-            return decoding.decode(path, self.image_shape[0], self.image_shape[2])
-        except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
-            raise InputError(
-                f"{path} cannot be read as a PNG or JPEG picture: {decoding.describe(error)}"
-            ) from error
+        return read_image(path, self.image_shape)
 
     @cached_property
     def _predict(self):
@@ -195,12 +232,6 @@ def load_run(directory: str | Path, step: int | Literal["latest", "best"] = "lat
         num_classes=len(about["class_names"]),
         **parse_settings(config.settings),
     )
-    checkpointer = training.Checkpointer(directory / CHECKPOINTS, read_only=True)
-    try:
-        steps = {"latest": checkpointer.latest_step, "best": checkpointer.best_step}
-        variables = checkpointer.restore_variables(steps.get(step, step))
-    finally:
-        checkpointer.close()
     return Run(
         directory=directory,
         config=config,
@@ -209,8 +240,36 @@ def load_run(directory: str | Path, step: int | Literal["latest", "best"] = "lat
         task=Classification(
             model, mean=tuple(about["mean"]), std=tuple(about["std"]), loss_name=config.loss
         ),
-        variables=variables,
+        variables=load_variables(directory, step),
     )
+
+
+def load_variables(directory: Path, step: int | Literal["latest", "best"]) -> dict[str, Any]:
+    """The variables of one of a run's checkpoints.
+
+    Raises:
+        InputError: if there is none.
+    """
+    checkpointer = training.Checkpointer(directory / CHECKPOINTS, read_only=True)
+    try:
+        steps = {"latest": checkpointer.latest_step, "best": checkpointer.best_step}
+        return checkpointer.restore_variables(steps.get(step, step))
+    finally:
+        checkpointer.close()
+
+
+def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> np.ndarray:
+    """Reads a picture as uint8 of a shape (H, W, C).
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    try:
+        return decoding.decode(path, image_shape[0], image_shape[2])
+    except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
+        raise InputError(
+            f"{path} cannot be read as a PNG or JPEG picture: {decoding.describe(error)}"
+        ) from error
 
 
 def _load_dataset(config: Config, size: int | None = None, channels: int | None = None) -> data.Dataset:
@@ -290,7 +349,11 @@ def _optimizer(config: Config, steps_per_epoch: int):
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """["drop_path=0.2", "small_input=true"] as keyword arguments."""
+    """["drop_path=0.2", "small_input=true"] as keyword arguments.
+
+    Raises:
+        InputError: one that is not NAME=VALUE.
+    """
     parsed = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -310,7 +373,8 @@ def _make_directory(config: Config) -> Path:
         if jax.process_count() > 1:
             raise InputError("run_dir: with several processes, name one that all of them see")
         path = config.dataset.partition(":")[2] or config.dataset
-        stem = f"{config.model}_{Path(path).name}"
+        what = config.captioner if config.task == "captioning" else config.model
+        stem = f"{what}_{Path(path).name}"
         taken = {entry.name for entry in RUNS.glob(f"{stem}_*")}
         number = next(k for k in itertools.count(1) if f"{stem}_{k}" not in taken)
         directory = RUNS / f"{stem}_{number}"

@@ -1,8 +1,9 @@
 """What a dataset is: two random-access sources of labelled images and the names of their classes.
 
-A source answers ``len(source)`` and ``source[i]``, a dict with ``image`` (uint8[H, W, C]),
-``label`` (int32) and, where an image can turn out to be unreadable, ``weight`` (float32, then 0).
-Every image of a source has the same shape. Sources pickle, so that Grain's workers can have them.
+A source answers ``len(source)`` and ``source[i]``, a dict with ``image`` (uint8[H, W, C]), what is
+known of it, such as ``label`` (int32), and, where an image can turn out to be unreadable, ``weight``
+(float32, then 0). Every array of a name has the same shape. Sources pickle, so that Grain's workers
+can have them. One with sentences has ``source.captions(i) -> tuple[str, ...]`` too.
 
 A batch is a dict too: ``image`` uint8[B, H, W, C], ``label`` int32[B] and ``weight`` float32[B],
 which is 1 for an example and 0 for padding and for what could not be read.
@@ -133,17 +134,22 @@ def read_batch(source: Source, indices: np.ndarray) -> Batch:
     """
     indices = np.asarray(indices)
     present = np.flatnonzero(indices < len(source))
-    batch = {
-        "image": np.zeros((len(indices), *source.image_shape), np.uint8),
-        "label": np.zeros(len(indices), np.int32),
-        "weight": np.zeros(len(indices), np.float32),
-    }
-    batch["weight"][present] = 1
     if hasattr(source, "take"):
-        for name, values in source.take(indices[present]).items():
-            batch[name][present] = values
+        found = source.take(indices[present])
     else:
-        for row in present:
-            for name, value in source[int(indices[row])].items():
-                batch[name][row] = value
+        examples = [source[int(index)] for index in indices[present]]
+        plain = examples[0] if examples else source[0]
+        found = {
+            name: np.array([example[name] for example in examples], np.asarray(value).dtype).reshape(
+                len(examples), *np.shape(value)
+            )
+            for name, value in plain.items()
+            if name != "weight"
+        }
+        found["weight"] = np.array([example.get("weight", 1) for example in examples], np.float32)
+    batch = {"weight": np.zeros(len(indices), np.float32)}
+    batch["weight"][present] = 1
+    for name, values in found.items():
+        batch.setdefault(name, np.zeros((len(indices), *values.shape[1:]), values.dtype))
+        batch[name][present] = values
     return batch

@@ -86,7 +86,7 @@ class UnreadableImages:
         self.named: set[str] = set()
 
     def stand_in(self, name: str, label: Any, error: Exception) -> dict[str, Any]:
-        """Zeros of weight 0 for the image called `name`.
+        """Zeros of weight 0 for the image called `name`; without a label where it is None.
 
         Raises:
             InputError: if strict.
@@ -99,8 +99,5 @@ class UnreadableImages:
         if name not in self.named:
             self.named.add(name)
             _logger.warning("cannot decode %s: %s; it gets weight 0", name, describe(error))
-        return {
-            "image": np.zeros(self.image_shape, np.uint8),
-            "label": np.int32(label),
-            "weight": np.float32(0),
-        }
+        known = {} if label is None else {"label": np.int32(label)}
+        return {"image": np.zeros(self.image_shape, np.uint8), **known, "weight": np.float32(0)}

@@ -8,16 +8,17 @@ import numpy as np
 from jaxnets.data.dataset import ArraySource, Dataset
 from jaxnets.errors import InputError, unknown_name
 
-SPECS = ("digits", "folder:PATH", "tfds:NAME")
+SPECS = ("digits", "scenes", "folder:PATH", "captions:PATH", "tfds:NAME")
 
 
 def load(spec: str, **options: Any) -> Dataset:
     """Loads a dataset by its spec.
 
     Args:
-        spec: ``"digits"``, ``"folder:PATH"`` or ``"tfds:NAME"``.
-        **options: those of `load_digits`, `load_folder` and `load_tfds`; all of them take ``size``
-            (side of the images in pixels) and ``channels`` (1 or 3), and None for the default.
+        spec: ``"digits"``, ``"scenes"``, ``"folder:PATH"``, ``"captions:PATH"`` or ``"tfds:NAME"``.
+        **options: those of `load_digits`, `load_scenes`, `load_folder`, `load_captions` and
+            `load_tfds`; all of them take ``size`` (side of the images in pixels) and ``channels`` (1
+            or 3), and None for the default.
 
     Raises:
         InputError: an unknown spec, an option that this dataset does not take, or anything that its
@@ -26,10 +27,18 @@ def load(spec: str, **options: Any) -> Dataset:
     kind, _, rest = spec.partition(":")
     if spec == "digits":
         loader, arguments = load_digits, ()
+    elif spec == "scenes":
+        from jaxnets.data.scenes import load_scenes
+
+        loader, arguments = load_scenes, ()
     elif kind == "folder" and rest:
         from jaxnets.data.folder import load_folder
 
         loader, arguments = load_folder, (rest,)
+    elif kind == "captions" and rest:
+        from jaxnets.data.captions import load_captions
+
+        loader, arguments = load_captions, (rest,)
     elif kind == "tfds" and rest:
         from jaxnets.data.tfds import load_tfds
 

@@ -19,7 +19,7 @@ class TfdsSource:
     Args:
         records: the split with its images left as they are stored.
         name: what to call it in messages.
-        class_names: the K names.
+        class_names: the K names; none where images have captions instead of labels.
         image_shape: (H, W, C) of what comes out.
         size: side of the square that every image is resized to, or None to keep the size.
         strict: raise InputError for an image that cannot be decoded, instead of giving it weight 0.
@@ -44,12 +44,17 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self._records[index]
-        label = np.int32(record["label"])
+        label = np.int32(record["label"]) if self.class_names else None
         try:
             image = self._decode(record["image"])
         except Exception as error:  # Pillow's plugins raise nearly anything on a broken file.
             return self._unreadable.stand_in(f"{self._name}[{index}]", label, error)
-        return {"image": image, "label": label}
+        return {"image": image} if label is None else {"image": image, "label": label}
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The sentences of an image, of a dataset that has some; the image is not decoded."""
+        texts = self._records[index]["captions"]["text"]
+        return tuple(t.decode() if isinstance(t, bytes) else str(t) for t in texts)
 
     def _decode(self, stored: bytes | np.ndarray) -> np.ndarray:
         channels = self.image_shape[2]
@@ -74,15 +79,15 @@ def load_tfds(
     strict: bool = False,
     data_dir: str | None = None,
 ) -> Dataset:
-    """Loads a prepared TensorFlow dataset of labelled images: its train and test splits.
+    """Loads a prepared TensorFlow dataset of labelled or captioned images: its train and test splits.
 
     Nothing is downloaded: preparing a dataset may need TensorFlow, reading one that was prepared in
     the array_record format does not.
 
     Args:
         name: as TensorFlow Datasets has it: ``"cifar10"``, ``"name/config"``, ``"name:1.0.0"``. Its
-            features must be called ``image`` and ``label``; the held-out split is ``test`` or else
-            ``validation``.
+            features must be called ``image`` and ``label``, or ``image`` and ``captions`` (as those
+            of ``"coco_captions"``); the held-out split is ``test`` or else ``validation``.
         size: side of the square that every image is resized to, as for a folder; by default images
             of one size keep it, and others come in 224 pixels.
         channels: 1 (grey) or 3 (RGB); by default what the dataset has.
@@ -97,12 +102,14 @@ def load_tfds(
 
     builder = _builder(name, data_dir)
     features = builder.info.features
-    wrong = [key for key in ("image", "label") if key not in features]
+    captioned = "captions" in features and "label" not in features
+    wrong = "image" not in features or not (captioned or "label" in features)
     test_split = next((split for split in TEST_SPLITS if split in builder.info.splits), None)
     if wrong or test_split is None or "train" not in builder.info.splits:
         raise InputError(
-            f"tfds dataset {name!r} must have features image and label and splits train and test "
-            f"(or validation); it has {', '.join(features)} and {', '.join(builder.info.splits)}"
+            f"tfds dataset {name!r} must have features image and label (or captions) and splits "
+            f"train and test (or validation); it has {', '.join(features)} and "
+            f"{', '.join(builder.info.splits)}"
         )
     height, width, stored_channels = _stored_shape(features["image"].shape)
     channels = stored_channels if channels is None else channels
@@ -113,7 +120,7 @@ def load_tfds(
     decoders = None
     if isinstance(features["image"], tfds.features.Image):
         decoders = {"image": tfds.decode.SkipDecoding()}
-    class_names = tuple(features["label"].names)
+    class_names = () if captioned else tuple(features["label"].names)
     train, test = (
         TfdsSource(
             tfds.data_source(

@@ -1,5 +1,6 @@
 """Pictures of what networks do."""
 
+from jaxnets.explain.attention import plot_attention
 from jaxnets.explain.curves import plot_curves
 
-__all__ = ["plot_curves"]
+__all__ = ["plot_attention", "plot_curves"]

@@ -13,7 +13,8 @@ def plot_curves(steps: Sequence[dict], epochs: Sequence[dict], path: str | Path)
 
     Args:
         steps: records with `step`, `loss`, `update_ratio` and, where it is measured, `top1`.
-        epochs: records with `step`, `epoch` and, where there is a test set, `test_loss`, `test_top1`.
+        epochs: records with `step`, `epoch` and, where there is a test set, `test_loss`, `test_top1`
+            (or `test_exact`, of captions).
         path: of the picture; its ending says the format.
     """
     from matplotlib.figure import Figure
@@ -33,6 +34,7 @@ def plot_curves(steps: Sequence[dict], epochs: Sequence[dict], path: str | Path)
     draw(loss, epochs, "test_loss", "test", **test)
     draw(accuracy, steps, "top1", "train", **train)
     draw(accuracy, epochs, "test_top1", "test", **test)
+    draw(accuracy, epochs, "test_exact", "test, whole sentences", **test)
     draw(ratio, steps, "update_ratio", "|update| / |weights|", **train)
     ratio.axhspan(1e-3, 1e-2, color="tab:green", alpha=0.15, label="wanted: 0.001 to 0.01")
     loss.set_title("loss")

@@ -1,6 +1,7 @@
 """Recurrent networks over padded batches: RNN, LSTM and GRU, stacked and bidirectional.
 
-The equations are torch's, computed by Flax's cells, with Flax's parameters: gates i, f, g, o (LSTM)
+The equations are torch's, computed by Flax's cells (the LSTM's by `layers.lstm`, which is faster in
+training), with Flax's parameters: gates i, f, g, o (LSTM)
 and r, z, n (GRU) each have a kernel for the input, `ii`, and one for the state, `hi`. Where torch
 adds two biases that always act as their sum, there is one.
 """
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnets.errors import InputError, unknown_name
+from jaxnets.layers.lstm import LSTMLayer
 
 Carry = Any  # of one layer in one direction: h [N, F], and for an LSTM (c, h)
 NONLINEARITIES = {"tanh": jax.nn.tanh, "relu": jax.nn.relu}
@@ -25,13 +27,13 @@ class Recurrent(nn.Module):
     The cells are named `layer0`, `layer0_reverse`, `layer1`, ...
 
     Attributes:
-        cell: makes a Flax cell, given its name.
+        cell: makes a Flax cell or an `LSTMLayer`, given its name.
         num_layers: how many are stacked.
         bidirectional: each layer also reads backwards, and gives both outputs side by side.
         dropout: the rate between layers in training.
     """
 
-    cell: Callable[..., nn.RNNCellBase]
+    cell: Callable[..., nn.RNNCellBase | LSTMLayer]
     num_layers: int = 1
     bidirectional: bool = False
     dropout: float = 0.0
@@ -84,7 +86,8 @@ class Recurrent(nn.Module):
                 start = _zero_carry(cell, x)
                 if initial_carry is not None:
                     start = _checked_carry(initial_carry[len(carries)], start, cell.name)
-                carry, output = _read(cell, x, mask, start, reverse=direction == "_reverse")
+                read = cell if isinstance(cell, LSTMLayer) else partial(_read, cell)
+                carry, output = read(x, mask, start, reverse=direction == "_reverse")
                 outputs.append(output)
                 carries.append(carry)
             x = jnp.concatenate(outputs, axis=-1)
@@ -127,10 +130,10 @@ def LSTM(  # noqa: N802  (it stands where a module stands)
 ) -> Recurrent:
     """Long short-term memory with forget gates, without peepholes (Gers et al. 2000).
 
-    Carries are (c, h), in this order. Biases start at zero, also the forget gate's. Arguments as
-    for `RNN`.
+    Carries are (c, h), in this order. Biases start at zero, also the forget gate's. Its gradient is
+    taken in reverse mode only (not by `jax.jvp`). Arguments as for `RNN`.
     """
-    cell = partial(nn.OptimizedLSTMCell, features)
+    cell = partial(LSTMLayer, features)
     return Recurrent(cell, num_layers, bidirectional, dropout, name=name)
 
 
@@ -178,7 +181,7 @@ def _read(
     return scan(cell, carry, (x, mask))
 
 
-def _zero_carry(cell: nn.RNNCellBase, x: jax.Array) -> Carry:
+def _zero_carry(cell: nn.RNNCellBase | LSTMLayer, x: jax.Array) -> Carry:
     """A cell's zero carry, of x's type, and varying over the same mesh axes under `shard_map`."""
     shapes = jax.eval_shape(lambda: cell.initialize_carry(jax.random.key(0), (x.shape[0], x.shape[-1])))
     return jax.tree.map(lambda a: jnp.zeros_like(x, shape=a.shape), shapes)

@@ -9,6 +9,7 @@ _SHOWN = (  # heading, key of the epoch's record, format
     ("train acc", "train_top1", "{:.2%}"),
     ("test loss", "test_loss", "{:.4f}"),
     ("test acc", "test_top1", "{:.2%}"),
+    ("test exact", "test_exact", "{:.2%}"),
     ("update ratio", "update_ratio", "{:.1e}"),
     ("images/s", "images_per_second", "{:,.0f}"),
     ("seconds", "seconds", "{:.1f}"),

@@ -6,6 +6,7 @@ from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.keras import from_keras
 from jaxnets.weights.loading import Pretrained, load, save, usual_library, wrong_model
 from jaxnets.weights.loading import find_preprocessing as preprocessing
+from jaxnets.weights.recurrent import recurrent_from_torch, recurrent_to_torch
 from jaxnets.weights.transfer import freeze_mask, layerwise_decay
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "libraries",
     "load",
     "preprocessing",
+    "recurrent_from_torch",
+    "recurrent_to_torch",
     "save",
     "to_torch",
     "usual_library",

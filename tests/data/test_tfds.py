@@ -71,6 +71,19 @@ class NamelessBlobs(TensorBlobs):
             yield number, {"image": self.image(number), "kind": number % 2}
 
 
+class DescribedBlobs(BlobImages):
+    """Has captions for labels, as coco_captions."""
+
+    def features(self):
+        captions = tfds.features.Sequence({"id": np.int64, "text": tfds.features.Text()})
+        return {"image": super().features()["image"], "captions": captions}
+
+    def _generate_examples(self, count):
+        for number in range(count):
+            captions = [{"id": k, "text": f"blob {number}, told {k}"} for k in range(1 + number % 2)]
+            yield number, {"image": self.image(number), "captions": captions}
+
+
 def prepare(builder, folder):
     builder(data_dir=folder, file_format="array_record").download_and_prepare()
     return str(folder)
@@ -79,7 +92,7 @@ def prepare(builder, folder):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    for builder in (BlobImages, TensorBlobs, NamelessBlobs):
+    for builder in (BlobImages, TensorBlobs, NamelessBlobs, DescribedBlobs):
         prepare(builder, folder)
     return str(folder)
 
@@ -99,6 +112,19 @@ def test_images_of_any_size_are_decoded_and_resized(folder, caplog):
     assert sorted(dataset.train.labels) == [0, 0, 0, 1, 1, 1]
     labels = [example["label"] for example in examples]
     np.testing.assert_array_equal(dataset.train.labels, labels)
+
+
+def test_captions_come_with_their_images(folder):
+    dataset = data.load("tfds:described_blobs", size=4, data_dir=folder)
+    assert dataset.class_names == ()
+    for index in range(6):
+        example, sentences = dataset.train[index], dataset.train.captions(index)
+        if example.get("weight", 1):
+            number = example["image"][0, 0, 1]
+            assert sentences == tuple(f"blob {number}, told {k}" for k in range(1 + number % 2))
+        else:
+            assert set(example) == {"image", "weight"}
+    assert data.dataset.read_batch(dataset.train, np.arange(6))["weight"].sum() == 5
 
 
 def test_strict_refuses_images_that_cannot_be_decoded(folder):

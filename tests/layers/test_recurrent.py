@@ -147,6 +147,51 @@ def test_dropout_lies_between_layers_only():
     assert np.abs(stacked.apply({"params": p}, X)[0] - trained).max() > 0.1
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_the_lstms_own_backward_pass_is_that_of_flaxs_cell(reverse):
+    """Values, gradients and gradients of gradients, with padding and a carry."""
+    import flax.linen as nn
+
+    from jaxnets.layers.lstm import LSTMLayer
+
+    cell = nn.OptimizedLSTMCell(F)
+    flax_layer = nn.RNN(cell, return_carry=True, reverse=reverse, keep_order=True)
+    ours = LSTMLayer(F)
+    p = random_params(layers.LSTM(F))["layer0"]
+    carry = tuple(RNG.normal(size=(2, N, F)).astype(np.float32))
+    drawn = [module.init(jax.random.key(3), *a)["params"] for module, a in (
+        (ours, (X, None, carry)), (cell, (carry, X[:, 0])))]  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, *drawn)
+
+    def by_flax(p, x, carry):
+        last, outputs = flax_layer.apply(
+            {"params": {"cell": p}}, x, initial_carry=carry, seq_lengths=LENGTHS
+        )
+        return jnp.where(MASK[..., None], outputs, 0), last
+
+    def by_us(p, x, carry):
+        last, outputs = ours.apply({"params": p}, x, MASK, carry, reverse)
+        return outputs, last
+
+    weights = [RNG.normal(size=s).astype(np.float32) for s in ((N, T, F), (N, F), (N, F))]
+
+    def both(read):
+        def total(p, x, carry):
+            outputs, (c, h) = read(p, x, carry)
+            return sum(jnp.sum(w * a) for w, a in zip(weights, (outputs, c, h), strict=True))
+
+        def steepness(p, x, carry):
+            slopes = jax.grad(total, argnums=(0, 1, 2))(p, x, carry)
+            return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(slopes)), slopes
+
+        # One direction is enough for gradients of gradients, which compile long.
+        run = jax.grad(steepness, argnums=(0, 1, 2), has_aux=True) if reverse else steepness
+        return read(p, X, carry), jax.jit(run)(p, X, carry)
+
+    for mine, theirs in zip(*(jax.tree.leaves(both(read)) for read in (by_us, by_flax)), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
+
+
 @pytest.mark.parametrize("network", STEPS, ids=lambda f: f.__name__)
 @pytest.mark.parametrize("params_type", [jnp.bfloat16, jnp.float32])
 def test_outputs_and_carries_follow_bfloat16(network, params_type):

@@ -1,0 +1,29 @@
+"""Captioning: sentences about images, by a backbone and a recurrent decoder."""
+
+from jaxnets.captioning import decoding
+from jaxnets.captioning.captioner import Captioner, create_captioner
+from jaxnets.captioning.evaluation import (
+    cache_features,
+    evaluate_captions,
+    make_writer,
+    write_captions,
+)
+from jaxnets.captioning.source import CaptionSource
+from jaxnets.captioning.task import Captioning, freeze_backbone, with_backbone
+from jaxnets.captioning.vocabulary import Vocabulary, tokenize
+
+__all__ = [
+    "CaptionSource",
+    "Captioner",
+    "Captioning",
+    "Vocabulary",
+    "cache_features",
+    "create_captioner",
+    "decoding",
+    "evaluate_captions",
+    "freeze_backbone",
+    "make_writer",
+    "tokenize",
+    "with_backbone",
+    "write_captions",
+]

@@ -1,0 +1,170 @@
+"""A captioner: a backbone of the zoo and a decoder that writes sentences, put together.
+
+A decoder is a Linen module with three methods; every decoder here has them, and decoding, training
+and drawing know nothing else of it:
+
+- `start(features) -> cache`: its state before the first word, any pytree of arrays [N, ...];
+- `step(features, cache, tokens, train) -> (cache, logits, looks)`: one word further;
+- `__call__(features, tokens, train) -> (logits, looks)`: a whole given sentence (teacher forcing).
+
+`looks` is a dict of what an attending decoder tells besides, with the key `attention` f32[N, L] (or
+[N, T, L] of a sentence); it is empty for the others.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnets.captioning.lrcn import LRCN
+from jaxnets.captioning.show_and_tell import ShowAndTell
+from jaxnets.captioning.show_attend_tell import ShowAttendTell
+from jaxnets.captioning.vocabulary import START, Vocabulary
+from jaxnets.errors import InputError, unknown_name
+from jaxnets.models import create_model
+
+DECODERS = {"show_and_tell": ShowAndTell, "lrcn": LRCN, "show_attend_tell": ShowAttendTell}
+SAMPLING = "sampling"  # the key of what scheduled sampling draws
+
+
+class Captioner(nn.Module):
+    """Writes sentences about images. Its parameters are `backbone` and `decoder`.
+
+    Attributes:
+        backbone: a module, `backbone(images, train) -> dict[str, Array]`: named feature maps.
+        decoder: see the head of this file.
+        feature: the name of the map that is read; None for the last.
+        min_size: the shortest side of an image that still reaches that map.
+    """
+
+    backbone: nn.Module
+    decoder: nn.Module
+    feature: str | None = None
+    min_size: int = 1
+
+    def __call__(
+        self, images: jax.Array, tokens: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, dict]:
+        """Logits f32[N, T, V] of the next words of given sentences i32[N, T], and the looks."""
+        return self.decode(self.encode(images, train), tokens, train)
+
+    def encode(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """The features of images float[N, H, W, C]: [N, L, D], a vector for each of L places.
+
+        Raises:
+            InputError: images too small, or a backbone without such a map.
+        """
+        if images.ndim != 4 or min(images.shape[1:3]) < self.min_size:
+            raise InputError(
+                f"images have shape {images.shape}; wanted [N, H, W, C] with sides of at least "
+                f"{self.min_size} pixels"
+            )
+        maps = self.backbone(images, train)
+        name = list(maps)[-1] if self.feature is None else self.feature
+        if name not in maps:
+            raise unknown_name("feature", name, maps)
+        features = maps[name]
+        return features.reshape(features.shape[0], -1, features.shape[-1])
+
+    def decode(
+        self,
+        features: jax.Array,
+        tokens: jax.Array,
+        train: bool = False,
+        sampling_rate: jax.Array | None = None,
+    ) -> tuple[jax.Array, dict]:
+        """Reads given sentences after the start sign.
+
+        Args:
+            features: [N, L, D] of `encode`.
+            tokens: i32[N, T], the words; the last is not read, for nothing comes after it.
+            train: whether units are dropped and hard attention draws.
+            sampling_rate: None for teacher forcing; else the chance, at each step, that the
+                decoder reads a word drawn from its own prediction instead of the given one
+                (scheduled sampling: Bengio et al. 2015, section 2.4).
+
+        Returns:
+            Logits f32[N, T, V] of each of the T words, and the looks.
+        """
+        first = jnp.full_like(tokens[:, :1], START)
+        tokens = jnp.concatenate([first, tokens[:, :-1]], axis=1)
+        if sampling_rate is None:
+            logits, looks = self.decoder(features, tokens, train)
+        else:
+            logits, looks = _scheduled(self.decoder, features, tokens, train, sampling_rate)
+        return logits.astype(jnp.float32), looks
+
+    def start(self, features: jax.Array) -> Any:
+        """The cache before the first word."""
+        return self.decoder.start(features)
+
+    def step(self, features: jax.Array, cache: Any, tokens: jax.Array) -> tuple[Any, jax.Array, dict]:
+        """One word further: cache, logits f32[N, V] and looks, after reading tokens i32[N]."""
+        cache, logits, looks = self.decoder.step(features, cache, tokens, False)
+        return cache, logits.astype(jnp.float32), looks
+
+
+def create_captioner(
+    name: str,
+    backbone: str = "resnet50",
+    vocabulary: Vocabulary | int = 10_000,
+    *,
+    feature: str | None = None,
+    backbone_settings: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Captioner:
+    """Builds a captioner. It has no parameters yet.
+
+    Args:
+        name: "show_and_tell", "lrcn" or "show_attend_tell".
+        backbone: any model of `jaxnets.list_models()`.
+        vocabulary: the words it is to know, or how many.
+        feature: the map of the backbone that is read, by name; None for the last.
+        backbone_settings: what `create_model` overrides.
+        **settings: fields of the decoder's class, such as `features=512`.
+
+    Raises:
+        InputError: an unknown name or setting, or a value that does not fit.
+    """
+    if name not in DECODERS:
+        raise unknown_name("captioner", name, DECODERS)
+    decoder = DECODERS[name]
+    known = [field for field in decoder.__dataclass_fields__ if field not in ("parent", "name")]
+    for setting in settings:
+        if setting not in known or setting == "vocabulary_size":
+            raise InputError(f"{name} has no setting {setting!r}; known: {', '.join(known[1:])}")
+    size = vocabulary if isinstance(vocabulary, int | np.integer) else len(vocabulary)
+    model = create_model(backbone, num_classes=0, **(backbone_settings or {}))
+    return Captioner(
+        backbone=model.backbone,
+        decoder=decoder(size, **settings),
+        feature=feature,
+        min_size=model.min_size,
+    )
+
+
+def _scheduled(
+    decoder: nn.Module, features: jax.Array, tokens: jax.Array, train: bool, rate: jax.Array
+) -> tuple[jax.Array, dict]:
+    """Steps through sentences, reading now and then what the decoder itself would have said."""
+
+    def step(decoder, carry, given):
+        cache, own = carry
+        key, coin = jax.random.split(decoder.make_rng(SAMPLING))
+        own_turn = (jax.random.uniform(coin, own.shape) < rate) & (own >= 0)
+        cache, logits, looks = decoder.step(features, cache, jnp.where(own_turn, own, given), train)
+        own = jax.random.categorical(key, jax.lax.stop_gradient(logits).astype(jnp.float32))
+        return (cache, own.astype(given.dtype)), (logits, looks)
+
+    scan = nn.scan(
+        step,
+        variable_broadcast="params",
+        split_rngs={"params": False, "dropout": True, "attention": True, SAMPLING: True},
+        in_axes=1,
+        out_axes=1,
+    )
+    nothing_said = jnp.full_like(tokens[:, 0], -1)  # the first word read is always the start sign
+    _, (logits, looks) = scan(decoder, (decoder.start(features), nothing_said), tokens)
+    return logits, looks

@@ -1,0 +1,76 @@
+"""Long-term recurrent convolutional networks: the image is read with every word.
+
+Donahue et al. 2014, "Long-term Recurrent Convolutional Networks for Visual Recognition and
+Description", arXiv:1411.4389, section 4.2.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnets import layers
+
+
+class LRCN(nn.Module):
+    """Two LSTMs, one on the other; the image, mean over its places, enters at every step.
+
+    `factored` is the paper's LRCN_2f: the lower LSTM reads words alone, the upper one its outputs
+    and the image. Otherwise LRCN_2u: the lower one reads both.
+
+    Attributes:
+        vocabulary_size: V.
+        features: units of each LSTM, of the embedding and of the image's vector (1000 in the paper).
+        factored: where the image enters.
+        dropout: its rate in training, on what each LSTM puts out; the paper has none.
+    """
+
+    vocabulary_size: int
+    features: int = 1000
+    factored: bool = True
+    dropout: float = 0.0
+
+    def setup(self):
+        self.image = nn.Dense(self.features)
+        self.embedding = nn.Embed(
+            self.vocabulary_size, self.features, embedding_init=nn.initializers.uniform(0.1)
+        )
+        self.lower = layers.LSTM(self.features)
+        self.upper = layers.LSTM(self.features)
+        self.logits = nn.Dense(self.vocabulary_size)
+        self.drop = nn.Dropout(self.dropout)
+
+    def __call__(
+        self, features: jax.Array, tokens: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, dict]:
+        """Logits [N, T, V] after each of the tokens i32[N, T]; see `captioning.captioner`."""
+        _, logits = self._read(features, tokens, (None, None), train)
+        return logits, {}
+
+    def start(self, features: jax.Array) -> Any:
+        """The LSTMs' zero carries."""
+        zeros = jnp.zeros_like(features, shape=(features.shape[0], self.features))
+        return (((zeros, zeros),), ((zeros, zeros),))
+
+    def step(
+        self, features: jax.Array, cache: Any, tokens: jax.Array, train: bool = False
+    ) -> tuple[Any, jax.Array, dict]:
+        """One word further; see `captioning.captioner`."""
+        cache, logits = self._read(features, tokens[:, None], cache, train)
+        return cache, logits[:, 0], {}
+
+    def _read(self, features, tokens, carries, train):
+        words = self.embedding(tokens).astype(features.dtype)
+        image = self.image(features.mean(1))[:, None]
+        image = jnp.broadcast_to(image, (*tokens.shape, self.features))
+        if self.factored:
+            hidden, lower = self.lower(words, initial_carry=carries[0])
+            hidden = self.drop(hidden, deterministic=not train)
+            hidden = jnp.concatenate([hidden, image], axis=-1)
+        else:
+            both = jnp.concatenate([words, image], axis=-1)
+            hidden, lower = self.lower(both, initial_carry=carries[0])
+            hidden = self.drop(hidden, deterministic=not train)
+        outputs, upper = self.upper(hidden, initial_carry=carries[1])
+        return (lower, upper), self.logits(self.drop(outputs, deterministic=not train))

@@ -1,0 +1,61 @@
+"""Show and Tell: the image is the first thing the LSTM reads.
+
+Vinyals et al. 2014, "Show and Tell: A Neural Image Caption Generator", arXiv:1411.4555, section 3.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnets import layers
+
+
+class ShowAndTell(nn.Module):
+    """x_-1 = W a, with a the mean of the image's features; x_t = W_e S_t; an LSTM; a softmax.
+
+    The paper: 512 units for embedding and state. Dropout lies on what the LSTM reads and puts out.
+
+    Attributes:
+        vocabulary_size: V.
+        features: units of the LSTM and of the embedding.
+        dropout: its rate in training.
+    """
+
+    vocabulary_size: int
+    features: int = 512
+    dropout: float = 0.5
+
+    def setup(self):
+        self.image = nn.Dense(self.features)
+        self.embedding = nn.Embed(
+            self.vocabulary_size, self.features, embedding_init=nn.initializers.uniform(0.1)
+        )
+        self.lstm = layers.LSTM(self.features)
+        self.logits = nn.Dense(self.vocabulary_size)
+        self.drop = nn.Dropout(self.dropout)
+
+    def __call__(
+        self, features: jax.Array, tokens: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, dict]:
+        """Logits [N, T, V] after each of the tokens i32[N, T]; see `captioning.captioner`."""
+        image = self.image(features.mean(1))[:, None]
+        words = self.embedding(tokens).astype(image.dtype)
+        read = self.drop(jnp.concatenate([image, words], axis=1), deterministic=not train)
+        outputs, _ = self.lstm(read)
+        return self.logits(self.drop(outputs[:, 1:], deterministic=not train)), {}
+
+    def start(self, features: jax.Array) -> Any:
+        """The LSTM's carry after the image."""
+        _, cache = self.lstm(self.image(features.mean(1))[:, None])
+        return cache
+
+    def step(
+        self, features: jax.Array, cache: Any, tokens: jax.Array, train: bool = False
+    ) -> tuple[Any, jax.Array, dict]:
+        """One word further; see `captioning.captioner`."""
+        word = self.embedding(tokens).astype(features.dtype)[:, None]
+        word = self.drop(word, deterministic=not train)
+        output, cache = self.lstm(word, initial_carry=cache)
+        return cache, self.logits(self.drop(output[:, 0], deterministic=not train)), {}

@@ -1,0 +1,117 @@
+"""Show, Attend and Tell: for every word the decoder looks at a part of the image.
+
+Xu et al. 2015, "Show, Attend and Tell: Neural Image Caption Generation with Visual Attention",
+arXiv:1502.03044.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxnets.errors import unknown_name
+
+ATTENTIONS = ("soft", "hard")
+SHARE_OF_SAMPLES = 0.5  # section 4.1: half of the time the hard context is its expected value
+
+
+class ShowAttendTell(nn.Module):
+    """Attends to the places a_1 ... a_L of the features, then steps an LSTM (sections 3.1 and 4).
+
+    e_i = w . tanh(W a_i + U h), alpha = softmax(e); the context is the mean of the places weighted
+    by alpha ("soft"), or one place drawn from alpha ("hard"), times the gate beta = sigmoid(W h)
+    (section 4.2.1); the LSTM reads the last word and the context; the deep output is
+    L (E y + L_h h + L_z z). With hard attention evaluation looks at the likeliest place.
+
+    Attributes:
+        vocabulary_size: V.
+        features: units of the LSTM.
+        embedding: size of a word's vector, also of the deep output.
+        attention_features: units of the layer that scores places.
+        attention: "soft" or "hard".
+        gate: whether there is a beta.
+        dropout: its rate in training, before the logits.
+    """
+
+    vocabulary_size: int
+    features: int = 512
+    embedding: int = 512
+    attention_features: int = 512
+    attention: str = "soft"
+    gate: bool = True
+    dropout: float = 0.5
+
+    def setup(self):
+        if self.attention not in ATTENTIONS:
+            raise unknown_name("attention", self.attention, ATTENTIONS)
+        self.words = nn.Embed(
+            self.vocabulary_size, self.embedding, embedding_init=nn.initializers.uniform(0.1)
+        )
+        self.start_c, self.start_h = nn.Dense(self.features), nn.Dense(self.features)
+        self.score_place = nn.Dense(self.attention_features)
+        self.score_state = nn.Dense(self.attention_features, use_bias=False)
+        self.score = nn.Dense(1, use_bias=False)
+        if self.gate:
+            self.beta = nn.Dense(1)
+        self.lstm = nn.OptimizedLSTMCell(self.features)
+        self.output_state = nn.Dense(self.embedding)
+        self.output_context = nn.Dense(self.embedding, use_bias=False)
+        self.logits = nn.Dense(self.vocabulary_size)
+        self.drop = nn.Dropout(self.dropout)
+
+    def __call__(
+        self, features: jax.Array, tokens: jax.Array, train: bool = False
+    ) -> tuple[jax.Array, dict]:
+        """Logits [N, T, V] after each of the tokens i32[N, T], and the looks [N, T, L]."""
+        keys = self.score_place(features)
+
+        def step(decoder, cache, token):
+            cache, *rest = decoder._step(features, keys, cache, token, train)
+            return cache, rest
+
+        scan = nn.scan(
+            step,
+            variable_broadcast="params",
+            split_rngs={"params": False, "dropout": True, "attention": True},
+            in_axes=1,
+            out_axes=1,
+        )
+        _, (logits, looks) = scan(self, self.start(features), tokens)
+        return logits, looks
+
+    def start(self, features: jax.Array) -> Any:
+        """(c, h) of the LSTM from the mean of the places."""
+        mean = features.mean(1)
+        return jnp.tanh(self.start_c(mean)), jnp.tanh(self.start_h(mean))
+
+    def step(
+        self, features: jax.Array, cache: Any, tokens: jax.Array, train: bool = False
+    ) -> tuple[Any, jax.Array, dict]:
+        """One word further. The looks are `attention`, and while hard attention trains
+        `log_place`, the log probability of the place drawn, and `entropy`, both [N]."""
+        return self._step(features, self.score_place(features), cache, tokens, train)
+
+    def _step(self, features, keys, cache, tokens, train):
+        _, h = cache
+        words = self.words(tokens).astype(features.dtype)
+        scores = self.score(jnp.tanh(keys + self.score_state(h)[:, None]))[..., 0]
+        log_alpha = jax.nn.log_softmax(scores.astype(jnp.float32))
+        alpha = jnp.exp(log_alpha)
+        weights, looks = alpha, {"attention": alpha}
+        if self.attention == "hard" and not train:
+            weights = jax.nn.one_hot(jnp.argmax(alpha, axis=-1), alpha.shape[-1])
+        elif self.attention == "hard":
+            key, coin = jax.random.split(self.make_rng("attention"))
+            place = jax.random.categorical(key, log_alpha)
+            drawn = jax.nn.one_hot(place, alpha.shape[-1])
+            sampled = jax.random.uniform(coin, alpha[:, :1].shape) < SHARE_OF_SAMPLES
+            weights = jnp.where(sampled, drawn, alpha)
+            looks["log_place"] = jnp.sum(jnp.where(sampled, drawn * log_alpha, 0.0), axis=-1)
+            looks["entropy"] = -jnp.sum(alpha * log_alpha, axis=-1)
+        context = jnp.einsum("nl,nld->nd", weights.astype(features.dtype), features)
+        if self.gate:
+            context = nn.sigmoid(self.beta(h)) * context
+        cache, h = self.lstm(cache, jnp.concatenate([words, context], axis=-1))
+        deep = words + self.output_state(h) + self.output_context(context)
+        return cache, self.logits(self.drop(deep, deterministic=not train)), looks

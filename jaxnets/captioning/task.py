@@ -1,0 +1,328 @@
+"""The task of the captioners: one sentence an image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnets.captioning import decoding
+from jaxnets.captioning.captioner import SAMPLING, Captioner
+from jaxnets.captioning.vocabulary import END, PAD, START
+from jaxnets.errors import InputError
+from jaxnets.metrics import Mean, Metrics
+
+Variables = dict
+Batch = dict  # image uint8 or f32 [N, H, W, C], or features f32[N, L, D]; captions i32[N, K, T]; weight
+
+FROZEN = "frozen"  # the collection of a backbone that does not learn
+PROGRESS = "progress"  # what is remembered from step to step: steps taken, and the baseline
+
+
+@dataclass(frozen=True)
+class Captioning:
+    """Writes sentences about images, as a frozen set of pure functions (the Task protocol).
+
+    A batch is a dict of `image` (uint8[N, H, W, C], or f32 in 0 to 1) or, with a frozen backbone,
+    its `features` (f32[N, L, D]; `cache_features` makes them), of `captions` (i32[N, K, T], of
+    `CaptionSource`) and, where some examples are padding, `weight` (f32[N]). A step learns one
+    sentence of each image, drawn anew each time. The mean is over words, as in -log p of a word.
+
+    Measured is what the decoder writes by itself (greedily, from the image alone): `exact`, the
+    share of images for which that is one of the given sentences, word for word. Scores of text
+    (`evaluate_captions`) are those of whole sets.
+
+    Attributes:
+        model: a captioner of `create_captioner`.
+        mean, std: per channel, in units of 0 to 1; images become (image - mean) / std.
+        frozen: the backbone learns nothing and is applied in eval mode; its variables are in the
+            collection "frozen", out of the optimiser's reach.
+        attention_penalty: lambda of lambda * sum_i (1 - sum_t alpha_ti)^2 for each sentence, which
+            spreads the looks over the image (Xu et al. 2015, equation 14).
+        scheduled_sampling: `rate(step)` of reading own words; None for teacher forcing.
+        entropy_weight: lambda_e of hard attention (section 4.1 of the same).
+        reinforce_weight: lambda_r of hard attention.
+        augment: `(key, image f32[H, W, C] in 0 to 1) -> image`, for training only. Beware of flips:
+            they turn left into right.
+
+    Raises:
+        InputError: a std of 0 or less.
+    """
+
+    model: Captioner
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+    frozen: bool = False
+    attention_penalty: float = 1.0
+    scheduled_sampling: Callable[[jax.Array], jax.Array] | None = None
+    entropy_weight: float = 0.002
+    reinforce_weight: float = 1.0
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+
+    def __post_init__(self):
+        if min(self.std) <= 0:
+            raise InputError(f"std is {self.std}; every number must be above 0")
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        """Draws the variables; for a batch of features those of the decoder alone."""
+        tokens = jnp.asarray(batch["captions"])[:1, 0]
+        if "features" in batch:
+            features = jnp.asarray(batch["features"])[:1]
+            variables = self.model.init(key, features, tokens, method="decode")
+        else:
+            images = self._normalize(_as_float(jnp.asarray(batch["image"])[:1]))
+            variables = self.model.init(key, images, tokens)
+            if self.frozen:
+                variables = freeze_backbone(variables)
+        if self._remembers:
+            zero = jnp.zeros(())
+            variables = {**variables, PROGRESS: {"steps": zero, "log_likelihood": zero}}
+        return variables
+
+    def loss(
+        self, variables: Variables, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, tuple[Variables, Metrics]]:
+        """The training loss of a batch, the updated collections, and sums.
+
+        Returns:
+            The mean over words of -log p and the penalties; the updated collections; the sums `loss`
+            (with the penalties) and `top1`, the share of words that were the likeliest, given the
+            true ones before. `loss.weight` is the number of words.
+        """
+        choice_key, augment_key, *keys = jax.random.split(key, 5)
+        rngs = dict(zip(("dropout", "attention", SAMPLING), keys, strict=True))
+        captions = _choose(choice_key, batch["captions"])
+        features, collections = self._train_features(variables, batch, augment_key, rngs["dropout"])
+        progress = variables.get(PROGRESS)
+        rate = None
+        if self.scheduled_sampling is not None:
+            rate = self.scheduled_sampling(progress["steps"])
+        logits, looks = self.model.apply(
+            {"params": variables["params"]},
+            features,
+            captions,
+            train=True,
+            sampling_rate=rate,
+            method="decode",
+            rngs=rngs,
+        )
+        real = (captions != PAD) & (_weights(batch) > 0)[:, None]
+        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), captions[..., None], axis=-1)[..., 0]
+        log_p = jnp.where(real, log_p, 0.0)
+        example = -jnp.sum(log_p, axis=1)
+        if "attention" in looks:
+            seen = jnp.sum(jnp.where(real[..., None], looks["attention"], 0.0), axis=1)
+            example += self.attention_penalty * jnp.sum(jnp.square(1 - seen), axis=-1)
+        if progress is not None:
+            progress = {**progress, "steps": progress["steps"] + 1}
+        surrogate = 0.0
+        if "log_place" in looks:
+            surrogate = self._reinforce(looks, real, log_p, progress["log_likelihood"])
+            mean = Mean.of(jnp.sum(log_p, axis=1), _weights(batch)).total / jnp.maximum(
+                jnp.sum(_weights(batch)), 1
+            )
+            progress["log_likelihood"] = 0.9 * progress["log_likelihood"] + 0.1 * mean
+        if progress is not None:
+            collections = {**collections, PROGRESS: progress}
+        weights = _weights(batch)
+        words = jnp.sum(jnp.where(real, weights[:, None], 0.0))
+        total = jnp.sum(jnp.where(weights > 0, example * weights, 0.0))
+        right = (jnp.argmax(logits, axis=-1) == captions).astype(jnp.float32)
+        sums = {
+            "loss": Mean(total, words),
+            "top1": Mean.of(right.ravel(), jnp.where(real, weights[:, None], 0.0).ravel()),
+        }
+        # What hard attention adds is minimised but not reported: it is no loss and may be negative.
+        total += jnp.sum(jnp.where(weights > 0, surrogate * weights, 0.0))
+        # A batch of nothing but padding has no loss; 0 / 1 keeps its gradient finite.
+        return total / jnp.where(words > 0, words, 1), (collections, sums)
+
+    def encode(self, variables: Variables, batch: Batch) -> jax.Array:
+        """The features [N, L, D] of a batch in eval mode; given ones are returned as they are."""
+        dtype = jax.tree.leaves(variables["params"])[0].dtype
+        if "features" in batch:
+            return jnp.asarray(batch["features"]).astype(dtype)
+        images = self._normalize(_as_float(jnp.asarray(batch["image"])))
+        return self.model.apply(self._joined(variables), images.astype(dtype), method="encode")
+
+    def predict(self, variables: Variables, batch: Batch) -> jax.Array:
+        """The sentences i32[N, T] that the decoder writes greedily, as long as the batch's."""
+        features = self.encode(variables, batch)
+        return decoding.greedy(
+            self.step(variables, features),
+            self.start(variables, features),
+            jnp.full(len(features), START),
+            end=END,
+            length=batch["captions"].shape[-1],
+        )
+
+    def start(self, variables: Variables, features: jax.Array):
+        """The decoder's cache before the first word."""
+        return self.model.apply(self._joined(variables), features, method="start")
+
+    def step(self, variables: Variables, features: jax.Array) -> decoding.Step:
+        """The `step(tokens, cache) -> (logits, cache)` that `captioning.decoding` wants.
+
+        Args:
+            variables: of the task.
+            features: [N, L, D]; for a beam search each image's as many times as the beam is wide.
+        """
+
+        def step(tokens, cache):
+            cache, logits, _ = self.model.apply(
+                self._joined(variables), features, cache, tokens, method="step"
+            )
+            return logits, cache
+
+        return step
+
+    def attention(self, variables: Variables, features: jax.Array, tokens: jax.Array) -> jax.Array:
+        """Where the decoder looked for each word of sentences i32[N, T]: f32[N, T, L].
+
+        Raises:
+            InputError: a decoder without attention.
+        """
+        _, looks = self.model.apply(self._joined(variables), features, tokens, method="decode")
+        if "attention" not in looks:
+            raise InputError(
+                f"{type(self.model.decoder).__name__} does not attend; show_attend_tell does"
+            )
+        return looks["attention"]
+
+    def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
+        """The sum `exact` of predictions: word for word one of the given sentences."""
+        given = jnp.any(batch["captions"] != PAD, axis=-1)
+        same = jnp.all(outputs[:, None] == batch["captions"], axis=-1) & given
+        return {"exact": Mean.of(jnp.any(same, axis=1).astype(jnp.float32), _weights(batch))}
+
+    def check(self, batch: Batch) -> None:
+        """Refuses, on the host, a batch that the compiled step cannot take."""
+        captions, known = np.asarray(batch["captions"]), self.model.decoder.vocabulary_size
+        outside = captions[(captions < 0) | (captions >= known)]
+        if outside.size:
+            raise InputError(
+                f"token {outside[0]} is out of range: the captioner knows {known} words, "
+                f"so tokens run from 0 to {known - 1}"
+            )
+        name = "features" if "features" in batch else "image"
+        rank, wanted = (3, "[N, L, D]") if name == "features" else (4, "[N, H, W, C]")
+        shape = np.shape(batch[name])
+        if len(shape) != rank:
+            raise InputError(f"{name} has shape {shape}; wanted {wanted}")
+        if captions.ndim != 3 or len(captions) != shape[0]:
+            raise InputError(
+                f"captions have shape {captions.shape}; wanted [N, K, T] with N = {shape[0]}"
+            )
+        silent = np.flatnonzero((captions == PAD).all((1, 2)) & (np.asarray(_weights(batch)) > 0))
+        if silent.size:
+            raise InputError(f"example {silent[0]} of the batch has no caption")
+        if name == "image" and not {len(self.mean), len(self.std)} <= {1, shape[-1]}:
+            raise InputError(
+                f"image has {shape[-1]} channels, but mean has {len(self.mean)} entries and std "
+                f"{len(self.std)}; give one number, or one a channel"
+            )
+
+    @property
+    def _remembers(self) -> bool:
+        hard = getattr(self.model.decoder, "attention", None) == "hard"
+        return hard or self.scheduled_sampling is not None
+
+    def _reinforce(self, looks, real, log_p, baseline):
+        """What hard attention adds to the loss of each sentence (section 4.1, equations 11 and 12).
+
+        The log likelihood of the sentence, less its running mean, rewards the places drawn for it.
+        """
+        reward = jax.lax.stop_gradient(jnp.sum(log_p, axis=1) - baseline)
+        log_place = jnp.sum(jnp.where(real, looks["log_place"], 0.0), axis=1)
+        entropy = jnp.sum(jnp.where(real, looks["entropy"], 0.0), axis=1)
+        return -self.reinforce_weight * reward * log_place - self.entropy_weight * entropy
+
+    def _train_features(self, variables, batch, augment_key, dropout_key):
+        """Features in train mode, and the collections (`batch_stats`) after it."""
+        kept = {name: v for name, v in variables.items() if name not in ("params", PROGRESS)}
+        if "features" in batch:
+            return self.encode(variables, batch), kept
+        images = _as_float(batch["image"])
+        if self.augment is not None:
+            keys = jax.random.split(augment_key, len(images))
+            images = jax.vmap(self.augment)(keys, images)
+        if self.frozen:
+            return self.encode(variables, {"image": images}), kept
+        images = self._normalize(images).astype(jax.tree.leaves(variables["params"])[0].dtype)
+        features, updated = self.model.apply(
+            {"params": variables["params"], **kept},
+            images,
+            train=True,
+            method="encode",
+            mutable=list(kept),
+            rngs={"dropout": dropout_key},
+        )
+        return features, dict(updated)
+
+    def _joined(self, variables: Variables) -> Variables:
+        """The module's own variables: a frozen backbone's put back in their places."""
+        frozen = variables.get(FROZEN, {})
+        names = (set(variables) | set(frozen)) - {FROZEN, PROGRESS}
+        return {name: {**frozen.get(name, {}), **variables.get(name, {})} for name in names}
+
+    def _normalize(self, images: jax.Array) -> jax.Array:
+        return (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
+
+
+def freeze_backbone(variables: Variables) -> Variables:
+    """Moves the backbone's variables into the collection "frozen"."""
+    frozen = {name: {"backbone": v["backbone"]} for name, v in variables.items() if "backbone" in v}
+    rest = {
+        name: {part: v for part, v in parts.items() if part != "backbone"}
+        for name, parts in variables.items()
+    }
+    return {**{name: parts for name, parts in rest.items() if parts}, FROZEN: frozen}
+
+
+def with_backbone(variables: Variables, classifier: Variables) -> Variables:
+    """A captioner's variables with the backbone of a (pretrained) classifier.
+
+    Args:
+        variables: of `Captioning.init`, frozen or not.
+        classifier: variables of a model of `create_model`, such as `weights.from_torch` gives.
+
+    Raises:
+        InputError: it is another backbone.
+    """
+    home = variables.get(FROZEN, variables)
+    new = {}
+    for name, parts in home.items():
+        if "backbone" not in parts:
+            new[name] = parts
+            continue
+        given = classifier.get(name, {}).get("backbone", {})
+        shapes = [jax.tree.map(jnp.shape, tree) for tree in (parts["backbone"], given)]
+        if shapes[0] != shapes[1]:
+            raise InputError(
+                f"classifier has other {name} than the captioner's backbone: another architecture, or "
+                "other settings"
+            )
+        new[name] = {**parts, "backbone": given}
+    return {**variables, FROZEN: new} if FROZEN in variables else {**variables, **new}
+
+
+def _choose(key: jax.Array, captions: jax.Array) -> jax.Array:
+    """One of the sentences of each image, i32[N, T]."""
+    given = jnp.any(captions != PAD, axis=-1)
+    number = jax.random.categorical(key, jnp.where(given, 0.0, -jnp.inf))
+    # An example of padding has none to choose from; the first will do.
+    number = jnp.where(jnp.any(given, axis=1), number, 0)
+    return jnp.take_along_axis(captions, number[:, None, None], axis=1)[:, 0]
+
+
+def _weights(batch: Batch) -> jax.Array:
+    weights = batch.get("weight")
+    return np.ones(len(batch["captions"]), np.float32) if weights is None else weights
+
+
+def _as_float(images: jax.Array) -> jax.Array:
+    """uint8 becomes f32 in 0 to 1; floats are taken to be there already."""
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        return images.astype(jnp.float32) / 255
+    return images.astype(jnp.float32)

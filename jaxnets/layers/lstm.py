@@ -1,0 +1,150 @@
+"""The LSTM over whole sequences, with its backward pass written out.
+
+One matrix product for the inputs of all steps comes before the scan. What automatic differentiation
+would do at every step of the backward scan, the gradient of the recurrent weights, is one matrix
+product after it. On the CPU that beats Flax's `nn.RNN` (benchmarks/lstm.md); unrolling does not.
+"""
+
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+GATES = "ifgo"
+
+
+class LSTMLayer(nn.Module):
+    """One LSTM in one direction, with the parameters of Flax's `OptimizedLSTMCell`.
+
+    Attributes:
+        features: the size F of the state.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array | None,
+        carry: tuple[jax.Array, jax.Array],
+        reverse: bool = False,
+    ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
+        """Reads x [N, T, D] from carry (c, h); see `layers.recurrent.Recurrent`.
+
+        Returns:
+            The last carry and the outputs [N, T, F] in the order of x, of x's type.
+        """
+        read = [_Gate(self.features, name=f"i{gate}")(x.shape[-1]) for gate in GATES]
+        recur = [_Gate(self.features, True, name=f"h{gate}")(self.features) for gate in GATES]
+        kernel = jnp.concatenate([kernel for kernel, _ in read], axis=1)
+        recurrent_kernel, bias = (jnp.concatenate(part, axis=-1) for part in zip(*recur, strict=True))
+
+        inputs = jnp.swapaxes(x, 0, 1) @ kernel + bias
+        real = None if mask is None else jnp.swapaxes(mask, 0, 1)[..., None]
+        if reverse:
+            inputs, real = jax.tree.map(partial(jnp.flip, axis=0), (inputs, real))
+        start = jax.tree.map(lambda leaf: leaf.astype(inputs.dtype), carry)
+        outputs, last = lstm(inputs, recurrent_kernel.astype(inputs.dtype), start, real)
+        if reverse:
+            outputs = jnp.flip(outputs, axis=0)
+        outputs, last = jax.tree.map(lambda leaf: leaf.astype(x.dtype), (outputs, last))
+        return last, jnp.swapaxes(outputs, 0, 1)
+
+    def initialize_carry(self, key: jax.Array, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
+        """Zeros (c, h) for inputs of shape (N, D)."""
+        zeros = jnp.zeros((shape[0], self.features))
+        return zeros, zeros
+
+
+class _Gate(nn.Module):
+    """Kernel and bias of one gate, initialised as Flax's cell does."""
+
+    features: int
+    recurrent: bool = False
+
+    @nn.compact
+    def __call__(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
+        draw = nn.initializers.orthogonal() if self.recurrent else nn.initializers.lecun_normal()
+        kernel = self.param("kernel", draw, (inputs, self.features))
+        if not self.recurrent:
+            return kernel, None
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+
+
+@jax.custom_vjp
+def lstm(
+    inputs: jax.Array,
+    kernel: jax.Array,
+    carry: tuple[jax.Array, jax.Array],
+    real: jax.Array | None = None,
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    """The recurrence of an LSTM, time first; reverse-mode differentiable, any number of times.
+
+    Args:
+        inputs: [T, N, 4F], the gates' inputs W x + b, in the order i, f, g, o.
+        kernel: [F, 4F], what the state is multiplied by.
+        carry: (c, h) [N, F] before the first step.
+        real: bool[T, N, 1]; a step that is not real keeps the carry and puts out zeros.
+
+    Returns:
+        Outputs [T, N, F] and the last carry.
+    """
+    (outputs, last), _ = _forward(inputs, kernel, carry, real)
+    return outputs, last
+
+
+def _forward(inputs, kernel, carry, real):
+    def step(carry, now):
+        (c, h), (z, real) = carry, now
+        i, f, g, o = jnp.split(z + h @ kernel, 4, axis=-1)
+        i, f, g, o = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
+        new_c = f * c + i * g
+        new_h = o * jnp.tanh(new_c)
+        output = new_h
+        if real is not None:
+            new_c, new_h = jnp.where(real, new_c, c), jnp.where(real, new_h, h)
+            output = jnp.where(real, output, 0)
+        return (new_c, new_h), (output, new_c, new_h, jnp.concatenate([i, f, g, o], axis=-1))
+
+    last, (outputs, cs, hs, gates) = lax.scan(step, carry, (inputs, real))
+    return (outputs, last), (kernel, carry, real, cs, hs, gates)
+
+
+def _backward(kept, cotangents):
+    kernel, carry, real, cs, hs, gates = kept
+    d_outputs, d_last = cotangents
+    before_c, before_h = (
+        jnp.concatenate([first[None], states[:-1]])
+        for first, states in zip(carry, (cs, hs), strict=True)
+    )
+    back = kernel.T
+
+    def step(carry, now):
+        (d_c, d_h), (d_output, c, before, gates, real) = carry, now
+        i, f, g, o = jnp.split(gates, 4, axis=-1)
+        tanh_c = jnp.tanh(c)
+        d_new_h = d_h + d_output
+        d_new_c = d_c + d_new_h * o * (1 - tanh_c**2)
+        d_z = jnp.concatenate(
+            [
+                d_new_c * g * i * (1 - i),
+                d_new_c * before * f * (1 - f),
+                d_new_c * i * (1 - g**2),
+                d_new_h * tanh_c * o * (1 - o),
+            ],
+            axis=-1,
+        )
+        if real is None:
+            return (d_new_c * f, d_z @ back), d_z
+        d_z = jnp.where(real, d_z, 0)
+        return (jnp.where(real, d_new_c * f, d_c), jnp.where(real, d_z @ back, d_h)), d_z
+
+    d_carry, d_inputs = lax.scan(step, d_last, (d_outputs, cs, before_c, gates, real), reverse=True)
+    states, slopes = (a.reshape(-1, a.shape[-1]) for a in (before_h, d_inputs))
+    return d_inputs, states.T @ slopes, d_carry, None
+
+
+lstm.defvjp(_forward, _backward)

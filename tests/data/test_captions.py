@@ -1,0 +1,111 @@
+"""Images with captions in COCO's format."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxnets import data
+from jaxnets.errors import InputError
+
+
+def write(root, name, numbers, folder, captions=2):
+    """Pictures whose green value is their number, and the JSON file that describes them."""
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    for number in numbers:
+        Image.new("RGB", (9, 7), (0, number, 0)).save(root / folder / f"{number:04}.png")
+    content = {
+        "images": [{"id": number, "file_name": f"{number:04}.png"} for number in numbers],
+        "annotations": [
+            {"image_id": number, "id": 10 * number + k, "caption": f"picture {number}, told {k}"}
+            for k in range(captions)
+            for number in numbers
+        ],
+    }
+    (root / name).write_text(json.dumps(content))
+    return content
+
+
+def numbers(source):
+    """The pictures of a source, which must be what their captions say."""
+    found = []
+    for index in range(len(source)):
+        number = int(source[index]["image"][0, 0, 1])
+        assert source.captions(index) == (f"picture {number}, told 0", f"picture {number}, told 1")
+        found.append(number)
+    return sorted(found)
+
+
+def test_coco_as_it_is_unpacked(tmp_path):
+    write(tmp_path, "annotations/captions_train2014.json", range(5), "train2014")
+    write(tmp_path, "annotations/captions_val2014.json", range(5, 8), "val2014")
+    (tmp_path / "annotations/instances_val2014.json").write_text("{}")
+    dataset = data.load(f"captions:{tmp_path}", size=4)
+    assert dataset.image_shape == (4, 4, 3)
+    assert dataset.class_names == ()
+    assert numbers(dataset.train) == [0, 1, 2, 3, 4]
+    assert numbers(dataset.test) == [5, 6, 7]
+
+
+@pytest.mark.parametrize("folder", [".", "images"])
+def test_of_a_single_file_a_fifth_is_held_out(tmp_path, folder):
+    write(tmp_path, "captions.json", range(10), folder)
+    dataset = data.load(f"captions:{tmp_path}", size=4)
+    assert len(dataset.test) == 2
+    assert sorted(numbers(dataset.train) + numbers(dataset.test)) == list(range(10))
+    again = data.load(f"captions:{tmp_path}", size=4)
+    assert numbers(again.test) == numbers(dataset.test)
+
+
+def test_images_without_a_caption_are_left_out_by_name_or_refused(tmp_path, caplog):
+    content = write(tmp_path, "captions.json", range(6), ".")
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != 3]
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    dataset = data.load(f"captions:{tmp_path}", size=4)
+    assert sorted(numbers(dataset.train) + numbers(dataset.test)) == [0, 1, 2, 4, 5]
+    assert "1 images" in caplog.text
+    assert "0003.png" in caplog.text
+    with pytest.raises(InputError, match="no caption, the first is 0003.png"):
+        data.load(f"captions:{tmp_path}", size=4, strict=True)
+
+
+def test_an_image_that_cannot_be_decoded_has_no_weight(tmp_path, caplog):
+    write(tmp_path, "captions.json", range(4), ".")
+    for path in tmp_path.glob("*.png"):
+        path.write_bytes(path.read_bytes()[:40])
+    source = data.load(f"captions:{tmp_path}", size=4).train
+    assert source[0]["weight"] == 0
+    assert "cannot decode" in caplog.text
+    assert np.all(next(data.eval_batches(source, 2))["weight"] == 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not in COCO's format"),
+        ("[]", "not in COCO's format"),
+        ('{"images": [], "annotations": []}', "has no captions"),
+        ('{"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}', "has no captions"),
+        ('{"images": [], "annotations": [{"image_id": 3, "caption": "x"}]}', "KeyError 3"),
+        (
+            '{"images": [{"id": 1, "file_name": "a.png"}], '
+            '"annotations": [{"image_id": 1, "caption": "x"}]}',
+            "names the image a.png, which is in none of",
+        ),
+    ],
+)
+def test_a_file_that_describes_nothing_is_named(tmp_path, text, words):
+    (tmp_path / "captions.json").write_text(text)
+    with pytest.raises(InputError, match=words):
+        data.load(f"captions:{tmp_path}")
+
+
+def test_folders_without_captions_or_with_too_many_files_are_named(tmp_path):
+    with pytest.raises(InputError, match="holds no captions"):
+        data.load(f"captions:{tmp_path}")
+    for name in ("captions_a.json", "captions_b.json"):
+        write(tmp_path, name, range(2), ".")
+    with pytest.raises(InputError, match="captions_a.json, captions_b.json; wanted a single file"):
+        data.load(f"captions:{tmp_path}")
