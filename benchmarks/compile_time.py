@@ -40,7 +40,7 @@ def main() -> None:
     print(f"- {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}")
     print(f"- {packages}\n")
     print(
-        "| model | parameters | side | init | step | step, bf16 | loss 1 | loss 20 | 1, bf16 | 20, bf16 |"
+        "| model | parameters | side | init | step | bf16 | loss 1 | loss 20 | 1, bf16 | 20, bf16 |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|")
     by_flax, failed = {}, []
