@@ -14,6 +14,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import optax
+from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
 from jaxnets.errors import InputError, unknown_name
@@ -91,8 +92,10 @@ def backbone_parts(model: Classifier) -> tuple[str, ...]:
 
     def initialise() -> None:
         images = jnp.zeros((1, *model.input_size))
-        # Flax lists modules as they are called; a tree that comes out of JAX is sorted by name.
-        parts.extend(model.init(jax.random.key(0), images)["params"]["backbone"])
+        # Flax's own `init` lists modules as they are called; a tree that has been through JAX, as that
+        # of the model's `init` has, is sorted by name.
+        variables = nn.Module.init(model, jax.random.key(0), images)
+        parts.extend(variables["params"]["backbone"])
 
     jax.eval_shape(initialise)
     return tuple(parts)
