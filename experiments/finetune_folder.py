@@ -38,7 +38,7 @@ def fine_tune(
     preprocessing = load(pretrained).preprocessing
     channels = len(preprocessing.mean)
     data = jaxnets.data.load(f"folder:{pictures}", size=preprocessing.size, channels=channels)
-    model, variables = jaxnets.load_pretrained(pretrained, num_classes=data.num_classes)
+    model, variables = jaxnets.load_pretrained(pretrained, num_classes=data.num_classes, new_head=True)
     task = jaxnets.Classification(model, mean=preprocessing.mean, std=preprocessing.std)
     steps = epochs * jaxnets.data.steps_per_epoch(data.train, batch_size)
     optimizer = optax.adamw(optax.cosine_decay_schedule(learning_rate, steps), weight_decay=0.05)
