@@ -2,9 +2,9 @@
 
 Command: python experiments/finetune_folder.py PICTURES --pretrained resnet50
          python experiments/finetune_folder.py PICTURES --pretrained runs/first --train head
-Result:  with the weights of a ResNet of three blocks that `jaxnets train` fitted to scikit-learn's digits
-         0 to 4, on 50 pictures of the digits 5 to 9, over 10 epochs with seed 0 (2 CPU cores): 92.5 % of
-         200 held-out pictures with --train all --learning-rate 0.003, 65.0 % with --train head
+Result:  with the weights of a ResNet of three blocks that `jaxnets train` fitted to scikit-learn's
+         digits 0 to 4, on 50 pictures of the digits 5 to 9, over 10 epochs with seed 0: 92.5 % of 200
+         held-out pictures with --train all --learning-rate 0.003, 65.0 % with --train head
          --learning-rate 0.03. No public weights were at hand where it was run.
 """
 
