@@ -2,7 +2,10 @@
 
 Command: python experiments/finetune_folder.py PICTURES --pretrained resnet50
          python experiments/finetune_folder.py PICTURES --pretrained runs/first --train head
-Result:  it prints the accuracy on the held-out pictures
+Result:  with the weights of a ResNet of three blocks that `jaxnets train` fitted to scikit-learn's
+         digits 0 to 4, on 50 pictures of the digits 5 to 9, over 10 epochs with seed 0: 92.5 % of 200
+         held-out pictures with --train all --learning-rate 0.003, 65.0 % with --train head
+         --learning-rate 0.03. No public weights were at hand where it was run.
 """
 
 import optax
@@ -38,7 +41,7 @@ def fine_tune(
     preprocessing = load(pretrained).preprocessing
     channels = len(preprocessing.mean)
     data = jaxnets.data.load(f"folder:{pictures}", size=preprocessing.size, channels=channels)
-    model, variables = jaxnets.load_pretrained(pretrained, num_classes=data.num_classes)
+    model, variables = jaxnets.load_pretrained(pretrained, num_classes=data.num_classes, new_head=True)
     task = jaxnets.Classification(model, mean=preprocessing.mean, std=preprocessing.std)
     steps = epochs * jaxnets.data.steps_per_epoch(data.train, batch_size)
     optimizer = optax.adamw(optax.cosine_decay_schedule(learning_rate, steps), weight_decay=0.05)

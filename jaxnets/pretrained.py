@@ -28,6 +28,7 @@ def load_pretrained(
     num_classes: int | None = None,
     *,
     in_channels: int | None = None,
+    new_head: bool = False,
     dtype: Any = jnp.float32,
     key: jax.Array | None = None,
     **overrides: Any,
@@ -46,6 +47,7 @@ def load_pretrained(
             is drawn anew and all else is loaded; with 0 there is none.
         in_channels: of the images; None for those of the weights. For 1 the first kernel is summed
             over its channels, for more than before they are repeated in order and scaled by old / new.
+        new_head: draw the layer that scores classes anew, also for as many classes as before.
         dtype: of the variables; None for that of the file.
         key: for what is drawn anew; `jax.random.key(0)` where None.
         **overrides: settings of the model, as for `jaxnets.create_model`, for instance `drop_path=0.2`.
@@ -62,6 +64,7 @@ def load_pretrained(
         source,
         num_classes,
         in_channels=in_channels,
+        new_head=new_head,
         dtype=dtype,
         key=key,
         **overrides,
@@ -75,13 +78,14 @@ def load(
     num_classes: int | None = None,
     *,
     in_channels: int | None = None,
+    new_head: bool = False,
     dtype: Any = jnp.float32,
     key: jax.Array | None = None,
     **overrides: Any,
 ) -> Pretrained:
     """As `load_pretrained`, with what belongs to the weights: preprocessing, names of classes."""
     directory = Path(name_or_path if source is None else source)
-    options = {"in_channels": in_channels, "key": key, **overrides}
+    options = {"in_channels": in_channels, "new_head": new_head, "key": key, **overrides}
     if not is_run(directory):
         return weights.load(name_or_path, source, num_classes, dtype=dtype, **options)
     run = runs.load_run(directory)

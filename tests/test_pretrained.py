@@ -20,13 +20,18 @@ SETTINGS = {"depths": (1,)}
 def member(seed, **preprocessing):
     """A small net with drawn weights."""
     model = create_model("resnet18", num_classes=7, **SETTINGS)
-    variables = jax.jit(model.init)(jax.random.key(seed), jnp.zeros((1, 32, 32, 3)))
-    head = variables["params"]["head"]["fc"]
-    head["kernel"] = 8 * head["kernel"]  # probabilities that tell images apart
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    rng = np.random.default_rng(seed)
+
+    def drawn(leaf):  # He normal, and a little more, for probabilities that tell images apart
+        if len(leaf.shape) == 1:
+            return rng.uniform(0.8, 1.2, leaf.shape).astype(np.float32)
+        deviation = np.sqrt(3 / np.prod(leaf.shape[:-1]))
+        return (deviation * rng.standard_normal(leaf.shape)).astype(np.float32)
+
     images = Preprocessing(**{"resize": 36, "size": 32} | preprocessing)
-    return weights.Pretrained(
-        model, jax.tree.map(np.asarray, variables), images, NAMES, SETTINGS, f"net {seed}"
-    )
+    variables = jax.tree.map(drawn, shapes)
+    return weights.Pretrained(model, variables, images, NAMES, SETTINGS, f"net {seed}")
 
 
 @pytest.fixture(scope="module")

@@ -51,9 +51,15 @@ class Pretrained:
     origin: str
 
     def adapted(
-        self, num_classes: int | None, in_channels: int | None, key: jax.Array | None, **overrides: Any
+        self,
+        num_classes: int | None = None,
+        *,
+        in_channels: int | None = None,
+        new_head: bool = False,
+        key: jax.Array | None = None,
+        **overrides: Any,
     ) -> "Pretrained":
-        """The same for other classes or images, as `load` has it; itself where nothing differs."""
+        """The same for other classes or images, as `jaxnets.load_pretrained` explains it."""
         old = self.model
         num_classes = old.num_classes if num_classes is None else num_classes
         in_channels = old.input_size[2] if in_channels is None else in_channels
@@ -62,13 +68,19 @@ class Pretrained:
         settings = {**self.settings, **overrides}
         model = create_model(old.model_name, num_classes=num_classes, **settings)
         model = adaptation.with_channels(model, in_channels)
+        variables = flatten_dict(self.variables)
+        if new_head:
+            wider = create_model(old.model_name, num_classes=old.num_classes + 1, **self.settings)
+            wider = adaptation.with_channels(wider, old.input_size[2])
+            for path in adaptation.class_leaves(old, wider):
+                variables.pop(path)
         names, preprocessing = self.class_names, self.preprocessing
-        if num_classes != old.num_classes:
+        if new_head or num_classes != old.num_classes:
             names = tuple(map(str, range(num_classes)))
         if preprocessing is not None and in_channels != old.input_size[2]:
             preprocessing = preprocessing.of_channels(in_channels)
         key = jax.random.key(0) if key is None else key
-        variables = adaptation.adapted(self.variables, model, key)
+        variables = adaptation.adapted(unflatten_dict(variables), model, key)
         return Pretrained(model, variables, preprocessing, names, settings, self.origin)
 
 
@@ -78,6 +90,7 @@ def load(
     num_classes: int | None = None,
     *,
     in_channels: int | None = None,
+    new_head: bool = False,
     dtype: Any = np.float32,
     key: jax.Array | None = None,
     **overrides: Any,
@@ -89,7 +102,7 @@ def load(
         loaded = _ours(name, checkpoint, dtype)
     else:
         loaded = _theirs(name, source, checkpoint, dtype, overrides)
-    return loaded.adapted(num_classes, in_channels, key, **overrides)
+    return loaded.adapted(num_classes, in_channels=in_channels, new_head=new_head, key=key, **overrides)
 
 
 def find_preprocessing(name: str | PathLike, source: str | PathLike | None = None) -> Preprocessing:

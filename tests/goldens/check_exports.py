@@ -29,7 +29,7 @@ from jaxnets.models import create_model, list_models, published_weights
 from jaxnets.weights import files
 
 QUIET = {row.constructor: row.quiet for row in GOLDENS.values()}
-SIZES = {row.constructor: row.size for row in GOLDENS.values()}
+SIZES = {row.constructor: row.size for row in sorted(GOLDENS.values(), key=lambda row: row.size)}
 
 
 def rows() -> dict[tuple[str, str, str], dict]:

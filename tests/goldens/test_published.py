@@ -18,6 +18,16 @@ def test_every_row_is_compared():
     assert sorted(row.source for _, row in ROWS) == sorted(SAID)
 
 
+def test_the_table_in_the_docs_is_this_one():
+    text = (Path(__file__).parents[2] / "docs" / "pretrained.md").read_text()
+    listed = [line for line in text.splitlines() if line.startswith("| `")]
+    assert listed == [
+        f"| `{name}` | {row.top1:.2f} | {row.size} | {row.crop:.3f} | {row.interpolation} "
+        f"| {row.licence} | `{row.source}` |"
+        for name, row in ROWS
+    ]
+
+
 @pytest.mark.parametrize(("name", "row"), ROWS, ids=[row.source for _, row in ROWS])
 def test_a_row_says_what_its_library_says(name, row):
     said = SAID[row.source]

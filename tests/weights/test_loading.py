@@ -82,6 +82,15 @@ def test_another_number_of_classes_swaps_the_head_alone(written):
     assert_same(loaded, without_head(variables))
 
 
+def test_a_new_head_may_have_as_many_classes(written):
+    path, variables = written("resnet18", num_classes=3, **SMALL)
+    loaded = weights.load("resnet18", path, new_head=True, **SMALL)
+    assert_same(without_head(loaded.variables), without_head(variables))
+    kernel = loaded.variables["params"]["head"]["fc"]["kernel"]
+    assert kernel.shape == (128, 3)
+    assert (kernel != variables["params"]["head"]["fc"]["kernel"]).all()
+
+
 def test_only_the_last_of_several_dense_layers_is_swapped(written):
     settings = {"hidden": (8, 8), "num_classes": 8}  # as wide as the hidden ones
     path, variables = written("vgg11", **settings)
