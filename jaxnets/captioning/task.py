@@ -92,7 +92,7 @@ class Captioning:
         """
         choice_key, augment_key, *keys = jax.random.split(key, 5)
         rngs = dict(zip(("dropout", "attention", SAMPLING), keys, strict=True))
-        captions = _choose(choice_key, batch["captions"])
+        captions = choose(choice_key, batch["captions"])
         features, collections = self._train_features(variables, batch, augment_key, rngs["dropout"])
         progress = variables.get(PROGRESS)
         rate = None
@@ -307,7 +307,7 @@ def with_backbone(variables: Variables, classifier: Variables) -> Variables:
     return {**variables, FROZEN: new} if FROZEN in variables else {**variables, **new}
 
 
-def _choose(key: jax.Array, captions: jax.Array) -> jax.Array:
+def choose(key: jax.Array, captions: jax.Array) -> jax.Array:
     """One of the sentences of each image, i32[N, T]."""
     given = jnp.any(captions != PAD, axis=-1)
     number = jax.random.categorical(key, jnp.where(given, 0.0, -jnp.inf))
