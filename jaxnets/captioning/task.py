@@ -239,16 +239,16 @@ class Captioning:
         return -self.reinforce_weight * reward * log_place - self.entropy_weight * entropy
 
     def _train_features(self, variables, batch, augment_key, dropout_key):
-        """Features in train mode, and the collections (`batch_stats`) after it."""
-        kept = {name: v for name, v in variables.items() if name not in ("params", PROGRESS)}
+        """Features in train mode, and the collections (`batch_stats`) that this changed."""
         if "features" in batch:
-            return self.encode(variables, batch), kept
+            return self.encode(variables, batch), {}
         images = _as_float(batch["image"])
         if self.augment is not None:
             keys = jax.random.split(augment_key, len(images))
             images = jax.vmap(self.augment)(keys, images)
         if self.frozen:
-            return self.encode(variables, {"image": images}), kept
+            return self.encode(variables, {"image": images}), {}
+        kept = {name: v for name, v in variables.items() if name not in ("params", PROGRESS)}
         images = self._normalize(images).astype(jax.tree.leaves(variables["params"])[0].dtype)
         features, updated = self.model.apply(
             {"params": variables["params"], **kept},

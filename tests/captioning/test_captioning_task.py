@@ -175,9 +175,8 @@ def test_a_frozen_backbone_is_out_of_the_optimisers_reach_and_keeps_its_statisti
     variables = draw(task, batch)
     assert set(variables["params"]) == {"decoder"}
     assert set(variables["frozen"]) == {"params", "batch_stats"}
-    _, (collections, _) = jax.jit(task.loss)(variables, batch, KEY)
-    assert set(collections) == {"frozen"}
-    jax.tree.map(np.testing.assert_array_equal, variables["frozen"], collections["frozen"])
+    _, (updated, _) = jax.eval_shape(task.loss, variables, batch, KEY)
+    assert updated == {}  # and a step keeps what no task updates
 
 
 def test_pretrained_backbones_take_their_places():
