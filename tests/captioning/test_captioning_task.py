@@ -311,6 +311,8 @@ def test_cached_features_train_as_their_images_do(blobs):
     np.testing.assert_allclose(from_cache["features"], task.encode(variables, batch), atol=1e-6)
     np.testing.assert_array_equal(task.encode(variables, from_cache), from_cache["features"])
     np.testing.assert_array_equal(from_cache["captions"], batch["captions"])
+    pooled = cache_features(task, variables, blobs, mean=True)[3]["features"]
+    np.testing.assert_allclose(pooled, from_cache["features"][3].mean(0, keepdims=True), atol=1e-6)
     shapes = jax.eval_shape(task.init, KEY, from_cache)
     assert set(shapes["params"]) == {"decoder"}
     for refused in (make_task("lrcn"), make_task("lrcn", frozen=True, augment=lambda k, x: x)):
