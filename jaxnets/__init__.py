@@ -25,8 +25,10 @@ _PACKAGES = (
     "weights",
 )
 _NAMES = {
+    "Captioning": "jaxnets.captioning",
     "Classification": "jaxnets.classification",
     "InputError": "jaxnets.errors",
+    "create_captioner": "jaxnets.captioning",
     "create_model": "jaxnets.models",
     "list_models": "jaxnets.models",
     "load_pretrained": "jaxnets.pretrained",

@@ -57,8 +57,8 @@ class Config:
     """Captioning: how often own words are read instead of true ones at the end; it grows linearly."""
     min_count: int = 1
     """Captioning: rarer words become unknown words."""
-    caption_length: int = 20
-    """Captioning: the most words of a sentence, with its end."""
+    caption_length: int | None = None
+    """Captioning: the most words of a sentence, with its end; None for 20, or 14 for scenes."""
 
     loss: Literal["cross_entropy", "hinge", "mse", "bce"] = "cross_entropy"
     """Training loss."""
@@ -121,9 +121,21 @@ _FREE_ON_RESUME = {
 # What was not said. Captions of scenes have a recipe of their own, that of benchmarks/scenes.py.
 _USUAL = {
     "classification": {"model": "lenet5", "dataset": "digits", "epochs": 30},
-    "captioning": {"model": "resnetv2_50", "dataset": "scenes", "epochs": 6, "attention_penalty": 1.0},
+    "captioning": {
+        "model": "resnetv2_50",
+        "dataset": "scenes",
+        "epochs": 6,
+        "attention_penalty": 1.0,
+        "caption_length": 20,
+    },
 }
-_SCENES = {"learning_rate": 2e-3, "weight_decay": 1e-3, "clip_norm": 5.0, "attention_penalty": 0.01}
+_SCENES = {
+    "learning_rate": 2e-3,
+    "weight_decay": 1e-3,
+    "clip_norm": 5.0,
+    "attention_penalty": 0.01,
+    "caption_length": 14,
+}
 _SCENES_BACKBONE = ("block=basic", "depths=[1,1]", "widths=[48,128]", "stem_width=32")
 _SCENES_DECODER = ("features=192", "dropout=0.1")
 _SCENES_ATTENTION = ("embedding=96", "attention_features=96")

@@ -115,7 +115,12 @@ class FeatureSource:
 
 
 def cache_features(
-    task: Captioning, variables: Variables, source: CaptionSource, *, batch_size: int = 64
+    task: Captioning,
+    variables: Variables,
+    source: CaptionSource,
+    *,
+    mean: bool = False,
+    batch_size: int = 64,
 ) -> FeatureSource:
     """Computes the features of a frozen backbone once, so that training a decoder need not.
 
@@ -127,6 +132,7 @@ def cache_features(
         task: with `frozen=True` and no augmentation, which features cannot have any more.
         variables: that hold the backbone.
         source: the images.
+        mean: keep only the mean over the places, L = 1, which is all that Show and Tell and LRCN read.
         batch_size: images at a time.
 
     Raises:
@@ -134,7 +140,12 @@ def cache_features(
     """
     if not task.frozen or task.augment is not None:
         raise InputError("features can be cached for a task with frozen=True and without augment")
-    encode = jax.jit(task.encode)
+
+    @jax.jit
+    def encode(variables, batch):
+        features = task.encode(variables, batch)
+        return features.mean(axis=1, keepdims=True) if mean else features
+
     parts = []
     for start in range(0, len(source), batch_size):
         batch = read_batch(source, np.arange(start, start + batch_size))

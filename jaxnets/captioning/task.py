@@ -92,7 +92,7 @@ class Captioning:
         """
         choice_key, augment_key, *keys = jax.random.split(key, 5)
         rngs = dict(zip(("dropout", "attention", SAMPLING), keys, strict=True))
-        captions = _choose(choice_key, batch["captions"])
+        captions = choose(choice_key, batch["captions"])
         features, collections = self._train_features(variables, batch, augment_key, rngs["dropout"])
         progress = variables.get(PROGRESS)
         rate = None
@@ -239,16 +239,16 @@ class Captioning:
         return -self.reinforce_weight * reward * log_place - self.entropy_weight * entropy
 
     def _train_features(self, variables, batch, augment_key, dropout_key):
-        """Features in train mode, and the collections (`batch_stats`) after it."""
-        kept = {name: v for name, v in variables.items() if name not in ("params", PROGRESS)}
+        """Features in train mode, and the collections (`batch_stats`) that this changed."""
         if "features" in batch:
-            return self.encode(variables, batch), kept
+            return self.encode(variables, batch), {}
         images = _as_float(batch["image"])
         if self.augment is not None:
             keys = jax.random.split(augment_key, len(images))
             images = jax.vmap(self.augment)(keys, images)
         if self.frozen:
-            return self.encode(variables, {"image": images}), kept
+            return self.encode(variables, {"image": images}), {}
+        kept = {name: v for name, v in variables.items() if name not in ("params", PROGRESS)}
         images = self._normalize(images).astype(jax.tree.leaves(variables["params"])[0].dtype)
         features, updated = self.model.apply(
             {"params": variables["params"], **kept},
@@ -307,7 +307,7 @@ def with_backbone(variables: Variables, classifier: Variables) -> Variables:
     return {**variables, FROZEN: new} if FROZEN in variables else {**variables, **new}
 
 
-def _choose(key: jax.Array, captions: jax.Array) -> jax.Array:
+def choose(key: jax.Array, captions: jax.Array) -> jax.Array:
     """One of the sentences of each image, i32[N, T]."""
     given = jnp.any(captions != PAD, axis=-1)
     number = jax.random.categorical(key, jnp.where(given, 0.0, -jnp.inf))

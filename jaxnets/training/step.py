@@ -74,20 +74,23 @@ def make_train_step(
             return gradient(params, collections, batch, key)
         micro_batches = jax.tree.map(lambda leaf: _split(leaf, accumulate), batch)
 
-        def body(carry, part):
-            collections, total = carry
-            micro_batch, index = part
-            micro_key = jax.random.fold_in(key, index)
-            grads, (collections, sums) = gradient(params, collections, micro_batch, micro_key)
-            return (collections, jax.tree.map(jnp.add, total, (grads, sums))), None
-
         first = jax.tree.map(lambda leaf: leaf[0], micro_batches)
         shapes = jax.eval_shape(gradient, params, collections, first, key)
-        grads, (_, sums) = shapes
+        grads, (updated, sums) = shapes
+
+        def body(carry, part):
+            updated, total = carry
+            micro_batch, index = part
+            micro_key = jax.random.fold_in(key, index)
+            seen = {**collections, **updated}
+            grads, (updated, sums) = gradient(params, seen, micro_batch, micro_key)
+            return (updated, jax.tree.map(jnp.add, total, (grads, sums))), None
+
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (grads, sums))
+        start = {name: collections[name] for name in updated}
         parts = (micro_batches, jnp.arange(accumulate))
-        (collections, (grads, sums)), _ = lax.scan(body, (collections, zeros), parts)
-        return grads, (collections, sums)
+        (updated, (grads, sums)), _ = lax.scan(body, (start, zeros), parts)
+        return grads, (updated, sums)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -96,10 +99,11 @@ def make_train_step(
         if replicated:
             key = jax.random.fold_in(key, lax.axis_index(DATA_AXIS))
             params = _varying(params)
-        grads, (collections, sums) = accumulated_gradient(params, state.collections, batch, key)
+        grads, (updated, sums) = accumulated_gradient(params, state.collections, batch, key)
         if replicated:
             grads = lax.psum(grads, DATA_AXIS)
-            collections = lax.pmean(collections, DATA_AXIS)
+            # What the task left alone stays as it is: even a mean of equal numbers may be rounded.
+            updated = lax.pmean(updated, DATA_AXIS)
             sums = metrics.reduce(sums, DATA_AXIS)
         weight = sums["loss"].weight
         grads = jax.tree.map(lambda g: g / jnp.where(weight > 0, weight, 1), grads)
@@ -123,7 +127,7 @@ def make_train_step(
         state = state.replace(
             step=state.step + 1,
             params=params,
-            collections=collections,
+            collections={**state.collections, **updated},
             opt_state=opt_state,
             ema=ema,
         )

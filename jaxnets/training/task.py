@@ -25,6 +25,8 @@ class Task(Protocol):
     ) -> tuple[jax.Array, tuple[Variables, Metrics]]:
         """The mean loss in train mode, the updated collections, and sums to report.
 
+        Collections that are not among them stay as they are.
+
         The sums hold `loss`, a `Mean` whose weight is what this batch counts when its mean loss is
         joined with that of other replicas or micro-batches.
         """

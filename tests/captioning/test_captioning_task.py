@@ -18,6 +18,7 @@ from jaxnets.captioning import (
     with_backbone,
     write_captions,
 )
+from jaxnets.captioning.task import choose
 from jaxnets.captioning.vocabulary import END, PAD, START
 from jaxnets.data.dataset import read_batch
 from jaxnets.errors import InputError
@@ -92,22 +93,13 @@ def test_the_loss_is_the_negative_log_probability_of_a_word_and_the_penalty():
 
 
 def test_each_step_learns_one_of_the_sentences_drawn_anew():
-    task, batch = make_task("show_and_tell", frozen=True), make_batch(count=3)
-    variables = draw(task, batch)
-    batch = with_features(task, variables, batch)
-    run = jax.jit(lambda key, batch: task.loss(variables, batch, key)[1][1]["loss"].total)
-    apart = [
-        [
-            run(KEY, {**batch, "captions": batch["captions"][:, [k]], "weight": np.eye(3)[n]})
-            for k in range(2 if n < 2 else 1)  # the last has one
-        ]
-        for n in range(3)
-    ]
-    possible = {round(float(a + b + c), 3) for a in apart[0] for b in apart[1] for c in apart[2]}
-    drawn = {round(float(run(jax.random.key(seed), batch)), 3) for seed in range(30)}
-    assert len(possible) == 4
-    assert all(min(abs(d - p) for p in possible) < 5e-3 for d in drawn)
-    assert len(drawn) == 4
+    captions = make_batch(count=3)["captions"]
+    captions[2] = captions[2, ::-1]  # the last image has one sentence, here in the second place
+    drawn = np.stack([choose(jax.random.key(seed), captions) for seed in range(60)])
+    for n, given in enumerate(captions):
+        counts = [np.sum((drawn[:, n] == sentence).all(1)) for sentence in given]
+        assert sum(counts) == 60
+        assert counts[0] == 0 if n == 2 else 15 < counts[0] < 45
 
 
 def test_hard_attention_follows_the_score_function_gradient():
@@ -178,17 +170,13 @@ def test_scheduled_sampling_sees_the_step_and_none_is_teacher_forcing():
     assert len(rates) == 1  # traced once: the rate is an array
 
 
-def test_a_frozen_backbone_learns_nothing_and_keeps_its_statistics():
-    optimizer = optax.adamw(0.1, weight_decay=0.1)
+def test_a_frozen_backbone_is_out_of_the_optimisers_reach_and_keeps_its_statistics():
     task, batch = make_task("show_and_tell", frozen=True), make_batch()
-    before = draw(task, batch)
-    state = training.create_state(task, optimizer, KEY, batch, variables=before)
-    after, _ = jax.jit(training.make_train_step(task, optimizer))(state, batch)
-    assert set(before["params"]) == {"decoder"}
-    assert set(before["frozen"]) == {"params", "batch_stats"}
-    jax.tree.map(np.testing.assert_array_equal, before["frozen"], after.variables["frozen"])
-    changed = jax.tree.map(lambda a, b: np.any(a != b), before["params"], after.variables["params"])
-    assert all(jax.tree.leaves(changed))
+    variables = draw(task, batch)
+    assert set(variables["params"]) == {"decoder"}
+    assert set(variables["frozen"]) == {"params", "batch_stats"}
+    _, (updated, _) = jax.eval_shape(task.loss, variables, batch, KEY)
+    assert updated == {}  # and a step keeps what no task updates
 
 
 def test_pretrained_backbones_take_their_places():
@@ -321,9 +309,10 @@ def test_cached_features_train_as_their_images_do(blobs):
     assert len(cached) == len(blobs)
     from_cache = read_batch(cached, np.arange(6))
     np.testing.assert_allclose(from_cache["features"], task.encode(variables, batch), atol=1e-6)
-    loss = jax.jit(task.loss)
-    a, b = loss(variables, batch, KEY)[0], loss(variables, from_cache, KEY)[0]
-    np.testing.assert_allclose(a, b, rtol=1e-5)
+    np.testing.assert_array_equal(task.encode(variables, from_cache), from_cache["features"])
+    np.testing.assert_array_equal(from_cache["captions"], batch["captions"])
+    pooled = cache_features(task, variables, blobs, mean=True)[3]["features"]
+    np.testing.assert_allclose(pooled, from_cache["features"][3].mean(0, keepdims=True), atol=1e-6)
     shapes = jax.eval_shape(task.init, KEY, from_cache)
     assert set(shapes["params"]) == {"decoder"}
     for refused in (make_task("lrcn"), make_task("lrcn", frozen=True, augment=lambda k, x: x)):
@@ -331,15 +320,11 @@ def test_cached_features_train_as_their_images_do(blobs):
             cache_features(refused, variables, blobs)
 
 
-def test_attention_is_that_of_the_decoder_and_others_have_none(trained, blobs):
-    task, variables, _ = trained
-    batch = read_batch(blobs, np.arange(4))
-    looked = task.attention(variables, task.encode(variables, batch), batch["captions"][:, 0])
-    assert looked.shape == (4, LENGTH, 4)
-    np.testing.assert_allclose(looked.sum(-1), 1, rtol=1e-5)
-    other = make_task("lrcn")
+def test_a_decoder_without_attention_has_none_to_show():
+    task, batch = make_task("lrcn"), make_batch()
+    features, tokens = np.zeros((5, 4, 7), np.float32), batch["captions"][:, 0]
     with pytest.raises(InputError, match="LRCN does not attend"):
-        other.attention(draw(other, batch), np.zeros((4, 4, 7), np.float32), batch["captions"][:, 0])
+        jax.eval_shape(lambda v: task.attention(v, features, tokens), draw(task, batch))
 
 
 @pytest.mark.parametrize(

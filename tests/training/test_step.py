@@ -217,3 +217,34 @@ def test_a_batch_that_cannot_be_cut_is_refused(task, batch):
     state = start(task, batch, optimizer)
     with pytest.raises(InputError, match="accumulate is 5.*32 examples"):
         jax.jit(make_train_step(task, optimizer, accumulate=5))(state, batch)
+
+
+class HalfFrozen:
+    """One number learns; two collections are read, and only one of them is updated."""
+
+    def init(self, key, batch):
+        return {
+            "params": {"w": jnp.ones(())},
+            "frozen": {"v": jnp.float32(0.1)},
+            "seen": {"steps": jnp.zeros(())},
+        }
+
+    def loss(self, variables, batch, key):
+        values = jnp.square(variables["params"]["w"] * variables["frozen"]["v"] * batch["x"] - 1)
+        updated = {"seen": {"steps": variables["seen"]["steps"] + 1}}
+        mean = metrics.Mean.of(values, jnp.ones_like(values))
+        return jnp.mean(values), (updated, {"loss": mean})
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_collections_that_a_task_does_not_update_stay_as_they_are(accumulate):
+    task, optimizer, batch = HalfFrozen(), optax.sgd(0.1), {"x": np.arange(12, dtype=np.float32)}
+    state = start(task, batch, optimizer)
+    step = make_train_step(task, optimizer, accumulate=accumulate)
+    mapped = jax.pmap(
+        step, axis_name="batch", in_axes=(None, 0), out_axes=None, devices=jax.devices()[:3]
+    )
+    after, _ = mapped(state, cut(batch, 3))
+    assert after.collections["frozen"]["v"] == state.collections["frozen"]["v"]
+    assert after.collections["seen"]["steps"] == accumulate
+    assert after.params["w"] != state.params["w"]
