@@ -2,8 +2,9 @@
 
 Command: python benchmarks/train_step.py [NETWORK ...] [--peer-python PYTHON]
 Prints the table that is kept in benchmarks/README.md. Every contender is a process that holds one
-network; they take their steps in turn, so that what else the machine does falls on all alike. PYTHON
-is an interpreter that has Keras, torch and torchvision; without it they do not contend.
+network; they take their steps in turn, so that what else the machine does falls on all alike. On a busy
+machine read the processor's seconds, of all cores together. PYTHON is an interpreter that has Keras,
+torch and torchvision; without it they do not contend.
 
 With --inference (benchmarks/inference.py) the forward pass alone; with --precision bfloat16
 --batch-size 256 what one would run on a GPU, where torch is compiled.
@@ -27,7 +28,7 @@ class Contender:
     """A process that takes a step when asked to."""
 
     def __init__(self, python: str, name: str, network: str, options: list[str]):
-        self.seconds: list[float] = []
+        self.answers: list[dict] = []
         self.process = subprocess.Popen(
             [python, HERE / "contenders.py", name, network, *options],
             stdin=subprocess.PIPE,
@@ -37,7 +38,7 @@ class Contender:
         )
 
     def step(self) -> dict | None:
-        """Seconds, loss and peak memory of one more step; None if the process has died."""
+        """One more step: `seconds`, `work` (processor seconds), `peak` memory; None if it has died."""
         try:
             print(file=self.process.stdin, flush=True)
         except BrokenPipeError:
@@ -51,7 +52,7 @@ class Contender:
 
 
 def compare(network: str, pythons: dict[str, str], options: list[str], rounds: int) -> dict[str, dict]:
-    """Steps of all contenders in turn: the first step's seconds, the median, peak bytes; by name."""
+    """Steps of all contenders in turn. By name: medians, peak memory, and the first step's seconds."""
     names = [
         name
         for name in pythons
@@ -66,12 +67,11 @@ def compare(network: str, pythons: dict[str, str], options: list[str], rounds: i
             continue
         contenders[name], found[name] = contender, {"first": first["seconds"]}
     for _ in range(rounds):
-        for name, contender in contenders.items():
-            answer = contender.step()
-            contender.seconds.append(answer["seconds"])
-            found[name]["peak"] = answer["peak"]
+        for contender in contenders.values():
+            contender.answers.append(contender.step())
     for name, contender in contenders.items():
-        found[name]["median"] = statistics.median(contender.seconds)
+        for what in ("seconds", "work", "peak"):
+            found[name][what] = statistics.median(answer[what] for answer in contender.answers)
         contender.end()
     return found
 
@@ -100,17 +100,18 @@ def main(inference: bool = False) -> None:
     print(f"- {hardware()}")
     for python in dict.fromkeys(pythons.values()):
         print(f"- {versions(python)}")
-    print("\n| network | contender | first step, s | step, s | ours is faster by | peak memory, GiB |")
-    print("|---|---|---|---|---|---|")
+    columns = ("network", "contender", "first step, s", "step, s", "ours is faster by")
+    columns += ("step, processor s", "ours takes less by", "peak memory, GiB")
+    print(f"\n| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
     for network in arguments.networks or NETWORKS:
         found = compare(network, pythons, options, arguments.rounds)
         for name, row in found.items():
-            ratio = row["median"] / found["ours"]["median"]
-            print(
-                f"| {network} | {name} | {row['first']:.1f} | {row['median']:.3f} | {ratio:.2f} "
-                f"| {row['peak'] / 2**30:.2f} |",
-                flush=True,
-            )
+            ours = found["ours"]
+            cells = [network, name, f"{row['first']:.1f}"]
+            for what in ("seconds", "work"):
+                cells += [f"{row[what]:.3f}", f"{row[what] / ours[what]:.2f}"]
+            print(f"| {' | '.join(cells)} | {row['peak'] / 2**30:.2f} |", flush=True)
 
 
 def hardware() -> str:

@@ -215,11 +215,11 @@ def _sum_of_taps(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair)
         for h, f, s, d in zip(x.shape[1:3], kernel.shape[:2], strides, dilation, strict=True)
     )
     (down, right), (height, width) = strides, kernel.shape[:2]
+    extent = (x.shape[0], (rows - 1) * down + 1, (columns - 1) * right + 1, x.shape[3])
+    offsets = ((0, i * dilation[0], j * dilation[1], 0) for i in range(height) for j in range(width))
     return sum(
-        x[:, i : i + (rows - 1) * down + 1 : down, j : j + (columns - 1) * right + 1 : right] * w
-        for w, (i, j) in zip(
-            kernel.reshape(height * width, -1), _offsets(height, width, dilation), strict=True
-        )
+        lax.slice(x, start, [a + n for a, n in zip(start, extent, strict=True)], (1, down, right, 1)) * w
+        for start, w in zip(offsets, kernel.reshape(height * width, -1), strict=True)
     )
 
 
@@ -246,21 +246,17 @@ def _sum_of_taps_by_rows(
     """
     _, rows, columns, channels = shape
     (down, right), (height, width) = strides, kernel.shape[:2]
-    taps = [jnp.broadcast_to(w, (columns, channels)) for w in kernel.reshape(height * width, channels)]
     span = (height - 1) * dilation[0] + 1
+    kernel = jnp.broadcast_to(kernel, (height, width, columns, channels))
+    taps = [kernel[:, j] for j in range(width)]  # one above the other
 
     @functools.partial(jax.checkpoint, prevent_cse=False)  # backward, read x again: keep no slices
     def row(x: jax.Array, taps: list[jax.Array], number: jax.Array) -> jax.Array:
         start = (number // rows, number % rows * down, 0, 0)
-        pixels = lax.dynamic_slice(x, start, (1, span, *x.shape[2:]))[0]
+        pixels = lax.dynamic_slice(x, start, (1, span, *x.shape[2:]))[0, :: dilation[0]]
         return sum(
-            pixels[i, j : j + (columns - 1) * right + 1 : right] * w
-            for w, (i, j) in zip(taps, _offsets(height, width, dilation), strict=True)
+            jnp.sum(pixels[:, j : j + (columns - 1) * right + 1 : right] * w, axis=0)
+            for j, w in zip(range(0, width * dilation[1], dilation[1]), taps, strict=True)
         )
 
     return lax.map(lambda number: row(x, taps, number), jnp.arange(shape[0] * rows)).reshape(shape)
-
-
-def _offsets(height: int, width: int, dilation: Pair) -> list[Pair]:
-    """Where each tap of a kernel lies, row by row."""
-    return [(i * dilation[0], j * dilation[1]) for i in range(height) for j in range(width)]
