@@ -39,9 +39,7 @@ def main() -> None:
     print("`python benchmarks/compile_time.py`, measured in seconds of processor time\n")
     print(f"- {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}")
     print(f"- {packages}\n")
-    print(
-        "| model | parameters | side | init | step | bf16 | loss 1 | loss 20 | 1, bf16 | 20, bf16 |"
-    )
+    print("| model | parameters | side | init | step | bf16 | loss 1 | loss 20 | 1, bf16 | 20, bf16 |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     by_flax, failed = {}, []
     for name in arguments.names or list_models():
