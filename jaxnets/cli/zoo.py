@@ -1,0 +1,93 @@
+"""`jaxnets models | convert | augmentations`: what there is, and weights from one form to another."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from jaxnets.errors import InputError
+
+
+@dataclass(frozen=True)
+class Models:
+    """List the architectures."""
+
+    pattern: tyro.conf.Positional[str] = "*"
+    """Only names that match, as in a shell: 'resnet*'."""
+    pretrained: bool = False
+    """List public weights instead, with what their publishers claim."""
+
+    def run(self) -> None:
+        from jaxnets.models import list_models, model_info
+
+        names = list_models(self.pattern, pretrained=self.pretrained)
+        if not names:
+            raise InputError(f"no model matches {self.pattern!r}; `jaxnets models` lists all")
+        if self.pretrained:
+            _print_weights(names)
+            return
+        table = Table(box=None, pad_edge=False)
+        for heading in ("model", "input", "classes", "paper"):
+            table.add_column(heading, justify="left", no_wrap=heading != "paper")
+        for name in names:
+            info = model_info(name)
+            size = "x".join(str(side) for side in info.input_size)
+            table.add_row(name, size, str(info.num_classes), info.paper)
+        Console().print(table)
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Write weights of any source into a file, under the names of any library."""
+
+    model: tyro.conf.Positional[str]
+    """Architecture; `jaxnets models` lists them."""
+    source: tyro.conf.Positional[str]
+    """A .safetensors or .pth file, hf:OWNER/NAME, torchvision:FILE, or the directory of a run."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+    """The file to write, .safetensors or .pth."""
+    library: str | None = None
+    """Whose names: jaxnets, torchvision, timm ...; None for jaxnets', in a .pth file the first other."""
+
+    def run(self) -> None:
+        from jaxnets import pretrained, weights
+
+        loaded = pretrained.load(self.model, self.source, dtype=None)
+        library = self.library or weights.usual_library(self.model, self.output)
+        weights.save(self.output, loaded, library)
+        print(f"{self.output}: {self.model} by the names of {library}")
+
+
+@dataclass(frozen=True)
+class Augmentations:
+    """Draw every augmentation, applied to a few images of a dataset, into one picture."""
+
+    dataset: str = "digits"
+    """digits, folder:PATH or tfds:NAME."""
+    output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("augmentations.png")
+    """The picture to write."""
+    seed: int = 0
+    """Of the random draws."""
+
+    def run(self) -> None:
+        from jaxnets import data
+
+        data.contact_sheet(data.load(self.dataset), self.output, seed=self.seed)
+        print(self.output)
+
+
+def _print_weights(names: list[str]) -> None:
+    from jaxnets.models import published_weights
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "claimed top-1", "pixels", "crop", "interpolation", "licence", "weights"):
+        justify = "right" if heading in ("claimed top-1", "pixels", "crop") else "left"
+        table.add_column(heading, justify=justify, no_wrap=True)
+    for name in names:
+        for row in published_weights(name):
+            numbers = f"{row.top1:.2f}", str(row.size), f"{row.crop:.3f}"
+            table.add_row(name, *numbers, row.interpolation, row.licence, row.source)
+    Console().print(table)
