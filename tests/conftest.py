@@ -24,6 +24,14 @@ jax.config.update("jax_compilation_cache_dir", str(_CACHE))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+@pytest.fixture(autouse=True)
+def forget_compiled_programs(request):
+    """Hundreds of deep networks, kept compiled, would fill the memory of `pytest -m zoo`."""
+    yield
+    if request.node.get_closest_marker("zoo"):
+        jax.clear_caches()
+
+
 @pytest.fixture
 def one_device():
     """`DataParallel` on the first of the eight devices."""
