@@ -46,7 +46,8 @@ def drawn(model, constructor: str, library: str) -> dict:
     """Variables of ours, drawn by the names that the library gives them."""
     shapes = weights.conversion.places_of(model, library)
     shapes = {place.key: place.reference_shape for place in shapes}
-    state_dict = draw.state_dict(shapes, QUIET.get(constructor, ""))
+    quiet = QUIET.get(constructor, QUIET.get(f"legacy_{constructor}", ""))
+    state_dict = draw.state_dict(shapes, quiet)
     _, places = weights.conversion.fitted(model, shapes, library)
     return weights.conversion.filled(places, state_dict, np.float32)
 
