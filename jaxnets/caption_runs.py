@@ -23,6 +23,7 @@ from jaxnets.captioning import (
 )
 from jaxnets.captioning.vocabulary import END
 from jaxnets.config import Config, read_config
+from jaxnets.data import decoding
 from jaxnets.errors import InputError
 from jaxnets.training import History
 
@@ -112,7 +113,7 @@ class CaptionRun:
         """
         from jaxnets.explain import plot_attention
 
-        pixels = runs.read_image(image, self.image_shape)
+        pixels = decoding.read_picture(image, self.image_shape[0], self.image_shape[2])
         tokens = self.vocabulary.encode(sentence, len(sentence.split()) + 1)
         features = self.task.encode(self.variables, {"image": pixels[None]})
         maps = np.asarray(self.task.attention(self.variables, features, tokens[None])[0])
@@ -176,7 +177,8 @@ def caption(
             )
     members = [(run.task, run.variables) for run in loaded]
     length = first.config.caption_length
-    pixels = np.stack([runs.read_image(image, first.image_shape) for image in images])
+    side, _, channels = first.image_shape
+    pixels = np.stack([decoding.read_picture(image, side, channels) for image in images])
     beams = make_writer(members, width=width, length=length, alpha=alpha)({"image": pixels})
     return [
         [

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets import losses
+from jaxnets.data.whitening import normalize, to_float
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.metrics import Mean, Metrics, Sum, confusion_matrix, in_top_k
 from jaxnets.models import Classifier
@@ -78,7 +79,7 @@ class Classification:
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         """Draws the variables of the model for images of this batch's shape."""
-        images = self._normalize(_as_float(batch["image"][:1]))
+        images = normalize(to_float(batch["image"][:1]), self.mean, self.std)
         return self.model.init(key, images, train=False)
 
     def loss(
@@ -94,7 +95,7 @@ class Classification:
             micro-batches can be joined exactly.
         """
         augment_key, mix_key, dropout_key = jax.random.split(key, 3)
-        images = _as_float(batch["image"])
+        images = to_float(batch["image"])
         if self.augment is not None:
             keys = jax.random.split(augment_key, len(images))
             images = jax.vmap(self.augment)(keys, images)
@@ -102,7 +103,7 @@ class Classification:
         if self.mix is not None:
             images, targets = self.mix(mix_key, images, targets)
         params = variables["params"]
-        images = self._normalize(images).astype(jax.tree.leaves(params)[0].dtype)
+        images = normalize(images, self.mean, self.std).astype(jax.tree.leaves(params)[0].dtype)
         kept = [name for name in variables if name != "params"]
         logits, sown = self.model.apply(
             variables,
@@ -124,7 +125,7 @@ class Classification:
 
     def predict(self, variables: Variables, batch: Batch) -> jax.Array:
         """Scores f32[N, K] in eval mode."""
-        images = self._normalize(_as_float(batch["image"]))
+        images = normalize(to_float(batch["image"]), self.mean, self.std)
         dtype = jax.tree.leaves(variables["params"])[0].dtype
         return self.model.apply(variables, images.astype(dtype), train=False)
 
@@ -162,9 +163,6 @@ class Classification:
                 f"{len(self.std)}; give one number, or one a channel"
             )
 
-    def _normalize(self, images: jax.Array) -> jax.Array:
-        return (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-
     def _targets(self, batch: Batch) -> jax.Array:
         return jax.nn.one_hot(batch["label"], self.model.num_classes)
 
@@ -194,10 +192,3 @@ class Classification:
 def _weights(batch: Batch) -> jax.Array:
     weights = batch.get("weight")
     return jnp.ones(len(batch["label"])) if weights is None else weights
-
-
-def _as_float(images: jax.Array) -> jax.Array:
-    """uint8 becomes f32 in 0 to 1; floats are taken to be there already."""
-    if jnp.issubdtype(images.dtype, jnp.integer):
-        return images.astype(jnp.float32) / 255
-    return images.astype(jnp.float32)

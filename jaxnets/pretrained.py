@@ -15,6 +15,7 @@ from jaxnets.config import CONFIG_FILE
 from jaxnets.data import decoding, eval_batches
 from jaxnets.data.folder import read_held_out
 from jaxnets.errors import InputError, unknown_name
+from jaxnets.metrics import in_top_k
 from jaxnets.models import Classifier
 from jaxnets.training import DataParallel
 from jaxnets.training.fit import CHECKPOINTS
@@ -161,15 +162,14 @@ def evaluate(
         sums.append(probabilities)
     mean = np.mean(sums, axis=0)
     own = mean[np.arange(len(labels)), labels]
-    rank = (mean > own[:, None]).sum(axis=1)
     count = weights.sum()
     results = {
         "images": float(count),
         "loss": float(-(np.log(np.maximum(own, 1e-30)) * weights).sum() / count),
-        "top1": float(((rank < 1) * weights).sum() / count),
+        "top1": float((in_top_k(mean, labels, 1) * weights).sum() / count),
     }
     if mean.shape[1] > 5:
-        results["top5"] = float(((rank < 5) * weights).sum() / count)
+        results["top5"] = float((in_top_k(mean, labels, 5) * weights).sum() / count)
     return results
 
 

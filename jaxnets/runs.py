@@ -205,7 +205,7 @@ class Run:
         Raises:
             InputError: if it cannot be read.
         """
-        return read_image(path, self.image_shape)
+        return decoding.read_picture(path, self.image_shape[0], self.image_shape[2])
 
     @cached_property
     def _predict(self):
@@ -256,20 +256,6 @@ def load_variables(directory: Path, step: int | Literal["latest", "best"]) -> di
         return checkpointer.restore_variables(steps.get(step, step))
     finally:
         checkpointer.close()
-
-
-def read_image(path: str | Path, image_shape: tuple[int, int, int]) -> np.ndarray:
-    """Reads a picture as uint8 of a shape (H, W, C).
-
-    Raises:
-        InputError: if it cannot be read.
-    """
-    try:
-        return decoding.decode(path, image_shape[0], image_shape[2])
-    except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
-        raise InputError(
-            f"{path} cannot be read as a PNG or JPEG picture: {decoding.describe(error)}"
-        ) from error
 
 
 def _load_dataset(config: Config, size: int | None = None, channels: int | None = None) -> data.Dataset:

@@ -10,7 +10,7 @@ from jaxnets.captioning import decoding
 from jaxnets.captioning.source import CaptionSource
 from jaxnets.captioning.task import Batch, Captioning, Variables
 from jaxnets.captioning.vocabulary import END, START, tokenize
-from jaxnets.data.dataset import read_batch
+from jaxnets.data import eval_batches
 from jaxnets.errors import InputError
 from jaxnets.metrics import text
 
@@ -68,8 +68,7 @@ def write_captions(
     """
     writer = make_writer(members, **{"length": source.length, **options})
     written = []
-    for start in range(0, len(source), batch_size):
-        batch = read_batch(source, np.arange(start, start + batch_size))
+    for batch in eval_batches(source, batch_size):
         tokens = np.asarray(writer({"image": batch["image"]}).tokens[:, 0])
         written += [source.vocabulary.decode(row) for row in tokens]
     return written[: len(source)]
@@ -147,8 +146,7 @@ def cache_features(
         return features.mean(axis=1, keepdims=True) if mean else features
 
     parts = []
-    for start in range(0, len(source), batch_size):
-        batch = read_batch(source, np.arange(start, start + batch_size))
+    for batch in eval_batches(source, batch_size):
         features = np.asarray(encode(variables, {"image": batch["image"]}))
         parts.append((features, batch["captions"], batch["weight"]))
     columns = (np.concatenate(column)[: len(source)] for column in zip(*parts, strict=True))

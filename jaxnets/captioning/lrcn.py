@@ -64,13 +64,10 @@ class LRCN(nn.Module):
         words = self.embedding(tokens).astype(features.dtype)
         image = self.image(features.mean(1))[:, None]
         image = jnp.broadcast_to(image, (*tokens.shape, self.features))
+        read = words if self.factored else jnp.concatenate([words, image], axis=-1)
+        hidden, lower = self.lower(read, initial_carry=carries[0])
+        hidden = self.drop(hidden, deterministic=not train)
         if self.factored:
-            hidden, lower = self.lower(words, initial_carry=carries[0])
-            hidden = self.drop(hidden, deterministic=not train)
             hidden = jnp.concatenate([hidden, image], axis=-1)
-        else:
-            both = jnp.concatenate([words, image], axis=-1)
-            hidden, lower = self.lower(both, initial_carry=carries[0])
-            hidden = self.drop(hidden, deterministic=not train)
         outputs, upper = self.upper(hidden, initial_carry=carries[1])
         return (lower, upper), self.logits(self.drop(outputs, deterministic=not train))

@@ -10,6 +10,7 @@ import numpy as np
 from jaxnets.captioning import decoding
 from jaxnets.captioning.captioner import SAMPLING, Captioner
 from jaxnets.captioning.vocabulary import END, PAD, START
+from jaxnets.data.whitening import normalize, to_float
 from jaxnets.errors import InputError
 from jaxnets.metrics import Mean, Metrics
 
@@ -71,7 +72,7 @@ class Captioning:
             features = jnp.asarray(batch["features"])[:1]
             variables = self.model.init(key, features, tokens, method="decode")
         else:
-            images = self._normalize(_as_float(jnp.asarray(batch["image"])[:1]))
+            images = normalize(to_float(jnp.asarray(batch["image"])[:1]), self.mean, self.std)
             variables = self.model.init(key, images, tokens)
             if self.frozen:
                 variables = freeze_backbone(variables)
@@ -143,7 +144,7 @@ class Captioning:
         dtype = jax.tree.leaves(variables["params"])[0].dtype
         if "features" in batch:
             return jnp.asarray(batch["features"]).astype(dtype)
-        images = self._normalize(_as_float(jnp.asarray(batch["image"])))
+        images = normalize(to_float(jnp.asarray(batch["image"])), self.mean, self.std)
         return self.model.apply(self._joined(variables), images.astype(dtype), method="encode")
 
     def predict(self, variables: Variables, batch: Batch) -> jax.Array:
@@ -242,14 +243,16 @@ class Captioning:
         """Features in train mode, and the collections (`batch_stats`) that this changed."""
         if "features" in batch:
             return self.encode(variables, batch), {}
-        images = _as_float(batch["image"])
+        images = to_float(batch["image"])
         if self.augment is not None:
             keys = jax.random.split(augment_key, len(images))
             images = jax.vmap(self.augment)(keys, images)
         if self.frozen:
             return self.encode(variables, {"image": images}), {}
         kept = {name: v for name, v in variables.items() if name not in ("params", PROGRESS)}
-        images = self._normalize(images).astype(jax.tree.leaves(variables["params"])[0].dtype)
+        images = normalize(images, self.mean, self.std).astype(
+            jax.tree.leaves(variables["params"])[0].dtype
+        )
         features, updated = self.model.apply(
             {"params": variables["params"], **kept},
             images,
@@ -265,9 +268,6 @@ class Captioning:
         frozen = variables.get(FROZEN, {})
         names = (set(variables) | set(frozen)) - {FROZEN, PROGRESS}
         return {name: {**frozen.get(name, {}), **variables.get(name, {})} for name in names}
-
-    def _normalize(self, images: jax.Array) -> jax.Array:
-        return (images - jnp.asarray(self.mean)) / jnp.asarray(self.std)
 
 
 def freeze_backbone(variables: Variables) -> Variables:
@@ -319,10 +319,3 @@ def choose(key: jax.Array, captions: jax.Array) -> jax.Array:
 def _weights(batch: Batch) -> jax.Array:
     weights = batch.get("weight")
     return np.ones(len(batch["captions"]), np.float32) if weights is None else weights
-
-
-def _as_float(images: jax.Array) -> jax.Array:
-    """uint8 becomes f32 in 0 to 1; floats are taken to be there already."""
-    if jnp.issubdtype(images.dtype, jnp.integer):
-        return images.astype(jnp.float32) / 255
-    return images.astype(jnp.float32)

@@ -1,6 +1,7 @@
 """Image files into arrays of one shape, and what becomes of those that cannot be read."""
 
 import logging
+from os import PathLike
 from typing import IO, Any
 
 import numpy as np
@@ -46,6 +47,18 @@ def fit(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
     if size is not None:
         image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
     return np.array(image, np.uint8).reshape(image.height, image.width, channels)
+
+
+def read_picture(path: str | PathLike, size: int | None, channels: int) -> np.ndarray:
+    """`decode`s a picture that a user named.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return decode(path, size, channels)
+    except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
+        raise InputError(f"{path} cannot be read as a PNG or JPEG picture: {describe(error)}") from error
 
 
 def decode(file: str | IO[bytes], size: int | None, channels: int) -> np.ndarray:

@@ -26,8 +26,10 @@ class Whitening(NamedTuple):
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """uint8 in 0 .. 255 to float32 in [0, 1], of any shape."""
-    return images.astype(jnp.float32) / 255
+    """uint8 in 0 .. 255 to float32 in [0, 1], of any shape; floats are taken to be there already."""
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        return images.astype(jnp.float32) / 255
+    return images.astype(jnp.float32)
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:

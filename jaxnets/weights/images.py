@@ -160,9 +160,4 @@ def _decoded(picture: Picture, channels: int) -> np.ndarray:
                 f"picture: wanted uint8[H, W, {channels}], got {picture.dtype}{list(picture.shape)}"
             )
         return picture
-    try:
-        return decoding.decode(picture, None, channels)
-    except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
-        raise InputError(
-            f"{picture} cannot be read as a PNG or JPEG picture: {decoding.describe(error)}"
-        ) from error
+    return decoding.read_picture(picture, None, channels)
