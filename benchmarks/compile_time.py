@@ -13,12 +13,11 @@ work too.
 import argparse
 import json
 import math
-import os
-import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import version
+
+from heading import print_heading
 
 STEPS, BATCH_SIZE = 20, 8
 WITH_FLAX = ("resnet50", "densenet201", "nasnet_mobile")  # whose initialization by Flax is timed too
@@ -34,11 +33,11 @@ def main() -> None:
         return
     from jaxnets import list_models
 
-    packages = " ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax"))
-    print("# Compile time and first steps of every architecture\n")
-    print("`python benchmarks/compile_time.py`, measured in seconds of processor time\n")
-    print(f"- {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}")
-    print(f"- {packages}\n")
+    print_heading(
+        "Compile time and first steps of every architecture",
+        "`python benchmarks/compile_time.py`, measured in seconds of processor time",
+    )
+    print()
     print("| model | parameters | side | init | step | bf16 | loss 1 | loss 20 | 1, bf16 | 20, bf16 |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     by_flax, failed = {}, []

@@ -9,16 +9,15 @@ each, with an empty compilation cache:
 """
 
 import json
-import os
-import platform
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
+
+from heading import print_heading
 
 SEEDS = (0, 1, 2)
 LONG = 200  # epochs
@@ -56,11 +55,8 @@ def memory_by_epoch(directory: Path) -> dict[int, float]:
 
 
 def main() -> None:
-    packages = " ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax"))
-    print("# LeNet-5 on digits\n")
-    print("`python benchmarks/digits.py`, measured\n")
-    print(f"- {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}")
-    print(f"- {packages}\n")
+    print_heading("LeNet-5 on digits", "`python benchmarks/digits.py`, measured")
+    print()
     print("| precision | seed | test accuracy | seconds, with start and compilation |")
     print("|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

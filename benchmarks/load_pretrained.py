@@ -14,12 +14,10 @@ not.
 
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
 RUNS = 5
@@ -27,6 +25,8 @@ MEASURE = """
 import json, re, sys, time
 from pathlib import Path
 import jax, jax.numpy as jnp, jaxnets, jaxnets.pretrained
+
+from heading import print_heading
 
 def peak():
     status = Path("/proc/self/status").read_text()
@@ -67,7 +67,6 @@ def run(program: str, *arguments: str) -> str:
 
 
 def main() -> None:
-    packages = " ".join(f"{name} {version(name)}" for name in ("jax", "flax", "safetensors", "numpy"))
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "model.safetensors")
         size = int(run(WRITE, path))
@@ -80,9 +79,12 @@ def main() -> None:
         for key in ("seconds", "cpu", "bytes")
     )
     worst = max(row["seconds"] for row in found["load"]) - seconds["read"]
-    print("# Loading ResNet-152\n\n`python benchmarks/load_pretrained.py`, measured\n")
-    print(f"- {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}")
-    print(f"- {packages}\n- weights of {size / 1e6:.1f} MB; medians of {RUNS} processes\n")
+    print_heading(
+        "Loading ResNet-152",
+        "`python benchmarks/load_pretrained.py`, measured",
+        ("jax", "flax", "safetensors", "numpy"),
+    )
+    print(f"- weights of {size / 1e6:.1f} MB; medians of {RUNS} processes\n")
     print("| | seconds | CPU seconds | peak memory, MB | of the weights |")
     print("|---|---|---|---|---|")
     for what in ("read", "load"):

@@ -13,14 +13,12 @@ has 10. Both are in the table.
 """
 
 import argparse
-import os
-import platform
 import time
-from importlib.metadata import version
 
 import jax
 import numpy as np
 import optax
+from heading import print_heading
 
 from jaxnets import training
 from jaxnets.captioning import (
@@ -138,11 +136,10 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=SCENES)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     options = parser.parse_args()
-    packages = " ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax"))
-    print("# Captions of scenes with unseen pairs of colour and digit\n")
-    print("`python benchmarks/scenes.py`, measured\n")
-    print(f"- {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}")
-    print(f"- {packages}")
+    print_heading(
+        "Captions of scenes with unseen pairs of colour and digit",
+        "`python benchmarks/scenes.py`, measured",
+    )
     print(f"- {options.scenes:,} training scenes, {options.epochs} epochs, batch {BATCH}\n")
     print(
         "| captioner | seed | exact sentence | exact, known pairs | CIDEr-D, nearest (of 10) | "

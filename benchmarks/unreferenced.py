@@ -9,13 +9,12 @@ classified; the run ends when 95 % of them are right, and fails after 20 epochs.
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from typing import Any, NamedTuple
+
+from heading import print_heading
 
 WANTED = 0.95
 BATCH_SIZE, STEPS, ROUNDS = 32, 22, 40
@@ -62,11 +61,11 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(train(*arguments.names)))
         return
-    packages = " ".join(f"{name} {version(name)}" for name in ("jax", "flax", "optax"))
-    print("# Architectures without a reference, on 32 x 32 digits\n")
-    print("`python benchmarks/unreferenced.py`, measured\n")
-    print(f"- {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}")
-    print(f"- {packages}\n")
+    print_heading(
+        "Architectures without a reference, on 32 x 32 digits",
+        "`python benchmarks/unreferenced.py`, measured",
+    )
+    print()
     print("| model | settings | learning rate | steps | test accuracy | minutes of processor time |")
     print("|---|---|---|---|---|---|")
     missed = []
