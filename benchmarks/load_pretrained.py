@@ -20,13 +20,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from heading import print_heading
+
 RUNS = 5
 MEASURE = """
 import json, re, sys, time
 from pathlib import Path
 import jax, jax.numpy as jnp, jaxnets, jaxnets.pretrained
-
-from heading import print_heading
 
 def peak():
     status = Path("/proc/self/status").read_text()
