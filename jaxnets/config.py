@@ -107,6 +107,8 @@ class Config:
     """How many of the last checkpoints to keep, besides the best."""
     workers: int = 0
     """Processes that read and decode images; 0 reads in the background of this one."""
+    profile: bool = False
+    """Write a trace of a few steps, for JAX's profiler, into the run's directory."""
     strategy: Literal["auto", "pmap", "shard_map", "single"] = "auto"
     """How to use the devices: pmap where there is more than one."""
 
@@ -114,7 +116,7 @@ class Config:
 # What may differ between a run and its continuation.
 _FREE_ON_RESUME = {
     "epochs", "run_dir", "resume", "log_every", "checkpoint_every", "keep", "workers", "strategy",
-    "stop_above", "patience", "data_dir", "strict",
+    "stop_above", "patience", "data_dir", "strict", "profile",
 }  # fmt: skip
 
 

@@ -141,6 +141,7 @@ def fit(
             keep=config.keep,
             workers=config.workers,
             parallel=parallel,
+            profile=config.profile,
             progress=progress,
         )
     except BaseException:

@@ -1,6 +1,6 @@
 """`fit` and `evaluate`: what a script calls."""
 
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import jax
@@ -14,12 +14,13 @@ from jaxnets.training import loop
 from jaxnets.training.checkpoint import Checkpointer
 from jaxnets.training.logs import History, Recorder
 from jaxnets.training.parallel import DataParallel, is_main_process
+from jaxnets.training.profiling import traced
 from jaxnets.training.progress import Reporter
 from jaxnets.training.state import TrainState, create_state
 from jaxnets.training.step import EvalStep, make_eval_step, make_train_step
 from jaxnets.training.task import Batch, Task, Variables
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, PROFILE = "checkpoints", "profile"
 
 
 def fit(
@@ -45,6 +46,7 @@ def fit(
     workers: int = 0,
     parallel: DataParallel | None = None,
     variables: Variables | None = None,
+    profile: bool = False,
     progress: bool = True,
 ) -> tuple[TrainState, History]:
     """Trains a task on all devices there are.
@@ -71,6 +73,7 @@ def fit(
         workers: processes that read and decode images; 0 reads in the background of this one.
         parallel: how to use the devices; all of them where None.
         variables: where to begin from, such as pretrained ones; drawn from `seed` where None.
+        profile: write a trace of a few steps, for JAX's profiler, into `directory`.
         progress: show a bar and a row for each epoch.
 
     Returns:
@@ -121,6 +124,8 @@ def fit(
             resume_at = int(state.step)
     elif resume:
         raise InputError("resume needs the directory of the run to go on with")
+    elif profile:
+        raise InputError("profile needs a directory to write the trace into")
 
     train_step = parallel.compile_train_step(
         make_train_step(task, optimizer, precision=precision, accumulate=accumulate, ema_decay=ema_decay)
@@ -138,11 +143,12 @@ def fit(
     recorder = Recorder(directory if main else None, resume_at)
     reporter = Reporter(epochs, schedule.steps_per_epoch, enabled=progress and main)
     try:
-        with closing(data.prefetch(source, place)) as batches, reporter:
+        stepping = traced(train_step, Path(directory) / PROFILE) if profile else nullcontext(train_step)
+        with closing(data.prefetch(source, place)) as batches, reporter, stepping as step:
             if resume_at:
                 reporter.say(f"resumed at step {resume_at}")
             return loop.run(
-                train_step,
+                step,
                 parallel.replicate(state),
                 batches,
                 schedule,

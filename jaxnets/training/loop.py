@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import jax
+
 from jaxnets import metrics
 from jaxnets.errors import InputError
 from jaxnets.metrics import Mean, Metrics
@@ -86,11 +88,11 @@ def run(
     history = recorder.history
     taken, total = int(state.step), schedule.epochs * schedule.steps_per_epoch
     stretch: list[Metrics] = []
-    since = time.perf_counter()
+    since, waited = time.perf_counter(), 0.0
 
     def record_stretch() -> dict:
         """Joins the steps since the last record; waits for the devices to finish them."""
-        nonlocal since
+        nonlocal since, waited
         images = len(stretch) * schedule.batch_size
         means = metrics.compute(metrics.add(stretch))
         stretch.clear()
@@ -102,7 +104,9 @@ def run(
             **means,
             "images": images,
             "images_per_second": images / elapsed,
+            "data_wait": waited / elapsed,
         }
+        waited = 0.0
         recorder.add_steps(record)
         reporter.steps(record)
         _refuse_divergence(record, history.steps[0]["loss"], schedule.stop_above, checkpointer)
@@ -113,7 +117,11 @@ def run(
             checkpointer.save(state, {"data": batches.get_state()}, score)
 
     while taken < total and not history.stopped:
-        state, sums = step(state, next(batches))
+        asked = time.perf_counter()
+        batch = next(batches)
+        if not stretch or _is_done(stretch[-1]):  # else the devices have had work all the while
+            waited += time.perf_counter() - asked
+        state, sums = step(state, batch)
         stretch.append(sums)
         taken += 1
         in_epoch = taken % schedule.steps_per_epoch
@@ -153,12 +161,23 @@ def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metric
 
     record = {"epoch": epoch, "step": taken}
     others = {"update_ratio", "grad_norm", "learning_rate"}
-    for name in parts[-1].keys() - {"step", "epoch", "images", "images_per_second"}:
+    for name in parts[-1].keys() - {"step", "epoch", "images", "images_per_second", "data_wait"}:
         record[name if name in others else f"train_{name}"] = mean(name)
-    seconds = sum(part["images"] / part["images_per_second"] for part in parts)
-    record |= {"seconds": seconds, "images_per_second": images / seconds}
+    each = [part["images"] / part["images_per_second"] for part in parts]
+    seconds = sum(each)
+    waited = sum(part["data_wait"] * own for part, own in zip(parts, each, strict=True))
+    record |= {
+        "seconds": seconds,
+        "images_per_second": images / seconds,
+        "data_wait": waited / seconds,
+    }
     scalars = {name: total for name, total in sums.items() if isinstance(total, Mean)}
     return record | {f"test_{name}": v for name, v in metrics.compute(scalars).items()}
+
+
+def _is_done(sums: Metrics) -> bool:
+    """Whether the devices have finished the step that these are of."""
+    return all(leaf.is_ready() for leaf in jax.tree.leaves(sums))
 
 
 def _monitored(record: dict, monitor: str | None) -> str:

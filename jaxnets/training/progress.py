@@ -12,6 +12,7 @@ _SHOWN = (  # heading, key of the epoch's record, format
     ("test exact", "test_exact", "{:.2%}"),
     ("update ratio", "update_ratio", "{:.1e}"),
     ("images/s", "images_per_second", "{:,.0f}"),
+    ("data wait", "data_wait", "{:.1%}"),
     ("seconds", "seconds", "{:.1f}"),
 )
 

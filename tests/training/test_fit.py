@@ -1,5 +1,6 @@
 """`fit`: learns, stops when it should, resumes exactly, and says what is wrong."""
 
+import gzip
 import json
 import unittest.mock
 
@@ -206,3 +207,14 @@ def test_images_of_other_channels_than_the_parameters_are_refused(run, task, one
     colours = ArraySource(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8), ["0", "1", "2", "3"])
     with pytest.raises(InputError, match="8 x 8 pixels of 3 channels do not fit the parameters"):
         evaluate(task, state.variables, colours, batch_size=8, parallel=one_device)
+
+
+def test_a_profile_is_a_trace_of_a_few_steps_that_changes_no_number(run, tmp_path):
+    plain, _ = run(epochs=3)
+    profiled, _ = run(epochs=3, directory=tmp_path, profile=True)
+    assert_equal(plain.params, profiled.params)
+    (trace,) = (tmp_path / "profile").rglob("perfetto_trace.json.gz")
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    assert len(events) > 100
+    with pytest.raises(InputError, match="profile needs a directory"):
+        run(profile=True)

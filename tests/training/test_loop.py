@@ -1,0 +1,46 @@
+"""The loop tells time spent on steps from time spent waiting for data."""
+
+import time
+
+import jax.numpy as jnp
+import pytest
+
+from jaxnets.metrics import Mean
+from jaxnets.training import loop
+from jaxnets.training.logs import Recorder
+from jaxnets.training.progress import Reporter
+from jaxnets.training.state import TrainState
+
+
+def share_of_waiting(seconds_of_reading, seconds_of_a_step):
+    """What the records of a run of 2 epochs say, but for the first, in which JAX starts."""
+
+    def batches():
+        while True:
+            time.sleep(seconds_of_reading)
+            yield {}
+
+    def step(state, batch):
+        time.sleep(seconds_of_a_step)
+        one = Mean(jnp.ones(()), jnp.ones(()))
+        return state, {"loss": one, "grad_norm": one, "update_ratio": one, "learning_rate": one}
+
+    state = TrainState(step=0, params={}, collections={}, opt_state=(), key=None, ema=None)
+    schedule = loop.Schedule(epochs=2, steps_per_epoch=4, batch_size=1, log_every=2)
+    _, history = loop.run(
+        step, state, batches(), schedule, recorder=Recorder(None), reporter=Reporter(2, 4, enabled=False)
+    )
+    assert len(history.steps) == 4
+    return [record["data_wait"] for record in history.steps[1:] + history.epochs[1:]]
+
+
+def test_a_slow_reader_shows_as_waiting_for_data():
+    assert min(share_of_waiting(0.05, 0.002)) > 0.7
+
+
+def test_a_slow_step_does_not():
+    assert max(share_of_waiting(0.0, 0.05)) < 0.3
+
+
+def test_the_share_is_of_the_whole_time():
+    assert share_of_waiting(0.04, 0.04) == pytest.approx([0.5] * 4, abs=0.2)
