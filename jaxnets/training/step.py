@@ -17,8 +17,9 @@ from jaxnets.training.state import TrainState
 from jaxnets.training.task import Batch, Task, Variables
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
-_SMALL = 4096  # entries
 EvalStep = Callable[[Variables, Batch], Metrics]
+
+_SMALL = 4096  # entries of a parameter that is summed together with others
 
 
 def make_train_step(
