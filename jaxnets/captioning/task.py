@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxnets.captioning import decoding
 from jaxnets.captioning.captioner import SAMPLING, Captioner
-from jaxnets.captioning.vocabulary import END, PAD, START, UNKNOWN
+from jaxnets.captioning.vocabulary import END, PAD, START
 from jaxnets.data.whitening import normalize, to_float
 from jaxnets.errors import InputError
 from jaxnets.metrics import Mean, Metrics
@@ -42,16 +42,17 @@ class Captioning:
         attention_penalty: lambda of lambda * sum_i (1 - sum_t alpha_ti)^2 for each sentence, which
             spreads the looks over the image (Xu et al. 2015, equation 14).
         scheduled_sampling: `rate(step)` of reading own words; None for teacher forcing.
-        word_dropout: how many of the words that are read while training are hidden, as the unknown
-            word: the image has to tell what the words before would (Bowman et al. 2016, section
-            3.1.1).
+        word_noise: the share of the words read in training that are replaced, by the word at the
+            same place of another sentence of the batch. What words before make likely counts less
+            then, and what is in the image more (unigram noising: Xie et al. 2017,
+            arXiv:1703.02573, section 3.2).
         entropy_weight: lambda_e of hard attention (section 4.1 of the same).
         reinforce_weight: lambda_r of hard attention.
         augment: `(key, image f32[H, W, C] in 0 to 1) -> image`, for training only. Beware of flips:
             they turn left into right.
 
     Raises:
-        InputError: a std of 0 or less, or a word_dropout that is no share.
+        InputError: a std of 0 or less, or a word_noise that is no share.
     """
 
     model: Captioner
@@ -60,7 +61,7 @@ class Captioning:
     frozen: bool = False
     attention_penalty: float = 1.0
     scheduled_sampling: Callable[[jax.Array], jax.Array] | None = None
-    word_dropout: float = 0.0
+    word_noise: float = 0.0
     entropy_weight: float = 0.002
     reinforce_weight: float = 1.0
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
@@ -68,8 +69,8 @@ class Captioning:
     def __post_init__(self):
         if min(self.std) <= 0:
             raise InputError(f"std is {self.std}; every number must be above 0")
-        if not 0 <= self.word_dropout <= 1:
-            raise InputError(f"word_dropout is {self.word_dropout}; it must be from 0 to 1")
+        if not 0 <= self.word_noise <= 1:
+            raise InputError(f"word_noise is {self.word_noise}; it must be from 0 to 1")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         """Draws the variables; for a batch of features those of the decoder alone."""
@@ -97,11 +98,10 @@ class Captioning:
             (with the penalties) and `top1`, the share of words that were the likeliest, given the
             true ones before. `loss.weight` is the number of words.
         """
-        choice_key, augment_key, hiding_key, *keys = jax.random.split(key, 6)
+        choice_key, augment_key, noise_key, *keys = jax.random.split(key, 6)
         rngs = dict(zip(("dropout", "attention", SAMPLING), keys, strict=True))
         captions = choose(choice_key, batch["captions"])
         features, collections = self._train_features(variables, batch, augment_key, rngs["dropout"])
-        hidden = jax.random.bernoulli(hiding_key, self.word_dropout, captions.shape)
         progress = variables.get(PROGRESS)
         rate = None
         if self.scheduled_sampling is not None:
@@ -109,7 +109,7 @@ class Captioning:
         logits, looks = self.model.apply(
             {"params": variables["params"]},
             features,
-            jnp.where(hidden, UNKNOWN, captions),
+            _noisy(noise_key, captions, self.word_noise),
             train=True,
             sampling_rate=rate,
             method="decode",
@@ -321,6 +321,13 @@ def choose(key: jax.Array, captions: jax.Array) -> jax.Array:
     # An example of padding has none to choose from; the first will do.
     number = jnp.where(jnp.any(given, axis=1), number, 0)
     return jnp.take_along_axis(captions, number[:, None, None], axis=1)[:, 0]
+
+
+def _noisy(key: jax.Array, captions: jax.Array, rate: float) -> jax.Array:
+    """Sentences i32[N, T] in which a share of the words is another sentence's."""
+    order_key, key = jax.random.split(key)
+    others = jax.random.permutation(order_key, captions)
+    return jnp.where(jax.random.bernoulli(key, rate, captions.shape), others, captions)
 
 
 def _weights(batch: Batch) -> jax.Array:

@@ -1,9 +1,9 @@
 """Convolutions and pooling written as what XLA's CPU backend does well.
 
-It has fast kernels for plain convolutions and matrix products alone. What classic networks are made
-of besides falls to loops over single numbers, backward most of all. The functions here have the
-values of XLA's own operations; `lowering` decides where they stand in for them. They are sums,
-products and choices, so `grad`, `vmap`, forward mode and their nestings work as ever.
+It has fast kernels for plain convolutions (`cpu_plain_conv`) and matrix products alone. What classic
+networks are made of besides falls to loops over single numbers, backward most of all. The functions
+here have the values of XLA's own operations; `lowering` decides where they stand in for them. They
+are sums, products and choices, so `grad`, `vmap`, forward mode and their nestings work as ever.
 
 Images are [N, H, W, C], kernels [H, W, in / groups, out]; strides and dilations go over
 (height, width), and pads are zeros around the image, ((top, bottom), (left, right)).
@@ -17,60 +17,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
+from jaxnets.layers.cpu_plain_conv import plain_conv
 from jaxnets.layers.geometry import PaddingPairs, Pair
-
-NHWC = ("NHWC", "HWIO", "NHWC")
 
 # Groups are merged, though most of a merged kernel is then zeros: a plain convolution of fewer input
 # channels leaves the CPU's vector units idle, and each one takes its time to compile.
 LEAST_CHANNELS, MOST_CHANNELS = 16, 64
 FEW_CONVOLUTIONS = 16
-
-
-def conv_as_matmul(
-    x: jax.Array, kernel: jax.Array, strides: Pair, precision: lax.PrecisionLike = None
-) -> jax.Array:
-    """A 1x1 convolution without padding, as one matrix product over all pixels.
-
-    Args:
-        x: [N, H, W, in].
-        kernel: [1, 1, in, out].
-        strides: over (height, width).
-        precision: as in `jax.lax.dot_general`.
-
-    Returns:
-        [N, H', W', out].
-    """
-    x = x[:, :: strides[0], :: strides[1]]
-    pixels = x.reshape(math.prod(x.shape[:3]), x.shape[3])
-    y = jnp.matmul(pixels, kernel[0, 0], precision=precision)
-    return y.reshape(*x.shape[:3], kernel.shape[3])
-
-
-def plain_conv(
-    x: jax.Array,
-    kernel: jax.Array,
-    strides: Pair,
-    pads: PaddingPairs,
-    dilation: Pair,
-    precision: lax.PrecisionLike = None,
-) -> jax.Array:
-    """A plain convolution; one whose output is larger than the image pads the image first.
-
-    XLA's gradient by the kernel is a convolution that has the output's gradient for a kernel. When
-    that is larger than the image, padding apart, it is some 50 times slower than otherwise.
-    """
-    if outgrows(x.shape, kernel.shape, strides, pads, dilation):
-        x, pads = jnp.pad(x, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        strides,
-        pads,
-        rhs_dilation=dilation,
-        dimension_numbers=NHWC,
-        precision=precision,
-    )
 
 
 def depthwise_conv(
@@ -193,18 +146,6 @@ def groups_to_merge(groups: int, channels: int) -> int:
         if merged * channels >= LEAST_CHANNELS and few:
             return merged
     return groups
-
-
-def outgrows(
-    image: tuple[int, ...],
-    kernel: tuple[int, ...],
-    strides: Pair,
-    pads: PaddingPairs,
-    dilation: Pair,
-) -> bool:
-    """Whether a convolution of these shapes gives more rows or more columns than the image has."""
-    axes = zip(image[1:3], kernel[:2], strides, pads, dilation, strict=True)
-    return any((h + sum(p) - (f - 1) * d - 1) // s + 1 > h for h, f, s, p, d in axes)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))

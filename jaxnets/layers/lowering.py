@@ -17,15 +17,12 @@ from jax import lax
 
 from jaxnets.errors import unknown_name
 from jaxnets.layers.cpu_forms import (
-    NHWC,
-    conv_as_matmul,
     conv_transpose_as_matmul,
     depthwise_conv,
     max_of_slices,
     merged_grouped_conv,
-    outgrows,
-    plain_conv,
 )
+from jaxnets.layers.cpu_plain_conv import NHWC, conv_as_matmul, is_small, outgrows, plain_conv
 from jaxnets.layers.geometry import PaddingPairs, Pair
 
 LOWERINGS = ("auto", "native")
@@ -74,7 +71,7 @@ def conv_general_dilated(
 
     Arguments, result and errors are those of the function in `jax.lax`. Other forms are known for
     floating-point images [N, H, W, C] and kernels [H, W, in / groups, out] that are not dilated on
-    the left: 1x1, depthwise and grouped convolutions.
+    the left: 1x1, depthwise and grouped convolutions, and those of maps smaller than the window.
     """
     native = partial(
         lax.conv_general_dilated,
@@ -161,6 +158,6 @@ def _cpu_form(
         return partial(merged_grouped_conv, **window, groups=groups, precision=precision)
     if kernel[:2] == (1, 1) and not any(map(any, pads)):
         return partial(conv_as_matmul, strides=strides, precision=precision)
-    if outgrows(image, kernel, **window):
+    if outgrows(image, kernel, **window) or is_small(image, kernel, **window):
         return partial(plain_conv, **window, precision=precision)
     return None

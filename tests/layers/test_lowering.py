@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax.sharding import AxisType
@@ -101,6 +101,51 @@ def test_conv_is_as_xlas(
     with layers.lowering("native"):
         expected = value_and_gradients(native, images, weights)
     assert_close(actual, expected, TOLERANCE[dtype])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    kernel=st.sampled_from([(2, 2), (3, 3), (5, 5), (1, 4), (4, 2)]),
+    strides=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    pads=st.tuples(*[st.tuples(st.integers(0, 4), st.integers(0, 4))] * 2),
+    dilation=st.sampled_from([(1, 1), (1, 2), (3, 1)]),
+    groups=st.sampled_from([1, 2]),
+    dtype=st.sampled_from(list(TOLERANCE)),
+)
+def test_conv_of_a_map_smaller_than_the_window_is_as_xlas(
+    size, kernel, strides, pads, dilation, groups, dtype
+):
+    spans = [(f - 1) * d + 1 for f, d in zip(kernel, dilation, strict=True)]
+    assume(all(h + sum(p) >= f for h, p, f in zip(size, pads, spans, strict=True)))
+    form = functools.partial(conv, groups=groups, strides=strides, dilation=dilation)
+    images, weights = normal((3, *size, 4), dtype), normal((*kernel, 4 // groups, 2), dtype, seed=1)
+    actual = value_and_gradients(functools.partial(form, padding=pads), images, weights)
+    with layers.lowering("native"):
+        expected = value_and_gradients(
+            lambda x, k: form(jnp.pad(x, ((0, 0), *pads, (0, 0))), k, padding="VALID"), images, weights
+        )
+    assert_close(actual, expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(
+    ("side", "window", "stride", "pad", "convolutions"),
+    [
+        (1, 3, 1, 1, 0),
+        (2, 3, 1, 1, 0),
+        (4, 3, 2, 1, 0),
+        (4, 3, 1, 0, 0),
+        (3, 3, 1, 1, 1),
+        (32, 16, 16, 0, 1),
+    ],
+)
+def test_a_map_smaller_than_the_window_is_multiplied_by_a_matrix(
+    side, window, stride, pad, convolutions
+):
+    """But for windows of very many taps."""
+    images, kernel = jnp.zeros((2, side, side, 4)), jnp.zeros((window, window, 4, 4))
+    form = functools.partial(conv, strides=(stride, stride), padding=((pad, pad),) * 2)
+    assert convolutions_in(form, images, kernel) == convolutions
 
 
 def test_gradients_hold_where_xlas_own_are_garbage():
