@@ -109,7 +109,7 @@ class Captioning:
         logits, looks = self.model.apply(
             {"params": variables["params"]},
             features,
-            _noisy(noise_key, captions, self.word_noise),
+            with_word_noise(noise_key, captions, self.word_noise),
             train=True,
             sampling_rate=rate,
             method="decode",
@@ -323,7 +323,7 @@ def choose(key: jax.Array, captions: jax.Array) -> jax.Array:
     return jnp.take_along_axis(captions, number[:, None, None], axis=1)[:, 0]
 
 
-def _noisy(key: jax.Array, captions: jax.Array, rate: float) -> jax.Array:
+def with_word_noise(key: jax.Array, captions: jax.Array, rate: float) -> jax.Array:
     """Sentences i32[N, T] in which a share of the words is another sentence's."""
     order_key, key = jax.random.split(key)
     others = jax.random.permutation(order_key, captions)

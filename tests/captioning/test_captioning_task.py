@@ -18,7 +18,7 @@ from jaxnets.captioning import (
     with_backbone,
     write_captions,
 )
-from jaxnets.captioning.task import choose
+from jaxnets.captioning.task import choose, with_word_noise
 from jaxnets.captioning.vocabulary import END, PAD, START
 from jaxnets.data.dataset import read_batch
 from jaxnets.errors import InputError
@@ -37,7 +37,7 @@ def with_features(task, variables, batch):
     return {"features": features, "captions": batch["captions"], "weight": batch["weight"]}
 
 
-@pytest.mark.parametrize("name", ["show_and_tell", "show_attend_tell"])
+@pytest.mark.parametrize("name", ["show_and_tell", "lrcn", "show_attend_tell"])
 def test_a_padded_batch_is_its_sentences_one_by_one(name):
     task = make_task(name, frozen=True)
     batch = single_sentences(make_batch(count=4))
@@ -168,6 +168,29 @@ def test_scheduled_sampling_sees_the_step_and_none_is_teacher_forcing():
     assert collections["progress"]["steps"] == 2
     assert abs(second - first) > 1e-4
     assert len(rates) == 1  # traced once: the rate is an array
+
+
+def test_word_noise_reads_words_of_the_same_place_of_other_sentences():
+    captions = np.arange(40, dtype=np.int32).reshape(10, 4)  # whose columns share no word
+    np.testing.assert_array_equal(with_word_noise(KEY, captions, 0.0), captions)
+    swapped = np.asarray(with_word_noise(KEY, captions, 1.0))
+    np.testing.assert_array_equal(np.sort(swapped, axis=0), captions)
+    assert (swapped != captions).any(1).sum() > 5
+    some = np.mean([with_word_noise(jax.random.key(i), captions, 0.5) != captions for i in range(50)])
+    assert 0.35 < some < 0.5  # half of the words, of which a tenth are their own
+
+
+def test_the_loss_with_word_noise_is_of_the_true_words_after_other_ones():
+    """Sentences of the same words are the same under noise; the first word follows the start sign."""
+    batch = single_sentences(make_batch())
+    batch["captions"][:] = [5, 7, 4, END, PAD, PAD]
+    plain, noisy = (make_task("show_and_tell", word_noise=rate) for rate in (0.0, 0.9))
+    variables = draw(plain, batch)
+    same = [float(jax.jit(task.loss)(variables, batch, KEY)[0]) for task in (plain, noisy)]
+    assert same[0] == pytest.approx(same[1], rel=1e-6)
+    batch["captions"][0] = [6, 8, 9, END, PAD, PAD]
+    other = [float(jax.jit(task.loss)(variables, batch, KEY)[0]) for task in (plain, noisy)]
+    assert other[0] != pytest.approx(other[1], rel=1e-4)
 
 
 def test_a_frozen_backbone_is_out_of_the_optimisers_reach_and_keeps_its_statistics():
