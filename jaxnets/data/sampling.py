@@ -1,4 +1,4 @@
-"""Classes of unequal size: over- and under-sampling, and weights for the loss."""
+"""Classes of unequal size: over- and under-sampling, and weights for the loss. Held-out parts."""
 
 from typing import Literal
 
@@ -61,3 +61,37 @@ def class_weights(source: Source) -> np.ndarray:
     """
     inverse = 1 / class_counts(source)
     return (inverse / inverse.mean()).astype(np.float32)
+
+
+def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subset]:
+    """Cuts a source in two: what is left to train on, and a validation part of it.
+
+    Settings that are chosen by a validation part leave the test set untouched.
+
+    Args:
+        source: N examples.
+        share: of every class that is held out, rounded, and at least one; between 0 and 1.
+        seed: of the draw.
+
+    Returns:
+        What is left and what is held out, views of the source that share no example.
+
+    Raises:
+        InputError: a share out of range, or a class that would have no example left.
+    """
+    if not 0 < share < 1:
+        raise InputError(f"share is {share}; it must be between 0 and 1, such as 0.2")
+    labels = labels_of(source)
+    rng = np.random.default_rng(seed)
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        count = max(1, round(share * len(members)))
+        if count == len(members):
+            name = source.class_names[label]
+            raise InputError(
+                f"share is {share}, which leaves class {name!r} without an example to train on: it has "
+                f"{len(members)}; hold out less, or give it more"
+            )
+        held[members[:count]] = True
+    return Subset(source, np.flatnonzero(~held)), Subset(source, np.flatnonzero(held))

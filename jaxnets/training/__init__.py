@@ -6,6 +6,8 @@ from jaxnets.training.logs import History, read_history
 from jaxnets.training.loop import DivergenceError
 from jaxnets.training.optimizers import create_optimizer, create_schedule, decay_mask
 from jaxnets.training.parallel import DataParallel, initialize_distributed
+from jaxnets.training.search import halving, search
+from jaxnets.training.search_result import SearchResult, Stage, Trial
 from jaxnets.training.state import TrainState, create_state
 from jaxnets.training.step import make_eval_step, make_train_step
 from jaxnets.training.task import Task
@@ -16,16 +18,21 @@ __all__ = [
     "DataParallel",
     "DivergenceError",
     "History",
+    "SearchResult",
+    "Stage",
     "Task",
     "TrainState",
+    "Trial",
     "create_optimizer",
     "create_schedule",
     "create_state",
     "decay_mask",
     "evaluate",
     "fit",
+    "halving",
     "initialize_distributed",
     "make_eval_step",
     "make_train_step",
     "read_history",
+    "search",
 ]

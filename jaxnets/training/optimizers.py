@@ -45,7 +45,8 @@ def create_optimizer(
         name: "sgd", "momentum" and "nesterov" (SGD with either), "adagrad", "rmsprop", "adam", "adamw",
             or "lars" (You et al. 2017, for very large batches).
         learning_rate: a number or a schedule. It can be read (a number also overwritten) in the
-            state's `hyperparams["learning_rate"]`.
+            state's `hyperparams["learning_rate"]`. This and the numbers below may be traced, so that
+            optimisers of several settings run under one `vmap` (`training.search`).
         weight_decay: 0 for none.
         momentum: of "momentum", "nesterov", "rmsprop" and "lars".
         clip_norm: scales gradients down to this global norm; None for never.
@@ -55,13 +56,12 @@ def create_optimizer(
     """
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", name, OPTIMIZERS)
-    for argument, value in (("weight_decay", weight_decay), ("momentum", momentum)):
-        if value < 0:
-            raise InputError(f"{argument} is {value}; it must be 0 or more")
-    if clip_norm is not None and clip_norm <= 0:
+    if not callable(learning_rate):
+        _refuse_negative("learning_rate", learning_rate)
+    _refuse_negative("weight_decay", weight_decay)
+    _refuse_negative("momentum", momentum)
+    if clip_norm is not None and _is_known(clip_norm) and clip_norm <= 0:
         raise InputError(f"clip_norm is {clip_norm}; it must be above 0, or None for no clipping")
-    if not callable(learning_rate) and learning_rate < 0:
-        raise InputError(f"learning_rate is {learning_rate}; it must be 0 or more")
 
     def build(learning_rate: Any) -> optax.GradientTransformation:
         if name == "adamw":
@@ -82,7 +82,7 @@ def create_optimizer(
             "rmsprop": lambda: optax.rmsprop(learning_rate, decay=0.9, momentum=momentum),
             "adam": lambda: optax.adam(learning_rate),
         }[name]()
-        if weight_decay:
+        if not _is_known(weight_decay) or weight_decay:
             return optax.chain(optax.add_decayed_weights(weight_decay, decay_mask), rule)
         return rule
 
@@ -111,7 +111,7 @@ def create_schedule(
     Args:
         name: "constant"; "cosine", down to 0 at the end (Loshchilov and Hutter 2016); "step",
             times `factor` at each boundary (He et al. 2015).
-        learning_rate: the peak, reached after the warm-up.
+        learning_rate: the peak, reached after the warm-up; it may be traced.
         total_steps: of the run, the warm-up included.
         warmup_steps: 0 for none.
         boundaries: of "step", as parts of `total_steps`.
@@ -122,8 +122,7 @@ def create_schedule(
     """
     if name not in SCHEDULES:
         raise unknown_name("schedule", name, SCHEDULES)
-    if learning_rate < 0:
-        raise InputError(f"learning_rate is {learning_rate}; it must be 0 or more")
+    _refuse_negative("learning_rate", learning_rate)
     if not 0 <= warmup_steps < total_steps:
         raise InputError(
             f"warmup_steps is {warmup_steps} of {total_steps} steps in all; "
@@ -143,3 +142,13 @@ def create_schedule(
         return schedule
     warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
     return optax.join_schedules([warmup, schedule], [warmup_steps])
+
+
+def _is_known(value: Any) -> bool:
+    """Whether a number is known now, and not only when the compiled program runs."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def _refuse_negative(argument: str, value: Any) -> None:
+    if _is_known(value) and value < 0:
+        raise InputError(f"{argument} is {value}; it must be 0 or more")

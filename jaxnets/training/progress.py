@@ -3,6 +3,8 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxnets.training.search_result import SearchResult, Space, Stage
+
 _EPOCH = "epoch"
 _SHOWN = (  # heading, key of the epoch's record, format
     ("train loss", "train_loss", "{:.4f}"),
@@ -70,3 +72,55 @@ class Reporter:
             self._console.print(f"[bold]{_EPOCH:>7}{heading}[/bold]")
         cells = "".join(f"{form.format(record[key]):>14}" for _, key, form in self._columns)
         self._console.print(f"{record['epoch']:>7}{cells}")
+
+
+class SearchReporter:
+    """Shows a search of hyperparameters: a bar for each stage, and a line on what it found."""
+
+    def __init__(self, stages: int, enabled: bool = True):
+        self._stages = stages
+        self._console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("steps"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not (enabled and self._console.is_terminal),
+        )
+        self._task = None
+
+    def __enter__(self) -> "SearchReporter":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._bar.stop()
+
+    def begin(self, number: int, stage: Stage, space: Space, steps: int) -> None:
+        """Says what a stage draws from, and starts its bar of so many steps of one candidate."""
+        ranges = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in space.items())
+        epochs = "1 epoch" if stage.epochs == 1 else f"{stage.epochs} epochs"
+        self._console.print(
+            f"[bold]stage {number} of {self._stages}[/bold]: {stage.candidates} candidates of {epochs}; "
+            f"{ranges}"
+        )
+        self._task = self._bar.add_task(f"stage {number}/{self._stages}", total=steps)
+
+    def advance(self, steps: int) -> None:
+        self._bar.advance(self._task, steps)
+
+    def end(self, result: SearchResult) -> None:
+        """Says what the last stage found."""
+        self._bar.remove_task(self._task)
+        trials = [trial for trial in result.trials if trial.stage == len(result.spaces)]
+        given_up = sum(trial.outcome.stopped is not None for trial in trials)
+        told = [f"{given_up} of {len(trials)} given up"] if given_up else []
+        if given_up < len(trials):
+            best = trials[0]
+            values = ", ".join(f"{name} {value:.3g}" for name, value in best.values.items())
+            score = best.outcome.measured[result.monitor]
+            told.insert(0, f"best: {values} (validation {result.monitor} {score:.4f})")
+        self._console.print("  " + "; ".join(told))

@@ -1,0 +1,251 @@
+"""Many settings of one training run at once: the run under `vmap`, for `training.search`.
+
+Every candidate starts from the same parameters and sees the same batches in the same order as
+`training.fit` with this seed, so that candidates differ by their settings alone, and each equals the
+run of `fit` with those settings. They share one compiled program; one batch serves them all.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxnets import data, metrics
+from jaxnets.data.prefetching import Prefetch
+from jaxnets.training.state import TrainState, create_state
+from jaxnets.training.step import make_eval_step, make_train_step
+from jaxnets.training.task import Batch, Task
+
+LOOK_EVERY = 10  # steps between two looks at who still trains; each look waits for the device
+MEMORY_SHARE = 0.8  # of what the device has left; on a CPU, of half of what the machine has
+CPU_TOGETHER = 4  # on a CPU more at once take as long as one after the other, and longer to compile
+
+Values = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the training of one candidate went.
+
+    Attributes:
+        start: the loss of the first batch, before any step.
+        losses: the mean training loss of each epoch that was trained to its end.
+        stopped: the step at which the candidate was given up; None if it was trained to the end.
+        stopped_loss: the loss of that step, which may be no number; None if it was not given up.
+        measured: the task's scalar metrics on the validation examples; {} if it was given up.
+    """
+
+    start: float
+    losses: tuple[float, ...]
+    stopped: int | None
+    stopped_loss: float | None
+    measured: dict[str, float]
+
+
+@flax.struct.dataclass
+class _Candidate:
+    """One candidate at work; with a leading axis [C], a group of them.
+
+    Attributes:
+        values: its settings, f32[] each.
+        state: of its training.
+        start: f32[], the loss of its first batch.
+        last: f32[], the loss of its last step.
+        stopped: i32[], the step at which it was given up; 0 while it goes on.
+    """
+
+    values: dict[str, jax.Array]
+    state: TrainState
+    start: jax.Array
+    last: jax.Array
+    stopped: jax.Array
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """What the candidates of a stage have in common; `training.search.search` explains each."""
+
+    task: Task
+    optimizer: Callable[..., optax.GradientTransformation]
+    train: data.Source
+    validation: data.Source
+    epochs: int
+    batch_size: int
+    seed: int
+    precision: str
+    stop_above: float
+    together: int | None
+    workers: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return data.steps_per_epoch(self.train, self.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return self.epochs * self.steps_per_epoch
+
+    def run(self, candidates: list[Values], advance: Callable[[int], None]) -> list[Outcome]:
+        """Trains every candidate, in as few groups as fit into memory, and measures it.
+
+        Args:
+            candidates: the settings of each.
+            advance: called with how many steps are done, those of each candidate counted by itself.
+        """
+        size, step = self._compile(candidates)
+        measure = jax.jit(
+            jax.vmap(make_eval_step(self.task, precision=self.precision), in_axes=(0, None))
+        )
+        outcomes = []
+        for first in range(0, len(candidates), size):
+            group = candidates[first : first + size]
+            # A smaller last group is filled up, so that the one program serves it too.
+            filled = group + group[-1:] * (size - len(group))
+            found = self._run_group(filled, step, measure, partial(_times, advance, len(group)))
+            outcomes += found[: len(group)]
+        return outcomes
+
+    def _run_group(
+        self, values: list[Values], step: Callable, measure: Callable, advance: Callable[[int], None]
+    ) -> list[Outcome]:
+        group = jax.jit(self._start)(_stack(values))
+        epochs, recent, total = [], [], 0.0
+        taken = looked = 0
+        with closing(self._batches()) as batches:
+            while taken < self.steps:
+                group = step(group, next(batches))
+                recent.append(jnp.copy(group.last))  # the group itself is donated to its next step
+                taken += 1
+                epoch_ends = taken % self.steps_per_epoch == 0
+                if epoch_ends or taken % LOOK_EVERY == 0:
+                    total = total + np.sum(recent, axis=0, dtype=np.float64)
+                    recent.clear()
+                    advance(taken - looked)
+                    looked = taken
+                    if np.all(group.stopped):
+                        break
+                if epoch_ends:
+                    epochs.append(total / self.steps_per_epoch)
+                    total = 0.0
+        advance(self.steps - looked)
+        variables = group.state.variables
+        measured = self._measure(variables, measure, len(values))
+        start, last, stopped = (np.asarray(a) for a in (group.start, group.last, group.stopped))
+        return [
+            self._outcome(start[i], last[i], stopped[i], [epoch[i] for epoch in epochs], measured[i])
+            for i in range(len(values))
+        ]
+
+    def _outcome(
+        self, start: float, last: float, stopped: int, losses: list[float], measured: dict[str, float]
+    ) -> Outcome:
+        if not stopped and not all(map(math.isfinite, measured.values())):
+            stopped = self.steps  # by its very last update, after which no loss was computed
+            last = measured.get("loss", math.nan)
+        if not stopped:
+            return Outcome(float(start), tuple(map(float, losses)), None, None, measured)
+        whole = losses[: (int(stopped) - 1) // self.steps_per_epoch]
+        return Outcome(float(start), tuple(map(float, whole)), int(stopped), float(last), {})
+
+    def _start(self, values: dict[str, jax.Array]) -> _Candidate:
+        """The group of these settings (f32[C] each) before its first step."""
+        example = jax.tree.map(lambda leaf: np.asarray(leaf)[None], self.train[0])
+        key = jax.random.key(self.seed)
+
+        def start(values):
+            optimizer = self.optimizer(self.steps, **values)
+            state = create_state(self.task, optimizer, key, example)
+            zero = jnp.zeros(())
+            return _Candidate(values, state, zero, zero, jnp.zeros((), jnp.int32))
+
+        return jax.vmap(start)(values)
+
+    def _step(self, one: _Candidate, batch: Batch) -> _Candidate:
+        """A step of `fit`, for a candidate that still goes on."""
+        optimizer = self.optimizer(self.steps, **one.values)
+        train_step = make_train_step(self.task, optimizer, precision=self.precision)
+        state, sums = train_step(one.state, batch)
+        mean = sums["loss"]
+        loss = mean.total / jnp.where(mean.weight > 0, mean.weight, 1)
+        start = jnp.where(one.state.step == 0, loss, one.start)
+        sound = jnp.isfinite(loss) & jnp.isfinite(sums["grad_norm"].total)
+        bad = ~sound | (loss > self.stop_above * start)
+        stopped = jnp.where((one.stopped == 0) & bad, state.step, one.stopped)
+        going = stopped == 0
+        # Zeros from there on: one program computes all candidates, and where it multiplies across
+        # them by masks of 0 (grouped convolutions may), the overflow of one would reach the others.
+        kept = {
+            name: jax.tree.map(lambda leaf: _zero_unless(going, leaf), getattr(state, name))
+            for name in ("params", "collections", "opt_state")
+        }
+        last = jnp.where(one.stopped == 0, loss, one.last)
+        return _Candidate(one.values, state.replace(**kept), start, last, stopped)
+
+    def _measure(self, variables, measure: Callable, count: int) -> list[dict[str, float]]:
+        with closing(data.eval_batches(self.validation, self.batch_size)) as batches:
+            sums = metrics.add(measure(variables, self._checked(batch)) for batch in batches)
+        scalars = {name: total for name, total in sums.items() if isinstance(total, metrics.Mean)}
+        return [metrics.compute(jax.tree.map(lambda a, i=i: a[i], scalars)) for i in range(count)]
+
+    def _compile(self, candidates: list[Values]) -> tuple[int, Callable]:
+        """The step of the largest group that fits into memory, and how large that is."""
+        size = len(candidates) if self.together is None else min(self.together, len(candidates))
+        on_cpu = jax.default_backend() == "cpu"
+        if self.together is None and on_cpu:
+            size = min(size, CPU_TOGETHER)
+        with closing(self._batches()) as batches:
+            batch = next(batches)
+        step = jax.jit(jax.vmap(self._step, in_axes=(0, None)), donate_argnums=0)
+        while True:
+            # Groups of like size: 12 in two of 6, not one of 8 and one of 4.
+            size = -(-len(candidates) // -(-len(candidates) // size))
+            group = jax.eval_shape(self._start, _stack(candidates[:size]))
+            compiled = step.lower(group, batch).compile()
+            if size == 1 or _memory_needed(compiled) <= MEMORY_SHARE * _memory_left():
+                return size, compiled
+            size = -(-size // 2)
+
+    def _batches(self) -> Prefetch:
+        batches = data.train_batches(self.train, self.batch_size, seed=self.seed, workers=self.workers)
+        return data.prefetch(batches, lambda batch: jax.device_put(self._checked(batch)))
+
+    def _checked(self, batch: Batch) -> Batch:
+        self.task.check(batch)
+        return batch
+
+
+def _zero_unless(going: jax.Array, leaf: jax.Array) -> jax.Array:
+    return jnp.where(going, leaf, 0) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+def _times(advance: Callable[[int], None], candidates: int, steps: int) -> None:
+    advance(candidates * steps)
+
+
+def _stack(values: list[Values]) -> dict[str, np.ndarray]:
+    return {name: np.array([one[name] for one in values], np.float32) for name in values[0]}
+
+
+def _memory_needed(compiled: jax.stages.Compiled) -> int:
+    """Bytes of a program at work, as its compiler reckons; 0 where it does not."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return 0
+    arguments, outputs = found.argument_size_in_bytes, found.output_size_in_bytes
+    return arguments + outputs - found.alias_size_in_bytes + found.temp_size_in_bytes
+
+
+def _memory_left() -> int:
+    """Bytes of the first device; of a CPU, half of the machine's memory."""
+    found = jax.local_devices()[0].memory_stats()
+    if found:
+        return found["bytes_limit"] - found["bytes_in_use"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

@@ -1,0 +1,240 @@
+"""Coarse-to-fine random search of hyperparameters (CS231n, "Hyperparameter optimization").
+
+Many settings are drawn at random from wide ranges and trained for a short while; the best go on into a
+stage of longer training, together with new ones from ranges that have narrowed around them; and so on.
+Random, not a grid: every draw tries another value of the one hyperparameter that matters (Bergstra and
+Bengio 2012). Log-uniform, since learning rates and decays act by their factor.
+"""
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import numpy as np
+import optax
+
+from jaxnets import data
+from jaxnets.errors import InputError, unknown_name
+from jaxnets.metrics import Mean
+from jaxnets.training.candidates import Outcome, Trainer, Values
+from jaxnets.training.loop import DivergenceError
+from jaxnets.training.progress import SearchReporter
+from jaxnets.training.search_result import SearchResult, Space, Stage, Trial
+from jaxnets.training.step import make_eval_step
+from jaxnets.training.task import Task
+
+MARGIN = 0.1  # of a range's width in log, which the narrowed range has on either side of the survivors
+_DRAWS = 0x5EA7C  # keeps the key of the draws apart from those of parameters and dropout
+
+
+def halving(candidates: int, epochs: Sequence[int]) -> tuple[Stage, ...]:
+    """Stages of which each trains half as many candidates as the one before, and keeps a quarter.
+
+    Args:
+        candidates: in the first stage.
+        epochs: of each stage, short first.
+
+    Raises:
+        InputError: as `search` does.
+    """
+    counts = [
+        max(1, -(-candidates // 2**k)) if candidates > 0 else candidates for k in range(len(epochs))
+    ]
+    stages = tuple(
+        Stage(count, length, keep=max(1, count // 4))
+        for count, length in zip(counts, epochs, strict=True)
+    )
+    _check_stages(stages)
+    return stages
+
+
+def search(
+    task: Task,
+    train: data.Source,
+    validation: data.Source,
+    *,
+    optimizer: Callable[..., optax.GradientTransformation],
+    space: Mapping[str, tuple[float, float]],
+    stages: Sequence[Stage] | None = None,
+    batch_size: int = 128,
+    seed: int = 0,
+    precision: str = "float32",
+    monitor: str | None = None,
+    stop_above: float = 3.0,
+    together: int | None = None,
+    workers: int = 0,
+    on_stage: Callable[[SearchResult], None] = lambda result: None,
+    progress: bool = True,
+) -> SearchResult:
+    """Searches the hyperparameters of an optimiser, coarse to fine, many candidates under one `vmap`.
+
+    Every candidate of a stage is trained as `fit` would with this seed and the stage's epochs: from the
+    same parameters, on the same batches, by the whole of its learning-rate schedule. Those that a stage
+    keeps are therefore begun anew in the next, on equal terms with its new draws; they are not gone on
+    with, since a schedule that has run out cannot be made longer. One device is used.
+
+    Args:
+        task: what to learn.
+        train: examples to learn from.
+        validation: examples to compare candidates by, held out of the training set
+            (`data.hold_out`). Not the test set: what is chosen by it is no longer measured by it.
+        optimizer: `(steps, **values) -> optimiser` for a run of so many steps, whose values are traced
+            scalars, by the names of `space`; `create_optimizer` and `create_schedule` take such.
+        space: the lowest and highest value of each hyperparameter, both above 0.
+        stages: see `Stage`; None for `halving(24, (2, 5, 12))`.
+        batch_size: examples a step.
+        seed: of the draws, and of parameters, order, augmentation and dropout.
+        precision: "float32" or "bfloat16".
+        monitor: the metric to compare by; None for `top1`, or for `loss` where there is none. Of
+            equals, the one of lower loss is better.
+        stop_above: give a candidate up when the loss of a step passes so many times that of its first
+            step, or is no finite number.
+        together: how many candidates are trained at once; None for all that fit into memory by the
+            compiler's reckoning, on a CPU at most four.
+        workers: processes that read and decode images.
+        on_stage: called with what is known after each stage.
+        progress: show a bar, and what each stage found.
+
+    Returns:
+        Every trial, and the best of the longest stage.
+
+    Raises:
+        InputError: for stages or ranges that make no sense, a hyperparameter that `optimizer` does not
+            take, or a metric that the task has not.
+        DivergenceError: if every candidate of the first stage had to be given up.
+    """
+    stages = halving(24, (2, 5, 12)) if stages is None else tuple(stages)
+    _check_stages(stages)
+    _check_space(space, optimizer)
+    if stop_above <= 1:
+        raise InputError(f"stop_above is {stop_above}; it must be above 1, the loss at the start")
+    if together is not None and together < 1:
+        raise InputError(f"together is {together}; it must be 1 or more, or None")
+    if jax.process_count() > 1:
+        raise InputError("search runs in one process; start it on one host")
+    result = SearchResult(stages, (), (), _choose_monitor(task, train, monitor), seed)
+    now, drawn = dict(space), 0
+    with SearchReporter(len(stages), enabled=progress) as reporter:
+        for number, stage in enumerate(stages, start=1):
+            known = result.kept(number - 1) if number > 1 else []
+            fresh = draw(now, stage.candidates - len(known), seed, number)
+            candidates = [(trial.candidate, trial.values) for trial in known]
+            candidates += [(drawn + k, values) for k, values in enumerate(fresh, start=1)]
+            drawn += len(fresh)
+            trainer = Trainer(
+                task, optimizer, train, validation, stage.epochs, batch_size, seed, precision,
+                stop_above, together, workers,
+            )  # fmt: skip
+            reporter.begin(number, stage, now, len(candidates) * trainer.steps)
+            outcomes = trainer.run([values for _, values in candidates], reporter.advance)
+            trials = [
+                Trial(number, candidate, values, outcome)
+                for (candidate, values), outcome in zip(candidates, outcomes, strict=True)
+            ]
+            trials.sort(key=lambda trial: _rank(trial.outcome, result.monitor))
+            result = dataclasses.replace(
+                result, spaces=(*result.spaces, now), trials=(*result.trials, *trials)
+            )
+            on_stage(result)
+            reporter.end(result)
+            survivors = [trial.values for trial in result.kept(number)]
+            if not survivors:
+                break
+            now = narrow(now, survivors)
+    if result.best is None:
+        ranges = ", ".join(f"{name} from {low:g} to {high:g}" for name, (low, high) in space.items())
+        raise DivergenceError(
+            f"all {len(result.trials)} candidates passed {stop_above:g} times the loss they began with "
+            f"({ranges}); search lower learning rates"
+        )
+    return result
+
+
+def draw(space: Space, count: int, seed: int, stage: int) -> list[Values]:
+    """Settings drawn log-uniformly from a space, to three significant digits.
+
+    Args:
+        space: lowest and highest value by name.
+        count: how many.
+        seed, stage: of the draw; other stages draw others.
+    """
+    key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _DRAWS), stage)
+    places = np.asarray(jax.random.uniform(key, (count, len(space))), np.float64)
+
+    def at(place: float, low: float, high: float) -> float:
+        value = float(f"{low * (high / low) ** place:.3g}")  # as it is printed, so it can be repeated
+        return min(max(value, low), high)
+
+    return [
+        {name: at(u, *ends) for u, (name, ends) in zip(row, space.items(), strict=True)}
+        for row in places
+    ]
+
+
+def narrow(space: Space, survivors: Sequence[Values]) -> Space:
+    """The ranges around some settings: from the lowest to the highest of them and a margin, within
+    the ranges they came from."""
+    narrowed = {}
+    for name, (low, high) in space.items():
+        values = [one[name] for one in survivors]
+        margin = (high / low) ** MARGIN
+        narrowed[name] = (max(low, min(values) / margin), min(high, max(values) * margin))
+    return narrowed
+
+
+def _rank(outcome: Outcome, monitor: str) -> tuple:
+    """A key to sort by: the best first, those given up last and of them the longest trained first."""
+    if outcome.stopped is not None:
+        return (True, -outcome.stopped, 0.0)
+    score = outcome.measured[monitor]
+    return (False, score if monitor.endswith("loss") else -score, outcome.measured.get("loss", 0.0))
+
+
+def _choose_monitor(task: Task, train: data.Source, monitor: str | None) -> str:
+    example = jax.tree.map(lambda leaf: np.asarray(leaf)[None], train[0])
+    variables = jax.eval_shape(task.init, jax.random.key(0), example)
+    sums = jax.eval_shape(make_eval_step(task), variables, example)
+    names = [name for name, total in sums.items() if isinstance(total, Mean)]
+    if monitor is None:
+        return "top1" if "top1" in names else "loss"
+    if monitor not in names:
+        raise unknown_name("monitor", monitor, names)
+    return monitor
+
+
+def _check_stages(stages: Sequence[Stage]) -> None:
+    if not stages:
+        raise InputError("stages: none given; a search has at least one")
+    for number, stage in enumerate(stages, start=1):
+        for field in dataclasses.fields(stage):
+            value = getattr(stage, field.name)
+            if value < 1:
+                raise InputError(f"{field.name} is {value} in stage {number}; it must be 1 or more")
+        if number == len(stages):
+            break
+        for count, which in ((stage.candidates, number), (stages[number].candidates, number + 1)):
+            if stage.keep > count:
+                raise InputError(
+                    f"stage {number} keeps {stage.keep} candidates, but stage {which} has only {count}"
+                )
+
+
+def _check_space(space: Mapping[str, tuple[float, float]], optimizer: Callable) -> None:
+    if not space:
+        raise InputError("space: no hyperparameter given to search; such as learning_rate=(1e-5, 0.1)")
+    _, *parameters = inspect.signature(optimizer).parameters.values()
+    named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
+    for name, ends in space.items():
+        if name not in named and len(named) == len(parameters):
+            raise unknown_name("hyperparameter", name, named)
+        low, high = ends
+        if not (0 < low < high and math.isfinite(high)):
+            raise InputError(
+                f"space: {name} is from {low:g} to {high:g}; wanted two numbers above 0, the lower first"
+            )
+    for parameter in parameters:
+        needed = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+        if needed and parameter.name not in space:
+            raise InputError(f"space has no {parameter.name}, which optimizer needs; give its range")

@@ -1,0 +1,160 @@
+"""What a search of hyperparameters found: every trial, the ranges it narrowed, and the best."""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from jaxnets.training.candidates import Outcome, Values
+
+EDGE = 0.05  # of a range's width in log: the best so near to an end may have better ones beyond it
+
+Space = dict[str, tuple[float, float]]  # the lowest and the highest value of each hyperparameter
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a search.
+
+    Attributes:
+        candidates: how many are trained: those kept by the stage before, and new ones.
+        epochs: how long each is trained, from its start.
+        keep: how many of the best go on into the next stage; of the last stage it has no meaning.
+    """
+
+    candidates: int
+    epochs: int
+    keep: int = 1
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The training of one candidate in one stage.
+
+    Attributes:
+        stage: from 1.
+        candidate: from 1, in the order they were drawn; one that is kept keeps its number.
+        values: its hyperparameters.
+        outcome: how it went.
+    """
+
+    stage: int
+    candidate: int
+    values: Values
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found so far.
+
+    Attributes:
+        stages: as they were asked for.
+        spaces: the ranges that each stage drew from, of the stages that are done.
+        trials: of the stages that are done; of a stage, the best first and those given up last.
+        monitor: the metric by which candidates are compared; losses are better when lower.
+        seed: of everything.
+    """
+
+    stages: tuple[Stage, ...]
+    spaces: tuple[Space, ...]
+    trials: tuple[Trial, ...]
+    monitor: str
+    seed: int
+
+    @property
+    def best(self) -> Trial | None:
+        """The best of the last stage that any candidate was trained to the end of; None if none was.
+
+        Trials of earlier stages were shorter, so their scores do not compare.
+        """
+        finished = [trial for trial in self.trials if trial.outcome.stopped is None]
+        return next((t for t in finished if t.stage == finished[-1].stage), None)
+
+    def kept(self, stage: int) -> list[Trial]:
+        """Those of a stage that go on into the next; of the last stage, its best."""
+        keep = self.stages[stage - 1].keep if stage < len(self.stages) else 1
+        finished = [t for t in self.trials if t.stage == stage and t.outcome.stopped is None]
+        return finished[:keep]
+
+    @property
+    def warnings(self) -> list[str]:
+        """Where the best lies at the edge of the ranges the search began with."""
+        if self.best is None:
+            return []
+        found = []
+        for name, (low, high) in self.spaces[0].items():
+            value = self.best.values[name]
+            place = math.log(value / low) / math.log(high / low)
+            if EDGE <= place <= 1 - EDGE:
+                continue
+            end, wider = ("lower", (low / 100, high)) if place < EDGE else ("upper", (low, high * 100))
+            found.append(
+                f"the best {name}, {value:.3g}, lies at the {end} edge of {low:.3g} to {high:.3g}: "
+                f"there may be better ones beyond it; search {wider[0]:.3g} to {wider[1]:.3g}"
+            )
+        return found
+
+    @property
+    def table(self) -> list[dict[str, str]]:
+        """A row for each trial, as text by heading; of each stage the best first."""
+        best = self.best
+        rows = []
+        for trial in self.trials:
+            outcome = trial.outcome
+            row = {"stage": str(trial.stage), "epochs": str(self.stages[trial.stage - 1].epochs)}
+            row["candidate"] = str(trial.candidate)
+            row |= {name: f"{value:.3g}" for name, value in trial.values.items()}
+            row["train loss"] = f"{outcome.losses[-1]:.4f}" if outcome.losses else ""
+            measured = dict(sorted(outcome.measured.items(), key=lambda item: item[0] != self.monitor))
+            for name in self._measures:
+                value = measured.get(name)
+                form = ".2%" if name.startswith("top") else ".4f"
+                row[f"validation {name}"] = "" if value is None else f"{value:{form}}"
+            if outcome.stopped is not None:
+                row["outcome"] = (
+                    f"given up at step {outcome.stopped}: loss {outcome.stopped_loss:.3g}, "
+                    f"began at {outcome.start:.3g}"
+                )
+            elif trial is best:
+                row["outcome"] = "best"
+            else:
+                row["outcome"] = "kept" if trial in self.kept(trial.stage) else ""
+            rows.append(row)
+        return rows
+
+    def to_markdown(self) -> str:
+        """The table, for a file."""
+        rows = self.table
+        headings = list(rows[0])
+        right = ["---" if name == "outcome" else "---:" for name in headings]
+        lines = [headings, right, *(list(row.values()) for row in rows)]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for JSON: what is no finite number is None."""
+        stages = [dataclasses.asdict(stage) for stage in self.stages]
+        for stage, space in zip(stages, self.spaces, strict=False):
+            stage["space"] = {name: list(ends) for name, ends in space.items()}
+        trials = []
+        for trial in self.trials:
+            outcome = dataclasses.asdict(trial.outcome)
+            for name in ("start", "stopped_loss"):
+                value = outcome[name]
+                outcome[name] = value if value is None or math.isfinite(value) else None
+            about = {"stage": trial.stage, "candidate": trial.candidate, "values": trial.values}
+            trials.append({**about, **outcome, "losses": list(outcome["losses"])})
+        return {
+            "seed": self.seed,
+            "monitor": self.monitor,
+            "best": None if self.best is None else self.best.candidate,
+            "stages": stages,
+            "trials": trials,
+            "warnings": self.warnings,
+        }
+
+    @property
+    def _measures(self) -> list[str]:
+        """The names of what was measured, the monitored one first."""
+        names = dict.fromkeys(name for trial in self.trials for name in trial.outcome.measured)
+        return sorted(names, key=lambda name: name != self.monitor)

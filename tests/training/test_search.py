@@ -1,0 +1,325 @@
+"""Coarse-to-fine search: every candidate is a run of `fit`, one that diverges harms no other, and
+ranges narrow around what was best."""
+
+import dataclasses
+import json
+import math
+import re
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxnets.data import ArraySource
+from jaxnets.errors import InputError
+from jaxnets.training import (
+    DivergenceError,
+    SearchResult,
+    Stage,
+    Trial,
+    candidates,
+    create_optimizer,
+    create_schedule,
+    fit,
+    halving,
+    search,
+)
+from jaxnets.training.candidates import Outcome, Trainer
+from jaxnets.training.search import draw, narrow
+
+EPOCHS, STEPS_PER_EPOCH = 2, 3  # 96 examples in batches of 32
+TAME = [
+    {"learning_rate": 0.02, "weight_decay": 1e-3},
+    {"learning_rate": 0.1, "weight_decay": 0.1},
+    {"learning_rate": 0.004, "weight_decay": 1e-4},
+]
+WILD = {"learning_rate": 1e30, "weight_decay": 1e-3}  # overflows at once
+STEEP = {"learning_rate": 30.0, "weight_decay": 1e-3}  # the loss climbs, and is still a number
+SPACE = {"learning_rate": (1e-3, 1.0), "weight_decay": (1e-4, 1e-1)}
+
+
+def make_optimizer(steps, learning_rate, weight_decay):
+    schedule = create_schedule("cosine", learning_rate, steps, warmup_steps=2)
+    return create_optimizer("momentum", schedule, weight_decay=weight_decay, clip_norm=1e9)
+
+
+@pytest.fixture
+def noisy(task):
+    """The small task, with augmentation by noise: what it draws from its key matters."""
+
+    def augment(key, image):
+        return image + 0.1 * jax.random.normal(key, image.shape)
+
+    return dataclasses.replace(task, augment=augment)
+
+
+@pytest.fixture
+def halves(source):
+    """96 examples to train on and 32 to compare by."""
+    parts = [(source.images[part], source.labels[part]) for part in (slice(96), slice(96, None))]
+    return [ArraySource(*part, source.class_names) for part in parts]
+
+
+@pytest.fixture
+def trainer(noisy, halves):
+    options = {"epochs": EPOCHS, "batch_size": 32, "seed": 3, "precision": "float32", "workers": 0}
+    return Trainer(noisy, make_optimizer, *halves, stop_above=3.0, together=None, **options)
+
+
+@pytest.fixture
+def alone(noisy, halves, one_device):
+    """`fit` with the settings of one candidate."""
+
+    def alone(values):
+        train, validation = halves
+        return fit(
+            noisy,
+            train,
+            test=validation,
+            optimizer=make_optimizer(EPOCHS * STEPS_PER_EPOCH, **values),
+            epochs=EPOCHS,
+            batch_size=32,
+            seed=3,
+            log_every=1,
+            parallel=one_device,
+            progress=False,
+        )[1]
+
+    return alone
+
+
+@pytest.fixture
+def quick_search(task, halves):
+    def quick_search(**options):
+        options = {
+            "optimizer": make_optimizer,
+            "space": SPACE,
+            "stages": (Stage(5, 1, keep=2), Stage(3, 2)),
+            "batch_size": 32,
+            "progress": False,
+        } | options
+        return search(task, *halves, **options)
+
+    return quick_search
+
+
+def assert_is_the_run(outcome, history):
+    assert outcome.stopped is None
+    assert outcome.start == pytest.approx(history.steps[0]["loss"], rel=1e-5)
+    losses = [epoch["train_loss"] for epoch in history.epochs]
+    assert outcome.losses == pytest.approx(losses, rel=1e-4)
+    last = history.epochs[-1]
+    assert outcome.measured["loss"] == pytest.approx(last["test_loss"], rel=1e-4)
+    assert outcome.measured["top1"] == last["test_top1"]
+
+
+def test_each_of_several_together_is_the_run_that_fit_makes_of_it_alone(trainer, alone):
+    done = []
+    # Three in groups of two: the last is filled up.
+    outcomes = dataclasses.replace(trainer, together=2).run(TAME, done.append)
+    histories = [alone(values) for values in TAME]
+    for outcome, history in zip(outcomes, histories, strict=True):
+        assert_is_the_run(outcome, history)
+    final = [outcome.losses[-1] for outcome in outcomes]
+    assert max(final) > 1.05 * min(final)  # the settings do tell
+    assert sum(done) == len(TAME) * trainer.steps
+
+
+def test_one_that_diverges_stops_where_fit_does_and_harms_no_other(trainer, alone):
+    group = [WILD, TAME[0], STEEP, TAME[1]]
+    wild, first, steep, second = dataclasses.replace(trainer, together=4).run(group, lambda n: None)
+    assert_is_the_run(first, alone(TAME[0]))
+    assert_is_the_run(second, alone(TAME[1]))
+    for outcome, values in ((wild, WILD), (steep, STEEP)):
+        with pytest.raises(DivergenceError) as told:
+            alone(values)
+        assert outcome.stopped == int(re.search(r"at step (\d+)", str(told.value))[1])
+        assert outcome.measured == {}
+        assert len(outcome.losses) == (outcome.stopped - 1) // STEPS_PER_EPOCH
+    assert 3 * steep.start < steep.stopped_loss < math.inf
+    assert not math.isfinite(wild.stopped_loss) or wild.stopped_loss > 3 * wild.start
+
+
+def test_a_group_of_which_none_goes_on_ends_at_once(trainer, monkeypatch):
+    monkeypatch.setattr(candidates, "LOOK_EVERY", 2)
+    longer = dataclasses.replace(trainer, epochs=50)
+    done = []
+    outcomes = longer.run([WILD, WILD], done.append)
+    assert all(outcome.stopped <= 6 for outcome in outcomes)
+    assert len(done) < 10
+    assert sum(done) == 2 * longer.steps  # what was saved counts as done
+
+
+def test_candidates_are_cut_into_groups_that_fit_into_memory(trainer, monkeypatch):
+    sizes = []
+    together = dataclasses.replace(trainer, epochs=1).run(TAME, lambda n: None)
+    monkeypatch.setattr(candidates, "_memory_left", lambda: 1)
+    monkeypatch.setattr(Trainer, "_run_group", spy(Trainer._run_group, sizes))
+    apart = dataclasses.replace(trainer, epochs=1).run(TAME, lambda n: None)
+    assert sizes == [1, 1, 1]
+    for one, other in zip(together, apart, strict=True):
+        assert one.losses == pytest.approx(other.losses, rel=1e-5)
+
+
+def spy(function, sizes):
+    def spied(self, values, *rest):
+        sizes.append(len(values))
+        return function(self, values, *rest)
+
+    return spied
+
+
+def test_a_search_narrows_keeps_the_best_and_repeats_itself(quick_search):
+    seen = []
+    result = quick_search(on_stage=seen.append)
+    assert result == quick_search()
+    assert [len(partial.spaces) for partial in seen] == [1, 2]
+    assert seen[-1] == result
+
+    first = [trial for trial in result.trials if trial.stage == 1]
+    second = [trial for trial in result.trials if trial.stage == 2]
+    assert (len(first), len(second)) == (5, 3)
+    kept = sorted(first, key=lambda t: (-t.outcome.measured["top1"], t.outcome.measured["loss"]))[:2]
+    kept = {trial.candidate: trial.values for trial in kept}
+    assert kept.items() <= {trial.candidate: trial.values for trial in second}.items()
+    assert {trial.candidate for trial in second} - set(kept) == {6}  # the new draw
+    for name, (low, high) in result.spaces[1].items():
+        assert SPACE[name][0] <= low < high <= SPACE[name][1]
+        assert all(low <= trial.values[name] <= high for trial in second)
+    best = max(second, key=lambda t: (t.outcome.measured["top1"], -t.outcome.measured["loss"]))
+    assert result.best == best
+    assert quick_search(seed=1).trials != result.trials
+
+
+def test_all_that_diverge_end_the_search_with_a_word_on_it(quick_search):
+    seen = []
+    with pytest.raises(
+        DivergenceError, match="all 2 candidates passed 3 times.*learning_rate from 1e\\+28"
+    ):
+        quick_search(
+            space={**SPACE, "learning_rate": (1e28, 1e30)}, stages=[Stage(2, 1)], on_stage=seen.append
+        )
+    assert seen[0].best is None
+    assert all("given up at step" in row["outcome"] for row in seen[0].table)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=5),
+    st.floats(-8, 3),
+    st.floats(0.01, 6),
+)
+def test_a_narrowed_range_holds_the_survivors_and_lies_within_the_old_one(places, start, decades):
+    low, high = 10**start, 10 ** (start + decades)
+    survivors = [{"rate": min(max(low * (high / low) ** place, low), high)} for place in places]
+    ends = narrow({"rate": (low, high)}, survivors)["rate"]
+    values = [one["rate"] for one in survivors]
+    assert low <= ends[0] <= min(values) <= max(values) <= ends[1] <= high
+    spread = math.log10(max(values) / min(values))
+    width = math.log10(ends[1] / ends[0])
+    assert width <= spread + 0.2 * decades + 1e-6  # a tenth of the old width on either side
+    assert width >= 0.1 * decades - 1e-6
+
+
+def test_draws_are_uniform_in_the_logarithm_and_another_for_each_stage_and_seed():
+    drawn = draw(SPACE, 2000, seed=0, stage=1)
+    for name, (low, high) in SPACE.items():
+        places = np.sort([math.log(one[name] / low) / math.log(high / low) for one in drawn])
+        assert places[0] >= 0
+        assert places[-1] <= 1
+        # Kolmogorov-Smirnov: at 2,000 draws the distance is below 0.036 with 99%.
+        assert np.abs(places - (np.arange(2000) + 0.5) / 2000).max() < 0.036
+    rates = [one["learning_rate"] for one in drawn]
+    assert abs(np.corrcoef(np.log(rates), np.log([one["weight_decay"] for one in drawn]))[0, 1]) < 0.08
+    assert all(float(f"{rate:.3g}") == rate for rate in rates)  # as printed
+    assert draw(SPACE, 5, 0, 1) != draw(SPACE, 5, 0, 2)
+    assert draw(SPACE, 5, 0, 1) != draw(SPACE, 5, 1, 1)
+
+
+def make_result(*trials, stages=(Stage(3, 1, keep=2), Stage(2, 4))):
+    spaces = (SPACE, {name: (0.01, 0.02) for name in SPACE})
+    return SearchResult(stages, spaces, trials, "top1", 0)
+
+
+def make_trial(stage, candidate, top1=None, rate=0.05):
+    measured = {} if top1 is None else {"loss": 0.5, "top1": top1}
+    given_up = (7, math.nan) if top1 is None else (None, None)
+    outcome = Outcome(2.0, (1.0, 0.8) if measured else (), *given_up, measured)
+    return Trial(stage, candidate, {"learning_rate": rate, "weight_decay": 0.01}, outcome)
+
+
+def test_the_table_tells_stages_outcomes_and_the_best():
+    found = make_result(
+        make_trial(1, 2, 0.9), make_trial(1, 1, 0.8), make_trial(1, 3),
+        make_trial(2, 1, 0.95), make_trial(2, 2, 0.94),
+    )  # fmt: skip
+    assert [row["outcome"] for row in found.table] == [
+        "kept", "kept", "given up at step 7: loss nan, began at 2", "best", "",
+    ]  # fmt: skip
+    assert found.table[3] == {
+        "stage": "2", "epochs": "4", "candidate": "1", "learning_rate": "0.05", "weight_decay": "0.01",
+        "train loss": "0.8000", "validation top1": "95.00%", "validation loss": "0.5000",
+        "outcome": "best",
+    }  # fmt: skip
+    lines = found.to_markdown().splitlines()
+    assert len(lines) == 2 + 5
+    assert len({line.count("|") for line in lines}) == 1
+    saved = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert saved["best"] == 1
+    assert saved["trials"][2]["stopped"] == 7
+    assert saved["trials"][2]["stopped_loss"] is None
+    assert saved["stages"][1]["space"]["learning_rate"] == [0.01, 0.02]
+
+
+def test_where_all_of_the_last_stage_diverge_the_best_is_of_the_one_before():
+    found = make_result(make_trial(1, 2, 0.9), make_trial(1, 1, 0.8), make_trial(2, 1), make_trial(2, 2))
+    assert (found.best.stage, found.best.candidate) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"), [(0.0011, "lower edge.*1e-05 to 1"), (0.05, None), (0.95, "upper")]
+)
+def test_a_best_at_the_edge_of_its_range_is_warned_of(rate, words):
+    warnings = make_result(make_trial(1, 1, 0.9, rate)).warnings
+    assert len(warnings) == (words is not None)
+    if words:
+        assert re.search(f"learning_rate.*{words}", warnings[0])
+
+
+def test_halving_halves_and_keeps_a_quarter():
+    assert halving(24, (2, 5, 12)) == (Stage(24, 2, 6), Stage(12, 5, 3), Stage(6, 12, 1))
+    assert halving(1, (1, 2)) == (Stage(1, 1, 1), Stage(1, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"stages": [Stage(0, 1)]}, "candidates is 0 in stage 1"),
+        ({"stages": [Stage(2, 0)]}, "epochs is 0 in stage 1"),
+        ({"stages": [Stage(4, 1, keep=0), Stage(2, 1)]}, "keep is 0 in stage 1"),
+        ({"stages": [Stage(4, 1, keep=5), Stage(6, 1)]}, "stage 1 keeps 5.*stage 1 has only 4"),
+        ({"stages": [Stage(4, 1, keep=3), Stage(2, 1)]}, "stage 1 keeps 3.*stage 2 has only 2"),
+        ({"stages": []}, "stages: none given"),
+        ({"space": {}}, "space: no hyperparameter"),
+        ({"space": {**SPACE, "learning_rate": (0.1, 0.01)}}, "learning_rate is from 0.1 to 0.01"),
+        ({"space": {**SPACE, "weight_decay": (0.0, 0.01)}}, "weight_decay is from 0 to 0.01; wanted"),
+        ({"space": {**SPACE, "weight_decay": (0.1, math.inf)}}, "weight_decay is from 0.1 to inf"),
+        ({"space": {"learning_rat": (0.1, 1)}}, "'learning_rat'; did you mean 'learning_rate'"),
+        ({"space": {"learning_rate": (0.1, 1)}}, "space has no weight_decay"),
+        ({"stop_above": 1.0}, "stop_above is 1.0"),
+        ({"together": 0}, "together is 0"),
+        ({"monitor": "topp1"}, "unknown monitor 'topp1'; did you mean 'top1'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_is_trained(quick_search, options, words):
+    with pytest.raises(InputError, match=words):
+        quick_search(**options)
+
+
+def test_halving_refuses_no_candidates():
+    with pytest.raises(InputError, match="candidates is 0"):
+        halving(0, (1,))
+    with pytest.raises(InputError, match="epochs is 0 in stage 2"):
+        halving(4, (1, 0))
