@@ -53,11 +53,11 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
         InputError: for anything in the configuration that does not fit.
     """
     config = begin(config)
-    dataset = _load_dataset(config)
+    dataset = load_dataset(config)
     model = create_model(
         config.model, num_classes=dataset.num_classes, **parse_settings(config.settings)
     )
-    task = _task(config, model, dataset)
+    task = make_task(config, model, dataset)
     train_source = dataset.train
     if config.balance in ("over", "under"):
         train_source = data.class_balanced(train_source, config.balance, config.seed)
@@ -114,7 +114,7 @@ def fit(
     steps_per_epoch = data.steps_per_epoch(
         train_source, parallel.local_batch_size(config.batch_size), jax.process_count()
     )
-    optimizer = _optimizer(config, steps_per_epoch)
+    optimizer = make_optimizer(config, steps_per_epoch)
     directory = config.run_dir if config.resume else _make_directory(config)
     if is_main_process() and not config.resume:
         prepare(directory)
@@ -184,7 +184,7 @@ class Run:
             InputError: if the dataset has other classes or channels.
         """
         config = self.config if dataset is None else dataclasses.replace(self.config, dataset=dataset)
-        loaded = _load_dataset(config, size=self.image_shape[0], channels=self.image_shape[2])
+        loaded = load_dataset(config, size=self.image_shape[0], channels=self.image_shape[2])
         if loaded.class_names != self.class_names:
             raise InputError(
                 f"dataset {loaded.name} has classes {_some(loaded.class_names)}, but the run in "
@@ -259,7 +259,8 @@ def load_variables(directory: Path, step: int | Literal["latest", "best"]) -> di
         checkpointer.close()
 
 
-def _load_dataset(config: Config, size: int | None = None, channels: int | None = None) -> data.Dataset:
+def load_dataset(config: Config, size: int | None = None, channels: int | None = None) -> data.Dataset:
+    """The dataset as configured, in images that suit the model where no size is given."""
     if size is None:
         size = config.image_size or _natural_size(config)
     options = {"size": size, "channels": channels}
@@ -278,7 +279,8 @@ def _natural_size(config: Config) -> int | None:
     return info.input_size[0] if fixed or config.dataset.startswith("folder:") else None
 
 
-def _task(config: Config, model, dataset: data.Dataset) -> Classification:
+def make_task(config: Config, model, dataset: data.Dataset) -> Classification:
+    """The task as configured, with the statistics and the usual augmentation of the training images."""
     mean, std = data.channel_statistics(dataset.train)
     names = (_usual_augmentation(dataset),) if config.augment is None else config.augment
     if config.mixup and config.cutmix:
@@ -313,7 +315,8 @@ def _usual_augmentation(dataset: data.Dataset) -> str:
     return "cifar" if height <= 64 else "imagenet"
 
 
-def _optimizer(config: Config, steps_per_epoch: int):
+def make_optimizer(config: Config, steps_per_epoch: int):
+    """The optimiser as configured; its learning rate, weight decay and the like may be traced."""
     if config.optimizer not in OPTIMIZERS:  # told by create_optimizer, with the nearest names
         return training.create_optimizer(config.optimizer, 0.0)
     usual = OPTIMIZERS[config.optimizer]
@@ -353,6 +356,12 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
+def next_directory(stem: str) -> Path:
+    """The first of runs/STEM_1, runs/STEM_2 ... that is not there yet."""
+    taken = {entry.name for entry in RUNS.glob(f"{stem}_*")}
+    return RUNS / next(f"{stem}_{k}" for k in itertools.count(1) if f"{stem}_{k}" not in taken)
+
+
 def _make_directory(config: Config) -> Path:
     """Makes the directory of a new run; never one that holds a run already."""
     directory = config.run_dir
@@ -362,9 +371,7 @@ def _make_directory(config: Config) -> Path:
         path = config.dataset.partition(":")[2] or config.dataset
         what = config.captioner if config.task == "captioning" else config.model
         stem = f"{what}_{Path(path).name}"
-        taken = {entry.name for entry in RUNS.glob(f"{stem}_*")}
-        number = next(k for k in itertools.count(1) if f"{stem}_{k}" not in taken)
-        directory = RUNS / f"{stem}_{number}"
+        directory = next_directory(stem)
     elif (directory / CONFIG_FILE).exists():
         raise InputError(
             f"run_dir: {directory} holds a run already; go on with it by --resume, or choose another"

@@ -1,4 +1,4 @@
-"""The command line: `jaxnets train | eval | predict | caption | models | convert | augmentations`.
+"""The command line: `jaxnets train | search | eval | predict | caption | models | convert | ...`.
 
 Each command is a thin face of a library call. What a user got wrong is said in a line or two, with
 exit status 2 and no traceback.
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from jaxnets.cli.search import Search
 from jaxnets.cli.train import Train
 from jaxnets.cli.trained import Caption, Eval, Predict
 from jaxnets.cli.zoo import Augmentations, Convert, Models
@@ -18,6 +19,7 @@ from jaxnets.errors import InputError
 
 Command = (
     Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Search, tyro.conf.subcommand("search")]
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Caption, tyro.conf.subcommand("caption")]

@@ -62,7 +62,7 @@ def search(
     seed: int = 0,
     precision: str = "float32",
     monitor: str | None = None,
-    stop_above: float = 3.0,
+    stop_above: float | None = 3.0,
     together: int | None = None,
     workers: int = 0,
     on_stage: Callable[[SearchResult], None] = lambda result: None,
@@ -90,7 +90,7 @@ def search(
         monitor: the metric to compare by; None for `top1`, or for `loss` where there is none. Of
             equals, the one of lower loss is better.
         stop_above: give a candidate up when the loss of a step passes so many times that of its first
-            step, or is no finite number.
+            step, or is no finite number; None for the latter alone.
         together: how many candidates are trained at once; None for all that fit into memory by the
             compiler's reckoning, on a CPU at most four.
         workers: processes that read and decode images.
@@ -108,7 +108,7 @@ def search(
     stages = halving(24, (2, 5, 12)) if stages is None else tuple(stages)
     _check_stages(stages)
     _check_space(space, optimizer)
-    if stop_above <= 1:
+    if stop_above is not None and stop_above <= 1:
         raise InputError(f"stop_above is {stop_above}; it must be above 1, the loss at the start")
     if together is not None and together < 1:
         raise InputError(f"together is {together}; it must be 1 or more, or None")
@@ -125,7 +125,7 @@ def search(
             drawn += len(fresh)
             trainer = Trainer(
                 task, optimizer, train, validation, stage.epochs, batch_size, seed, precision,
-                stop_above, together, workers,
+                math.inf if stop_above is None else stop_above, together, workers,
             )  # fmt: skip
             reporter.begin(number, stage, now, len(candidates) * trainer.steps)
             outcomes = trainer.run([values for _, values in candidates], reporter.advance)
@@ -146,8 +146,8 @@ def search(
     if result.best is None:
         ranges = ", ".join(f"{name} from {low:g} to {high:g}" for name, (low, high) in space.items())
         raise DivergenceError(
-            f"all {len(result.trials)} candidates passed {stop_above:g} times the loss they began with "
-            f"({ranges}); search lower learning rates"
+            f"all {len(result.trials)} candidates diverged: their loss became no number, or passed "
+            f"stop_above={stop_above} times its start ({ranges}); search lower learning rates"
         )
     return result
 

@@ -102,20 +102,15 @@ class SearchResult:
         rows = []
         for trial in self.trials:
             outcome = trial.outcome
-            row = {"stage": str(trial.stage), "epochs": str(self.stages[trial.stage - 1].epochs)}
-            row["candidate"] = str(trial.candidate)
-            row |= {name: f"{value:.3g}" for name, value in trial.values.items()}
+            row = {"stage": str(trial.stage), "number": str(trial.candidate)}
+            row |= {name.replace("_", " "): f"{value:.3g}" for name, value in trial.values.items()}
             row["train loss"] = f"{outcome.losses[-1]:.4f}" if outcome.losses else ""
-            measured = dict(sorted(outcome.measured.items(), key=lambda item: item[0] != self.monitor))
-            for name in self._measures:
-                value = measured.get(name)
+            for name in dict.fromkeys((self.monitor, "loss")):
+                value = outcome.measured.get(name)
                 form = ".2%" if name.startswith("top") else ".4f"
                 row[f"validation {name}"] = "" if value is None else f"{value:{form}}"
             if outcome.stopped is not None:
-                row["outcome"] = (
-                    f"given up at step {outcome.stopped}: loss {outcome.stopped_loss:.3g}, "
-                    f"began at {outcome.start:.3g}"
-                )
+                row["outcome"] = f"given up, step {outcome.stopped}"
             elif trial is best:
                 row["outcome"] = "best"
             else:
@@ -152,9 +147,3 @@ class SearchResult:
             "trials": trials,
             "warnings": self.warnings,
         }
-
-    @property
-    def _measures(self) -> list[str]:
-        """The names of what was measured, the monitored one first."""
-        names = dict.fromkeys(name for trial in self.trials for name in trial.outcome.measured)
-        return sorted(names, key=lambda name: name != self.monitor)

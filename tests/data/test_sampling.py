@@ -58,3 +58,20 @@ def test_what_cannot_be_balanced_is_refused(source):
     for balance in (data.class_balanced, data.class_weights):
         with pytest.raises(InputError, match="'none'"):
             balance(lacking)
+
+
+def test_holding_out_takes_its_share_of_every_class_and_nothing_twice(source):
+    rest, held = data.hold_out(source, 0.25, seed=3)
+    np.testing.assert_array_equal(np.bincount(held.labels), [1, 2, 2])  # 0.75, 2.5 and 1.75, rounded
+    assert sorted(drawn(rest) + drawn(held)) == list(range(sum(COUNTS)))
+    again, other = data.hold_out(source, 0.25, seed=3)[1], data.hold_out(source, 0.25, seed=4)[1]
+    assert drawn(again) == drawn(held) != drawn(other)
+    assert data.hold_out(source, 0.01)[1].labels.tolist() == [0, 1, 2]  # one of each at least
+
+
+def test_what_cannot_be_held_out_is_refused(source):
+    for share in (0.0, 1.0, -0.2):
+        with pytest.raises(InputError, match="share is"):
+            data.hold_out(source, share)
+    with pytest.raises(InputError, match="leaves class 'few' without an example.*it has 3"):
+        data.hold_out(source, 0.9)

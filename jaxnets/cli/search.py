@@ -1,0 +1,59 @@
+"""`jaxnets search`."""
+
+import dataclasses
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from jaxnets.config import Config
+
+
+@dataclass(frozen=True)
+class Search(Config):
+    """Search for the learning rate, weight decay and the like of a classifier, coarse to fine.
+
+    Takes what `jaxnets train` takes, for all candidates alike. They are compared on a part of the
+    training images; the test images are not touched."""
+
+    space: tuple[str, ...] = ()
+    """What to search, as NAME=LOW:HIGH: learning_rate=1e-5:0.1 weight_decay=1e-4:1 momentum=0.5:0.99
+    clip_norm=0.1:10. None for learning rate and weight decay, two decades about what is usual with the
+    optimizer."""
+    candidates: int = 24
+    """How many are drawn for the first stage. Each further stage trains half as many: the best quarter
+    of the one before, and new ones drawn around those."""
+    stages: tuple[int, ...] = (2, 5, 12)
+    """Epochs of each stage."""
+    held_out: float = 0.2
+    """Share of the training images to compare candidates by."""
+    together: int | None = None
+    """Candidates trained at once; None for as many as fit into memory, on a CPU at most four."""
+
+    def run(self) -> None:
+        from jaxnets import search_runs, training
+
+        names = [field.name for field in dataclasses.fields(Config)]
+        config = Config(**{name: getattr(self, name) for name in names})
+        directory, result = search_runs.search(
+            config,
+            search_runs.parse_space(self.space) or None,
+            training.halving(self.candidates, self.stages),
+            held_out=self.held_out,
+            together=self.together,
+        )
+        rows = result.table
+        table = Table(box=None, pad_edge=False)
+        for heading in rows[0]:
+            table.add_column(heading, justify="left" if heading == "outcome" else "right")
+        for row, following in zip(rows, [*rows[1:], None], strict=True):
+            last = following is not None and following["stage"] != row["stage"]
+            style = "bold" if row["outcome"] == "best" else None
+            table.add_row(*row.values(), style=style, end_section=last)
+        console = Console(highlight=False)
+        console.print(table)
+        for warning in result.warnings:
+            console.print(f"warning: {warning}", soft_wrap=True)
+        print(f"found         {directory / search_runs.RESULT_FILE}")
+        print(f"picture       {directory / 'search.png'}")
+        print(f"to train with the best:\n{search_runs.train_command(config, result.best.values)}")

@@ -1,0 +1,199 @@
+"""A search of hyperparameters as a whole: from a configuration to a directory with what was found.
+
+`jaxnets search` is a thin face of `search`. Scripts that need more freedom call
+`jaxnets.training.search` themselves.
+"""
+
+import dataclasses
+import json
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jaxnets import data, runs, training
+from jaxnets.config import Config, completed
+from jaxnets.errors import InputError, unknown_name
+from jaxnets.models import create_model
+from jaxnets.training import SearchResult, Stage
+from jaxnets.training.optimizers import OPTIMIZERS
+from jaxnets.training.search_result import Space
+
+SEARCHABLE = ("learning_rate", "weight_decay", "momentum", "clip_norm")
+RESULT_FILE = "search.json"
+REACH = 100  # how far below and above what is usual a range goes, where none is given
+NO_USUAL_DECAY = (1e-6, 1e-2)  # the range where the usual decay is none
+
+_WITH_MOMENTUM = ("momentum", "nesterov", "rmsprop", "lars")
+# What belongs to one long run that is kept and gone on with, or to many devices.
+_NOT_TAKEN = (
+    "epochs", "patience", "resume", "log_every", "checkpoint_every", "keep", "strategy", "accumulate",
+    "ema_decay", "profile",
+)  # fmt: skip
+
+
+def search(
+    config: Config,
+    space: Mapping[str, tuple[float, float]] | None = None,
+    stages: Sequence[Stage] | None = None,
+    *,
+    held_out: float = 0.2,
+    together: int | None = None,
+    progress: bool = True,
+) -> tuple[Path, SearchResult]:
+    """Searches for a classifier's hyperparameters; leaves what it finds in a directory.
+
+    Candidates are compared on a part of the training images that is held out of their training. The
+    test images are not touched, so that they still measure what is trained with the best.
+
+    Args:
+        config: how to train; the same for all candidates, but for what is searched.
+        space: the lowest and highest value of each hyperparameter, of `SEARCHABLE`. None for learning
+            rate and weight decay around what is usual with the optimizer, but those that `config` sets.
+        stages: see `training.search`.
+        held_out: the share of every class's training images to compare candidates by.
+        together: how many candidates are trained at once; None for as many as memory allows.
+        progress: show a bar, and what each stage found.
+
+    Returns:
+        The directory and the result. In it: `search.json` (saved after each stage), `search.md`, a
+        table, and `search.png`, a picture.
+
+    Raises:
+        InputError: for anything that does not fit.
+        DivergenceError: if every candidate diverges.
+    """
+    _refuse_what_has_no_use(config)
+    config = completed(config)
+    space = usual_space(config) if space is None else dict(space)
+    _check_space(config, space)
+    dataset = runs.load_dataset(config)
+    train, validation = data.hold_out(dataset.train, held_out, config.seed)
+    model = create_model(
+        config.model, num_classes=dataset.num_classes, **runs.parse_settings(config.settings)
+    )
+    task = runs.make_task(config, model, dataclasses.replace(dataset, train=train))
+    if config.balance in ("over", "under"):
+        train = data.class_balanced(train, config.balance, config.seed)
+    steps_per_epoch = data.steps_per_epoch(train, config.batch_size)
+
+    def optimizer(steps: int, **values):
+        epochs = steps // steps_per_epoch
+        return runs.make_optimizer(dataclasses.replace(config, epochs=epochs, **values), steps_per_epoch)
+
+    directory = _make_directory(config)
+
+    def save(result: SearchResult) -> None:
+        found = {"command": None, **result.to_dict()}
+        if result.best is not None:
+            found["command"] = train_command(config, result.best.values)
+        fresh = directory / f"{RESULT_FILE}.new"
+        fresh.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
+        os.replace(fresh, directory / RESULT_FILE)
+        (directory / "search.md").write_text(result.to_markdown())
+
+    result = training.search(
+        task,
+        train,
+        validation,
+        optimizer=optimizer,
+        space=space,
+        stages=stages,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        precision=config.precision,
+        stop_above=config.stop_above,
+        together=together,
+        workers=config.workers,
+        on_stage=save,
+        progress=progress,
+    )
+    from jaxnets.explain import plot_search
+
+    plot_search(result.to_dict(), directory / "search.png")
+    return directory, result
+
+
+def usual_space(config: Config) -> Space:
+    """Learning rate and weight decay, two decades about what is usual; but those that are set."""
+    if config.optimizer not in OPTIMIZERS:
+        raise unknown_name("optimizer", config.optimizer, OPTIMIZERS)
+    usual = OPTIMIZERS[config.optimizer]
+    space = {name: (value / REACH, value * REACH) for name, value in usual._asdict().items()}
+    if not usual.weight_decay:
+        space["weight_decay"] = NO_USUAL_DECAY
+    return {name: ends for name, ends in space.items() if getattr(config, name) is None}
+
+
+def parse_space(texts: Sequence[str]) -> Space:
+    """["learning_rate=1e-5:0.1"] as a space.
+
+    Raises:
+        InputError: one that is not NAME=LOW:HIGH.
+    """
+    space = {}
+    for text in texts:
+        name, _, ends = text.partition("=")
+        low, _, high = ends.partition(":")
+        try:
+            space[name] = (float(low), float(high))
+        except ValueError:
+            raise InputError(
+                f"space: {text!r} is not of the form NAME=LOW:HIGH, such as learning_rate=1e-5:0.1"
+            ) from None
+    return space
+
+
+def train_command(config: Config, values: Mapping[str, float]) -> str:
+    """The `jaxnets train` that trains with these hyperparameters, and with the rest of a search."""
+    words = ["jaxnets", "train"]
+    config, usual = completed(config), Config()
+    for field in dataclasses.fields(Config):
+        value = values.get(field.name, getattr(config, field.name))
+        if field.name in (*_NOT_TAKEN, "run_dir") or value == getattr(usual, field.name):
+            continue
+        words.append(f"--{field.name.replace('_', '-')}")
+        if isinstance(value, tuple):
+            words += value
+        elif value is not True:
+            words.append(f"{value:g}" if isinstance(value, float) else str(value))
+    return shlex.join(words)
+
+
+def _refuse_what_has_no_use(config: Config) -> None:
+    if config.task != "classification":
+        raise InputError(
+            f"task is {config.task!r}; a search from the command line is of classifiers: call "
+            "jaxnets.training.search for other tasks"
+        )
+    usual = Config()
+    for name in _NOT_TAKEN:
+        if getattr(config, name) != getattr(usual, name):
+            raise InputError(f"{name} has no part in a search; leave it out, and give it to train")
+
+
+def _check_space(config: Config, space: Space) -> None:
+    for name in space:
+        if name not in SEARCHABLE:
+            raise unknown_name("hyperparameter", name, SEARCHABLE)
+        if name == "momentum" and config.optimizer not in _WITH_MOMENTUM:
+            raise InputError(
+                f"space: {config.optimizer} has no momentum; {', '.join(_WITH_MOMENTUM)} have"
+            )
+        if getattr(config, name) != getattr(Config(), name):
+            raise InputError(f"{name} is both set and searched; give one of the two")
+    if not space:
+        raise InputError("space: learning rate and weight decay are both set; nothing is left to search")
+
+
+def _make_directory(config: Config) -> Path:
+    """Makes the directory of a new search; never one that holds a search, or a run, already."""
+    directory = config.run_dir
+    if directory is None:
+        path = config.dataset.partition(":")[2] or config.dataset
+        directory = runs.next_directory(f"search_{config.model}_{Path(path).name}")
+    for name in (RESULT_FILE, runs.CONFIG_FILE):
+        if (directory / name).exists():
+            raise InputError(f"run_dir: {directory} holds {name} already; choose another")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
