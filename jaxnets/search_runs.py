@@ -67,6 +67,8 @@ def search(
     config = completed(config)
     space = usual_space(config) if space is None else dict(space)
     _check_space(config, space)
+    if not 0 < held_out < 1:
+        raise InputError(f"held_out is {held_out}; it must be between 0 and 1, such as 0.2")
     dataset = runs.load_dataset(config)
     train, validation = data.hold_out(dataset.train, held_out, config.seed)
     model = create_model(

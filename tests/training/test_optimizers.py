@@ -158,6 +158,20 @@ def test_lars_scales_kernels_by_their_trust_ratio_and_nothing_else():
     np.testing.assert_allclose(updates["norm"]["scale"], -2.0 * GRADS["norm"]["scale"], rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_traced_settings_give_what_known_ones_give(name):
+    def update(learning_rate, weight_decay, momentum, clip_norm):
+        schedule = create_schedule("constant", learning_rate, 10)
+        return update_once(
+            create_optimizer(
+                name, schedule, weight_decay=weight_decay, momentum=momentum, clip_norm=clip_norm
+            )
+        )
+
+    settings = (0.1, 0.02, 0.8, 0.5)
+    assert_close(jax.jit(update)(*settings), update(*settings), rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("name", ["momentum", "nesterov", "rmsprop", "lars"])
 def test_momentum_reaches_the_optimizers_that_have_one(name):
     def second_update(momentum):
