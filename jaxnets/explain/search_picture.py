@@ -7,6 +7,9 @@ import numpy as np
 
 MARKERS = "osD^vP"  # of the stages
 COLORS = "viridis"
+LINES = ("-.", ":", "--")  # around the ranges of stages: 2 is dashed, 3 is dash-dotted
+ACCURACIES = (0.1, 0.2, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99, 0.995, 1.0)
+LEAST_ERROR = 0.002  # an error of 0 has no logarithm
 RED = "tab:red"
 LOST = {"marker": "x", "color": RED, "s": 35}
 RING = {"marker": "o", "facecolors": "none", "edgecolors": RED, "linewidths": 2}
@@ -16,46 +19,38 @@ def plot_search(found: dict[str, Any], path: str | Path) -> None:
     """Draws every trial of a search where its hyperparameters lie, on logarithmic axes.
 
     A panel for the first hyperparameter (usually the learning rate) against each other one, or against
-    what was measured where it is the only one. Colour is what was measured on the validation examples,
+    what was measured where it is the only one. Colour is what was measured on the held-out examples,
     the marker is the stage, a dashed frame the ranges that a later stage drew from. A candidate that
-    was kept is drawn as the last stage it was trained in saw it. The worst quarter shares one colour,
-    so that the differences among the good ones show.
+    was kept is drawn as the last stage it was trained in saw it. Colours go by the logarithm of the
+    error or of the loss, so that the differences among the good ones show.
 
     Args:
         found: `SearchResult.to_dict()`, or what `search.json` holds.
         path: of the picture; its ending says the format.
     """
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
 
     monitor = found["monitor"]
-    finished = [trial for trial in found["trials"] if trial["stopped"] is None]
-    scores = [trial["measured"][monitor] for trial in finished]
-    falls = monitor.endswith("loss")
-    low, high = _color_range(scores, falls)
     first, *others = found["stages"][0]["space"]
     others = others or [None]
     figure = Figure(figsize=(2.2 + 5.2 * len(others), 6.2), layout="constrained")
     panels = figure.subplots(1, len(others), squeeze=False)[0]
-    colors = {"cmap": f"{COLORS}_r" if falls else COLORS, "norm": Normalize(low, high)}
+    scores = [t["measured"][monitor] for t in found["trials"] if t["stopped"] is None]
+    colors, bar = _colors(monitor, scores)
     for panel, other in zip(panels, others, strict=True):
         drawn = _draw(panel, found, first, other, colors)
         panel.set_xlabel(_words(first))
-        panel.set_ylabel(_words(other) if other else f"validation {monitor}")
+        panel.set_ylabel(_words(other) if other else f"held-out {monitor}")
         panel.grid(alpha=0.3)
-    form = "{x:.1%}" if monitor.startswith("top") else None
-    ends = {(True, False): "min", (False, True): "max", (True, True): "both"}
-    beyond = ends.get((low > min(scores, default=low), high < max(scores, default=high)), "neither")
-    figure.colorbar(
-        drawn, ax=list(panels), label=f"validation {monitor}", format=form, extend=beyond, pad=0.02
-    )
+    figure.colorbar(drawn, ax=list(panels), label=f"held-out {monitor}", pad=0.02, **bar)
     searched = " and ".join(map(_words, found["stages"][0]["space"]))
     count = len({trial["candidate"] for trial in found["trials"]})
     best = _best(found)
     title = [f"search of {searched}: {count} candidates"]
     if best:
         told = ", ".join(f"{_words(name)} {value:.3g}" for name, value in best["values"].items())
-        title.append(f"best: {told}, validation {monitor} {best['measured'][monitor]:.4f}")
+        form = ".2%" if monitor.startswith("top") else ".4f"
+        title.append(f"best: {told}, held-out {monitor} {best['measured'][monitor]:{form}}")
     figure.suptitle("\n".join(title), fontsize="medium")
     figure.legend(handles=_legend(found), loc="outside lower center", ncols=3, fontsize="small")
     figure.savefig(path, dpi=110)
@@ -100,27 +95,19 @@ def _draw(panel, found: dict[str, Any], first: str, other: str | None, colors: d
             **colors,
         )
         if other and number > 1:
-            _frame(panel, stage["space"][first], stage["space"][other], f"range of stage {number}")
+            (left, right), (bottom, top) = (stage["space"][name] for name in (first, other))
+            corners = [left, right, right, left, left], [bottom, bottom, top, top, bottom]
+            panel.plot(*corners, **_frame(number))
     best = _best(found)
     if best:
         panel.scatter(*place([best]), s=260, zorder=20, **RING)
     return drawn
 
 
-def _frame(panel, widths: list[float], heights: list[float], name: str) -> None:
-    """A dashed frame around a range, named at its lower left corner."""
-    (left, right), (bottom, top) = widths, heights
-    corners = [left, right, right, left, left], [bottom, bottom, top, top, bottom]
-    panel.plot(*corners, linestyle="--", color="tab:gray", linewidth=1.0, zorder=1)
-    panel.annotate(
-        name,
-        (left, bottom),
-        xytext=(2, 2),
-        textcoords="offset points",
-        fontsize="x-small",
-        color="dimgray",
-        zorder=1,
-    )
+def _frame(number: int) -> dict[str, Any]:
+    """How the ranges of a stage are framed."""
+    line = LINES[number % len(LINES)]
+    return {"linestyle": line, "color": "dimgray", "linewidth": 1.1, "zorder": 1}
 
 
 def _legend(found: dict[str, Any]) -> list:
@@ -142,7 +129,10 @@ def _legend(found: dict[str, Any]) -> list:
     if any(trial["stopped"] is not None for trial in found["trials"]):
         handles.append(handle("given up: it diverged", marker="x", color=RED))
     if len(found["stages"]) > 1 and len(found["stages"][0]["space"]) > 1:
-        handles.append(Line2D([], [], linestyle="--", color="tab:gray", label="range of a later stage"))
+        handles += [
+            Line2D([], [], label=f"range of stage {number}", **_frame(number))
+            for number in range(2, len(found["stages"]) + 1)
+        ]
     return handles
 
 
@@ -160,14 +150,26 @@ def _with_margin(ends: list[float]) -> tuple[float, float]:
     return low / margin, high * margin
 
 
-def _color_range(scores: list[float], falls: bool) -> tuple[float, float]:
-    """From the quarter that is worst to the best; of losses the other way round."""
-    if not scores:
-        return 0.0, 1.0
-    worst = float(np.quantile(scores, 0.75 if falls else 0.25))
-    low, high = (min(scores), worst) if falls else (worst, max(scores))
-    return (low, high) if low < high else (low - 1e-3, high + 1e-3)
+def _colors(monitor: str, scores: list[float]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Colour map and scale of the marks, and ticks of the colour bar: the better the brighter."""
+    from matplotlib.colors import FuncNorm, LogNorm, Normalize
+
+    low, high = (min(scores), max(scores)) if scores else (0.1, 0.9)
+    if low == high:
+        low, high = 0.99 * low, 1.01 * high + 1e-3
+    if monitor.endswith("loss"):
+        return {"cmap": f"{COLORS}_r", "norm": LogNorm(low, high)}, {}
+    if not monitor.startswith("top"):
+        return {"cmap": COLORS, "norm": Normalize(low, high)}, {}
+    scale = (lambda s: -np.log1p(LEAST_ERROR - s), lambda y: 1 + LEAST_ERROR - np.exp(-y))
+    ticks = [tick for tick in ACCURACIES if low <= tick <= high]
+    norm = FuncNorm(scale, low, min(high, 1.0))
+    return {"cmap": COLORS, "norm": norm}, {"ticks": ticks, "format": _percent}
 
 
 def _words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def _percent(value: float, _: int = 0) -> str:
+    return f"{100 * value:.3g}%"

@@ -101,6 +101,7 @@ class Trainer:
             advance: called with how many steps are done, those of each candidate counted by itself.
         """
         size, step = self._compile(candidates)
+        start = jax.jit(self._start)
         measure = jax.jit(
             jax.vmap(make_eval_step(self.task, precision=self.precision), in_axes=(0, None))
         )
@@ -109,14 +110,15 @@ class Trainer:
             group = candidates[first : first + size]
             # A smaller last group is filled up, so that the one program serves it too.
             filled = group + group[-1:] * (size - len(group))
-            found = self._run_group(filled, step, measure, partial(_times, advance, len(group)))
+            found = self._run_group(
+                start(_stack(filled)), step, measure, partial(_times, advance, len(group))
+            )
             outcomes += found[: len(group)]
         return outcomes
 
     def _run_group(
-        self, values: list[Values], step: Callable, measure: Callable, advance: Callable[[int], None]
+        self, group: _Candidate, step: Callable, measure: Callable, advance: Callable[[int], None]
     ) -> list[Outcome]:
-        group = jax.jit(self._start)(_stack(values))
         epochs, recent, total = [], [], 0.0
         taken = looked = 0
         with closing(self._batches()) as batches:
@@ -136,12 +138,12 @@ class Trainer:
                     epochs.append(total / self.steps_per_epoch)
                     total = 0.0
         advance(self.steps - looked)
-        variables = group.state.variables
-        measured = self._measure(variables, measure, len(values))
+        count = len(group.stopped)
+        measured = self._measure(group.state.variables, measure, count)
         start, last, stopped = (np.asarray(a) for a in (group.start, group.last, group.stopped))
         return [
             self._outcome(start[i], last[i], stopped[i], [epoch[i] for epoch in epochs], measured[i])
-            for i in range(len(values))
+            for i in range(count)
         ]
 
     def _outcome(

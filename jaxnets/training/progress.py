@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxnets.training.search_result import SearchResult, Space, Stage
+from jaxnets.training.search_result import SearchResult, Space, Stage, as_text
 
 _EPOCH = "epoch"
 _SHOWN = (  # heading, key of the epoch's record, format
@@ -121,6 +121,6 @@ class SearchReporter:
         if given_up < len(trials):
             best = trials[0]
             values = ", ".join(f"{name} {value:.3g}" for name, value in best.values.items())
-            score = best.outcome.measured[result.monitor]
-            told.insert(0, f"best: {values} (validation {result.monitor} {score:.4f})")
+            score = as_text(result.monitor, best.outcome.measured[result.monitor])
+            told.insert(0, f"best: {values} (held-out {result.monitor} {score})")
         self._console.print("  " + "; ".join(told))

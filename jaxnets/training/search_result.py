@@ -107,8 +107,7 @@ class SearchResult:
             row["train loss"] = f"{outcome.losses[-1]:.4f}" if outcome.losses else ""
             for name in dict.fromkeys((self.monitor, "loss")):
                 value = outcome.measured.get(name)
-                form = ".2%" if name.startswith("top") else ".4f"
-                row[f"validation {name}"] = "" if value is None else f"{value:{form}}"
+                row[f"held-out {name}"] = "" if value is None else as_text(name, value)
             if outcome.stopped is not None:
                 row["outcome"] = f"given up, step {outcome.stopped}"
             elif trial is best:
@@ -147,3 +146,8 @@ class SearchResult:
             "trials": trials,
             "warnings": self.warnings,
         }
+
+
+def as_text(metric: str, value: float) -> str:
+    """0.9233 as 92.33% where it is an accuracy."""
+    return f"{value:.2%}" if metric.startswith("top") else f"{value:.4f}"

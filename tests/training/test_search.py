@@ -258,7 +258,7 @@ def test_the_table_tells_stages_outcomes_and_the_best():
     ]  # fmt: skip
     assert found.table[3] == {
         "stage": "2", "number": "1", "learning rate": "0.05", "weight decay": "0.01",
-        "train loss": "0.8000", "validation top1": "95.00%", "validation loss": "0.5000",
+        "train loss": "0.8000", "held-out top1": "95.00%", "held-out loss": "0.5000",
         "outcome": "best",
     }  # fmt: skip
     lines = found.to_markdown().splitlines()
