@@ -15,7 +15,7 @@ from jaxnets import data, runs, training
 from jaxnets.config import Config, completed
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.models import create_model
-from jaxnets.training import SearchResult, Stage
+from jaxnets.training import DataParallel, SearchResult, Stage
 from jaxnets.training.optimizers import OPTIMIZERS
 from jaxnets.training.search_result import Space
 
@@ -25,9 +25,9 @@ REACH = 100  # how far below and above what is usual a range goes, where none is
 NO_USUAL_DECAY = (1e-6, 1e-2)  # the range where the usual decay is none
 
 _WITH_MOMENTUM = ("momentum", "nesterov", "rmsprop", "lars")
-# What belongs to one long run that is kept and gone on with, or to many devices.
+# What belongs to one long run that is kept and gone on with.
 _NOT_TAKEN = (
-    "epochs", "patience", "resume", "log_every", "checkpoint_every", "keep", "strategy", "accumulate",
+    "epochs", "patience", "resume", "log_every", "checkpoint_every", "keep", "accumulate",
     "ema_decay", "profile",
 )  # fmt: skip
 
@@ -107,6 +107,7 @@ def search(
         stop_above=config.stop_above,
         together=together,
         workers=config.workers,
+        parallel=DataParallel.create(config.strategy),
         on_stage=save,
         progress=progress,
     )

@@ -13,7 +13,7 @@ from jaxnets.training.optimizers import OPTIMIZERS
 
 SMALL = (
     "--model", "mlp", "--settings", "widths=[8]", "--image-size", "8", "--optimizer", "nesterov",
-    "--augment", "--candidates", "4", "--stages", "1", "2",
+    "--strategy", "single", "--augment", "--candidates", "4", "--stages", "1", "2",
 )  # fmt: skip
 
 
@@ -56,7 +56,13 @@ def test_a_search_leaves_a_table_a_picture_and_the_command_that_trains(
 
     parsed = cli._parse(shlex.split(command)[1:])
     best = next(t for t in found["trials"] if t["candidate"] == found["best"])["values"]
-    common = {"settings": ("widths=[8]",), "image_size": 8, "optimizer": "nesterov", "augment": ()}
+    common = {
+        "settings": ("widths=[8]",),
+        "image_size": 8,
+        "optimizer": "nesterov",
+        "augment": (),
+        "strategy": "single",
+    }
     wanted = Config(model="mlp", dataset="digits", **common, **best)
     for field in dataclasses.fields(Config):
         assert getattr(parsed, field.name) == getattr(wanted, field.name), field.name

@@ -2,14 +2,15 @@
 
 Every candidate starts from the same parameters and sees the same batches in the same order as
 `training.fit` with this seed, so that candidates differ by their settings alone, and each equals the
-run of `fit` with those settings. They share one compiled program; one batch serves them all.
+run of `fit` on one device with those settings. They share one compiled program; one batch serves them
+all. Several devices have a part of the candidates each, and no need to talk.
 """
 
 import math
 import os
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import flax.struct
@@ -20,9 +21,10 @@ import optax
 
 from jaxnets import data, metrics
 from jaxnets.data.prefetching import Prefetch
+from jaxnets.training.parallel import DataParallel
 from jaxnets.training.state import TrainState, create_state
 from jaxnets.training.step import make_eval_step, make_train_step
-from jaxnets.training.task import Batch, Task
+from jaxnets.training.task import Batch, Task, Variables
 
 LOOK_EVERY = 10  # steps between two looks at who still trains; each look waits for the device
 MEMORY_SHARE = 0.8  # of what the device has left; on a CPU, of half of what the machine has
@@ -84,6 +86,7 @@ class Trainer:
     stop_above: float
     together: int | None
     workers: int
+    parallel: DataParallel
 
     @property
     def steps_per_epoch(self) -> int:
@@ -100,9 +103,10 @@ class Trainer:
             candidates: the settings of each.
             advance: called with how many steps are done, those of each candidate counted by itself.
         """
-        size, step = self._compile(candidates)
-        start = jax.jit(self._start)
-        measure = jax.jit(
+        parallel = self._enough_devices(len(candidates))
+        size, step = self._compile(candidates, parallel)
+        start = parallel.compile_group(self._start)
+        measure = parallel.compile_group(
             jax.vmap(make_eval_step(self.task, precision=self.precision), in_axes=(0, None))
         )
         outcomes = []
@@ -110,18 +114,23 @@ class Trainer:
             group = candidates[first : first + size]
             # A smaller last group is filled up, so that the one program serves it too.
             filled = group + group[-1:] * (size - len(group))
-            found = self._run_group(
-                start(_stack(filled)), step, measure, partial(_times, advance, len(group))
-            )
+            begun = start(_stack(filled), parallel.replicate(self._example()))
+            advance_all = partial(_times, advance, len(group))
+            found = self._run_group(begun, step, measure, advance_all, parallel)
             outcomes += found[: len(group)]
         return outcomes
 
     def _run_group(
-        self, group: _Candidate, step: Callable, measure: Callable, advance: Callable[[int], None]
+        self,
+        group: _Candidate,
+        step: Callable,
+        measure: Callable,
+        advance: Callable[[int], None],
+        parallel: DataParallel,
     ) -> list[Outcome]:
         epochs, recent, total = [], [], 0.0
         taken = looked = 0
-        with closing(self._batches()) as batches:
+        with closing(self._batches(parallel)) as batches:
             while taken < self.steps:
                 group = step(group, next(batches))
                 recent.append(jnp.copy(group.last))  # the group itself is donated to its next step
@@ -139,7 +148,7 @@ class Trainer:
                     total = 0.0
         advance(self.steps - looked)
         count = len(group.stopped)
-        measured = self._measure(group.state.variables, measure, count)
+        measured = self._measure(group.state.variables, measure, count, parallel)
         start, last, stopped = (np.asarray(a) for a in (group.start, group.last, group.stopped))
         return [
             self._outcome(start[i], last[i], stopped[i], [epoch[i] for epoch in epochs], measured[i])
@@ -157,9 +166,11 @@ class Trainer:
         whole = losses[: (int(stopped) - 1) // self.steps_per_epoch]
         return Outcome(float(start), tuple(map(float, whole)), int(stopped), float(last), {})
 
-    def _start(self, values: dict[str, jax.Array]) -> _Candidate:
+    def _example(self) -> Batch:
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], self.train[0])
+
+    def _start(self, values: dict[str, jax.Array], example: Batch) -> _Candidate:
         """The group of these settings (f32[C] each) before its first step."""
-        example = jax.tree.map(lambda leaf: np.asarray(leaf)[None], self.train[0])
         key = jax.random.key(self.seed)
 
         def start(values):
@@ -191,37 +202,55 @@ class Trainer:
         last = jnp.where(one.stopped == 0, loss, one.last)
         return _Candidate(one.values, state.replace(**kept), start, last, stopped)
 
-    def _measure(self, variables, measure: Callable, count: int) -> list[dict[str, float]]:
+    def _measure(
+        self, variables: Variables, measure: Callable, count: int, parallel: DataParallel
+    ) -> list[dict[str, float]]:
         with closing(data.eval_batches(self.validation, self.batch_size)) as batches:
-            sums = metrics.add(measure(variables, self._checked(batch)) for batch in batches)
+            sums = metrics.add(
+                measure(variables, parallel.replicate(self._checked(batch))) for batch in batches
+            )
         scalars = {name: total for name, total in sums.items() if isinstance(total, metrics.Mean)}
         return [metrics.compute(jax.tree.map(lambda a, i=i: a[i], scalars)) for i in range(count)]
 
-    def _compile(self, candidates: list[Values]) -> tuple[int, Callable]:
+    def _enough_devices(self, candidates: int) -> DataParallel:
+        """No more devices than candidates at once."""
+        count = min(candidates, self.together or candidates)
+        return replace(self.parallel, devices=self.parallel.devices[:count])
+
+    def _compile(self, candidates: list[Values], parallel: DataParallel) -> tuple[int, Callable]:
         """The step of the largest group that fits into memory, and how large that is."""
-        size = len(candidates) if self.together is None else min(self.together, len(candidates))
-        on_cpu = jax.default_backend() == "cpu"
-        if self.together is None and on_cpu:
-            size = min(size, CPU_TOGETHER)
-        with closing(self._batches()) as batches:
+        devices, count = parallel.devices, len(candidates)
+        share = _ceil(count, len(devices))  # of each device
+        if self.together is not None:
+            share = min(share, self.together // len(devices))
+        elif devices[0].platform == "cpu":
+            share = min(share, CPU_TOGETHER)
+        with closing(self._batches(parallel)) as batches:
             batch = next(batches)
-        step = jax.jit(jax.vmap(self._step, in_axes=(0, None)), donate_argnums=0)
+        step = parallel.compile_group(jax.vmap(self._step, in_axes=(0, None)), donate=(0,))
         while True:
             # Groups of like size: 12 in two of 6, not one of 8 and one of 4.
-            size = -(-len(candidates) // -(-len(candidates) // size))
-            group = jax.eval_shape(self._start, _stack(candidates[:size]))
+            groups = _ceil(count, share * len(devices))
+            size = _ceil(count, groups * len(devices)) * len(devices)
+            values = _stack(candidates[:1] * size)
+            group = jax.eval_shape(self._start, values, self._example())
             compiled = step.lower(group, batch).compile()
-            if size == 1 or _memory_needed(compiled) <= MEMORY_SHARE * _memory_left():
+            share = size // len(devices)
+            if share == 1 or _memory_needed(compiled) <= MEMORY_SHARE * _memory_left(devices[0]):
                 return size, compiled
-            size = -(-size // 2)
+            share = _ceil(share, 2)
 
-    def _batches(self) -> Prefetch:
+    def _batches(self, parallel: DataParallel) -> Prefetch:
         batches = data.train_batches(self.train, self.batch_size, seed=self.seed, workers=self.workers)
-        return data.prefetch(batches, lambda batch: jax.device_put(self._checked(batch)))
+        return data.prefetch(batches, lambda batch: parallel.replicate(self._checked(batch)))
 
     def _checked(self, batch: Batch) -> Batch:
         self.task.check(batch)
         return batch
+
+
+def _ceil(count: int, parts: int) -> int:
+    return -(-count // parts)
 
 
 def _zero_unless(going: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -245,9 +274,9 @@ def _memory_needed(compiled: jax.stages.Compiled) -> int:
     return arguments + outputs - found.alias_size_in_bytes + found.temp_size_in_bytes
 
 
-def _memory_left() -> int:
-    """Bytes of the first device; of a CPU, half of the machine's memory."""
-    found = jax.local_devices()[0].memory_stats()
+def _memory_left(device: jax.Device) -> int:
+    """Bytes of a device; of a CPU, half of the machine's memory."""
+    found = device.memory_stats()
     if found:
         return found["bytes_limit"] - found["bytes_in_use"]
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2

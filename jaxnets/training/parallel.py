@@ -22,6 +22,7 @@ from jaxnets.training.step import EvalStep, TrainStep
 from jaxnets.training.task import Batch
 
 STRATEGIES = ("auto", "pmap", "shard_map", "single")
+_GROUP_AXIS = "group"  # not "batch", over which steps reduce
 
 
 def initialize_distributed(
@@ -125,6 +126,22 @@ class DataParallel:
         return lambda variables, batch: jax.tree.map(
             lambda a: np.asarray(a).reshape(-1, *a.shape[2:]), mapped(variables, batch)
         )
+
+    def compile_group(self, function: Callable, donate: tuple[int, ...] = ()) -> Callable:
+        """Compiles `function(group, batch)`, which treats every entry of a group by itself.
+
+        The group and the result are cut among the devices along their first axis, which they must
+        divide; each device has the whole batch, and none waits for another.
+        """
+        if len(self.devices) == 1:
+            return jax.jit(function, donate_argnums=donate)
+        mesh = Mesh(np.array(self.devices), (_GROUP_AXIS,))
+        cut, whole = PartitionSpec(_GROUP_AXIS), PartitionSpec()
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=(cut, whole), out_specs=cut, check_vma=False
+        )
+        shardings = NamedSharding(mesh, cut), NamedSharding(mesh, whole)
+        return jax.jit(mapped, in_shardings=shardings, out_shardings=shardings[0], donate_argnums=donate)
 
     def replicate(self, tree: Any) -> Any:
         """Puts a state or variables on every device. Arrays keep their shapes: no replica axis."""

@@ -20,6 +20,7 @@ from jaxnets.errors import InputError, unknown_name
 from jaxnets.metrics import Mean
 from jaxnets.training.candidates import Outcome, Trainer, Values
 from jaxnets.training.loop import DivergenceError
+from jaxnets.training.parallel import DataParallel
 from jaxnets.training.progress import SearchReporter
 from jaxnets.training.search_result import SearchResult, Space, Stage, Trial
 from jaxnets.training.step import make_eval_step
@@ -65,6 +66,7 @@ def search(
     stop_above: float | None = 3.0,
     together: int | None = None,
     workers: int = 0,
+    parallel: DataParallel | None = None,
     on_stage: Callable[[SearchResult], None] = lambda result: None,
     progress: bool = True,
 ) -> SearchResult:
@@ -73,7 +75,7 @@ def search(
     Every candidate of a stage is trained as `fit` would with this seed and the stage's epochs: from the
     same parameters, on the same batches, by the whole of its learning-rate schedule. Those that a stage
     keeps are therefore begun anew in the next, on equal terms with its new draws; they are not gone on
-    with, since a schedule that has run out cannot be made longer. One device is used.
+    with, since a schedule that has run out cannot be made longer.
 
     Args:
         task: what to learn.
@@ -92,8 +94,9 @@ def search(
         stop_above: give a candidate up when the loss of a step passes so many times that of its first
             step, or is no finite number; None for the latter alone.
         together: how many candidates are trained at once; None for all that fit into memory by the
-            compiler's reckoning, on a CPU at most four.
+            compiler's reckoning, on a CPU at most four a device.
         workers: processes that read and decode images.
+        parallel: whose devices share the candidates; all of this process where None.
         on_stage: called with what is known after each stage.
         progress: show a bar, and what each stage found.
 
@@ -126,6 +129,7 @@ def search(
             trainer = Trainer(
                 task, optimizer, train, validation, stage.epochs, batch_size, seed, precision,
                 math.inf if stop_above is None else stop_above, together, workers,
+                parallel or DataParallel.create(),
             )  # fmt: skip
             reporter.begin(number, stage, now, len(candidates) * trainer.steps)
             outcomes = trainer.run([values for _, values in candidates], reporter.advance)
