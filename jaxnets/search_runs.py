@@ -89,10 +89,8 @@ def search(
         found = {"command": None, **result.to_dict()}
         if result.best is not None:
             found["command"] = train_command(config, result.best.values)
-        fresh = directory / f"{RESULT_FILE}.new"
-        fresh.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n")
-        os.replace(fresh, directory / RESULT_FILE)
-        (directory / "search.md").write_text(result.to_markdown())
+        _write(directory / RESULT_FILE, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        _write(directory / "search.md", result.to_markdown())
 
     result = training.search(
         task,
@@ -159,7 +157,7 @@ def train_command(config: Config, values: Mapping[str, float]) -> str:
         if isinstance(value, tuple):
             words += value
         elif value is not True:
-            words.append(f"{value:g}" if isinstance(value, float) else str(value))
+            words.append(str(value))
     return shlex.join(words)
 
 
@@ -183,10 +181,19 @@ def _check_space(config: Config, space: Space) -> None:
             raise InputError(
                 f"space: {config.optimizer} has no momentum; {', '.join(_WITH_MOMENTUM)} have"
             )
+        if name == "momentum" and space[name][1] >= 1:
+            raise InputError(f"space: momentum goes up to {space[name][1]:g}; it must stay below 1")
         if getattr(config, name) != getattr(Config(), name):
             raise InputError(f"{name} is both set and searched; give one of the two")
     if not space:
         raise InputError("space: learning rate and weight decay are both set; nothing is left to search")
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file beside and renames it, so that a kill leaves the old one or the new one whole."""
+    fresh = path.with_name(f"{path.name}.new")
+    fresh.write_text(text)
+    os.replace(fresh, path)
 
 
 def _make_directory(config: Config) -> Path:

@@ -91,6 +91,7 @@ def test_the_usual_space_lies_about_what_is_usual(optimizer):
         (("--space", "learning_rat=0.1:1"), "'learning_rat'; did you mean 'learning_rate'"),
         (("--space", "learning_rate"), "not of the form NAME=LOW:HIGH"),
         (("--space", "momentum=0.5:0.9"), "adamw has no momentum"),
+        (("--optimizer", "momentum", "--space", "momentum=0.5:1"), "momentum goes up to 1"),
         (("--space", "learning_rate=1e-3:1", "--learning-rate", "0.1"), "both set and searched"),
         (("--learning-rate", "0.1", "--weight-decay", "0.1"), "nothing is left to search"),
         (("--optimizer", "adamm"), "unknown optimizer 'adamm'"),

@@ -4,6 +4,9 @@ Every candidate starts from the same parameters and sees the same batches in the
 `training.fit` with this seed, so that candidates differ by their settings alone, and each equals the
 run of `fit` on one device with those settings. They share one compiled program; one batch serves them
 all. Several devices have a part of the candidates each, and no need to talk.
+
+The loop is not that of `loop.run`, which records, saves and gives up one run as a whole: here every
+candidate is given up by itself, and nothing is kept but how it went.
 """
 
 import math

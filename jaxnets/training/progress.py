@@ -90,7 +90,7 @@ class SearchReporter:
             transient=True,
             disable=not (enabled and self._console.is_terminal),
         )
-        self._task = None
+        self._task, self._name = None, ""
 
     def __enter__(self) -> "SearchReporter":
         self._bar.start()
@@ -107,10 +107,11 @@ class SearchReporter:
             f"[bold]stage {number} of {self._stages}[/bold]: {stage.candidates} candidates of {epochs}; "
             f"{ranges}"
         )
-        self._task = self._bar.add_task(f"stage {number}/{self._stages}", total=steps)
+        self._name = f"stage {number}/{self._stages}"
+        self._task = self._bar.add_task(f"{self._name}, compiling", total=steps)
 
     def advance(self, steps: int) -> None:
-        self._bar.advance(self._task, steps)
+        self._bar.update(self._task, advance=steps, description=self._name)
 
     def end(self, result: SearchResult) -> None:
         """Says what the last stage found."""

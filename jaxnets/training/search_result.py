@@ -88,10 +88,10 @@ class SearchResult:
             place = math.log(value / low) / math.log(high / low)
             if EDGE <= place <= 1 - EDGE:
                 continue
-            end, wider = ("lower", (low / 100, high)) if place < EDGE else ("upper", (low, high * 100))
+            end, wider = ("lower", "lower") if place < EDGE else ("upper", "higher")
             found.append(
-                f"the best {name}, {value:.3g}, lies at the {end} edge of {low:.3g} to {high:.3g}: "
-                f"there may be better ones beyond it; search {wider[0]:.3g} to {wider[1]:.3g}"
+                f"the best {name}, {value:.3g}, lies at the {end} edge of its range, {low:.3g} to "
+                f"{high:.3g}: there may be better ones beyond it; search {wider} values too"
             )
         return found
 

@@ -293,7 +293,8 @@ def test_where_all_of_the_last_stage_diverge_the_best_is_of_the_one_before():
 
 
 @pytest.mark.parametrize(
-    ("rate", "words"), [(0.0011, "lower edge.*1e-05 to 1"), (0.05, None), (0.95, "upper")]
+    ("rate", "words"),
+    [(0.0011, "lower edge.*0.001 to 1:.*search lower"), (0.05, None), (0.95, "upper.*search higher")],
 )
 def test_a_best_at_the_edge_of_its_range_is_warned_of(rate, words):
     warnings = make_result(make_trial(1, 1, 0.9, rate)).warnings
