@@ -52,7 +52,7 @@ def search(
             rate and weight decay around what is usual with the optimizer, but those that `config` sets.
         stages: see `training.search`.
         held_out: the share of every class's training images to compare candidates by.
-        together: how many candidates are trained at once; None for as many as memory allows.
+        together: how many candidates are trained at once; see `training.search`.
         progress: show a bar, and what each stage found.
 
     Returns:

@@ -28,7 +28,7 @@ class Search(Config):
     held_out: float = 0.2
     """Share of the training images to compare candidates by."""
     together: int | None = None
-    """Candidates trained at once; None for as many as fit into memory, on a CPU at most four."""
+    """Candidates trained at once; None for as many as fit into memory, on a CPU for one."""
 
     def run(self) -> None:
         from jaxnets import search_runs, training

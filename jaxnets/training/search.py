@@ -94,7 +94,7 @@ def search(
         stop_above: give a candidate up when the loss of a step passes so many times that of its first
             step, or is no finite number; None for the latter alone.
         together: how many candidates are trained at once; None for all that fit into memory by the
-            compiler's reckoning, on a CPU at most four a device.
+            compiler's reckoning, but on CPUs, which are quicker so, for one on each.
         workers: processes that read and decode images.
         parallel: whose devices share the candidates; all of this process where None.
         on_stage: called with what is known after each stage.

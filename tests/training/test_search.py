@@ -74,7 +74,7 @@ def halves(source):
 def make_trainer(halves, one_device):
     def make_trainer(task, **options):
         common = {"epochs": EPOCHS, "batch_size": 32, "seed": 3, "precision": "float32", "workers": 0}
-        common |= {"stop_above": 3.0, "together": None, "parallel": one_device} | options
+        common |= {"stop_above": 3.0, "together": 4, "parallel": one_device} | options
         return Trainer(task, make_optimizer, *halves, **common)
 
     return make_trainer
@@ -156,7 +156,7 @@ def test_each_of_several_together_goes_as_fit_does_alone(perceptron, make_traine
 def test_several_devices_share_the_candidates(perceptron, make_trainer):
     group = [TAME[0], WILD, TAME[1], TAME[2], STEEP]  # two of each device, one filled in
     shared = DataParallel.create(devices=jax.devices()[:3])
-    outcomes = make_trainer(perceptron, parallel=shared).run(group, lambda n: None)
+    outcomes = make_trainer(perceptron, together=6, parallel=shared).run(group, lambda n: None)
     alone = make_trainer(perceptron).run(group, lambda n: None)
     for one, other in zip(outcomes, alone, strict=True):
         assert one.stopped == other.stopped
@@ -176,7 +176,7 @@ def test_a_group_of_which_none_goes_on_ends_at_once(perceptron, make_trainer, mo
 def test_candidates_are_cut_into_groups_that_fit_into_memory(
     perceptron, make_trainer, one_device, monkeypatch
 ):
-    trainer = make_trainer(perceptron)
+    trainer = make_trainer(perceptron, together=3)
 
     def size(left):
         monkeypatch.setattr(candidates, "_memory_left", lambda device: left)
