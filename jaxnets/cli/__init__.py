@@ -1,4 +1,4 @@
-"""The command line: `jaxnets train | eval | predict | caption | models | convert | augmentations`.
+"""The command line: `jaxnets train | eval | predict | caption | models | summary | ...`.
 
 Each command is a thin face of a library call. What a user got wrong is said in a line or two, with
 exit status 2 and no traceback.
@@ -12,7 +12,7 @@ import tyro
 
 from jaxnets.cli.train import Train
 from jaxnets.cli.trained import Caption, Eval, Predict
-from jaxnets.cli.zoo import Augmentations, Convert, Models
+from jaxnets.cli.zoo import Augmentations, Convert, Models, Summary
 from jaxnets.config import newest_run, read_config
 from jaxnets.errors import InputError
 
@@ -22,6 +22,7 @@ Command = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Caption, tyro.conf.subcommand("caption")]
     | Annotated[Models, tyro.conf.subcommand("models")]
+    | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Augmentations, tyro.conf.subcommand("augmentations")]
 )

@@ -2,5 +2,6 @@
 
 from jaxnets.explain.attention import plot_attention
 from jaxnets.explain.curves import plot_curves
+from jaxnets.explain.summary import ReceptiveField, Row, Summary, summary
 
-__all__ = ["plot_attention", "plot_curves"]
+__all__ = ["ReceptiveField", "Row", "Summary", "plot_attention", "plot_curves", "summary"]
