@@ -1,4 +1,4 @@
-"""`jaxnets eval | predict | caption`: what trained and pretrained models say of images."""
+"""`jaxnets eval | predict | caption | plots`: what trained and pretrained models say of images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +148,24 @@ class Caption:
         if self.attention is not None:
             loaded[0].draw_attention(self.images[0], found[0][0][0], self.attention)
             print(self.attention)
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Draw the pictures of a run into its directory: curves, confusion matrix, worst mistakes.
+
+    Each layer's update-to-weight ratio too, if it was trained with --plots."""
+
+    run_dir: tyro.conf.Positional[Path | None] = None
+    """Directory of a run; the newest under runs/ where None."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """Which of the run's checkpoints."""
+
+    def run(self) -> None:
+        from jaxnets import runs
+
+        for path in runs.draw_plots(self.run_dir or newest_run(), self.checkpoint):
+            print(path)
 
 
 def _load_pretrained(text: str):
