@@ -73,7 +73,7 @@ def test_an_epoch_begun_without_ratios_is_summed_up_over_the_rest():
     from jaxnets.training.logs import History
     from jaxnets.training.loop import Schedule, _epoch_record
 
-    part = {"step": 1, "epoch": 1, "loss": 1.0, "images": 10, "images_per_second": 5.0}
+    part = {"step": 1, "epoch": 1, "loss": 1.0, "images": 10, "images_per_second": 5.0, "data_wait": 0.0}
     history = History(steps=[part, {**part, "step": 2, "loss": 2.0, "update_ratio/fc": 0.5}])
     record = _epoch_record(history, Schedule(1, 2, 10), 2, {})
     assert record["train_loss"] == 1.5
