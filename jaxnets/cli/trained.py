@@ -164,8 +164,10 @@ class Plots:
     def run(self) -> None:
         from jaxnets import runs
 
-        for path in runs.draw_plots(self.run_dir or newest_run(), self.checkpoint):
-            print(path)
+        drawn = runs.draw_plots(self.run_dir or newest_run(), self.checkpoint)
+        print(*drawn, sep="\n")
+        if not any(path.name == "update_ratios.png" for path in drawn):
+            print("no update_ratios.png: its numbers are recorded by `jaxnets train --plots`")
 
 
 def _load_pretrained(text: str):

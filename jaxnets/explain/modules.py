@@ -3,6 +3,7 @@
 import bisect
 import copy
 import dataclasses
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -109,12 +110,13 @@ def _traced(model: nn.Module, shape: tuple[int, ...]) -> tuple[list[_Call], Any,
         out, own.outputs = _marked(out, f"{_MARK} {number} out")
         return out
 
+    mode = {"train": False} if "train" in inspect.signature(model.__call__).parameters else {}
     key = jax.eval_shape(jax.random.key, 0)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
 
     def run(key, images):
         # Flax's own `init`, for a classifier's draws all parameters at once, which takes longer here.
-        return nn.Module.init_with_output(model, {"params": key, "dropout": key}, images)
+        return nn.Module.init_with_output(model, {"params": key, "dropout": key}, images, **mode)
 
     with lowering("native"), nn.intercept_methods(watch):
         program, shapes = jax.make_jaxpr(run, return_shape=True)(key, images)

@@ -120,7 +120,8 @@ def summary(
     on a flattened map, attention, sees the whole image, and so does all that comes after.
 
     Args:
-        model: a name of `list_models()`, or any module that is called with one array.
+        model: a name of `list_models()`, or any module that is called with one array (and `train`,
+            which is then False).
         input_shape: of the input, [N, H, W, C] for images; a classifier's may lack N, which is then
             1. None for the size that the model was made for.
         **overrides: settings for `create_model`, with a name.
@@ -128,6 +129,8 @@ def summary(
     Raises:
         InputError: an unknown name or setting, or a shape that the model cannot take.
     """
+    if not isinstance(model, str | nn.Module):
+        raise InputError(f"model is a {type(model).__name__}; wanted the name of a model, or a module")
     if isinstance(model, str):
         name, model = model, create_model(model, **overrides)
     elif overrides:

@@ -15,6 +15,7 @@ from jaxnets import cli
 from jaxnets.errors import InputError
 from jaxnets.layers import (
     GRU,
+    LSTM,
     Conv,
     ConvTranspose,
     SeparableConv,
@@ -299,11 +300,29 @@ def test_a_module_that_takes_one_array_will_do():
     ]
 
 
-def test_a_recurrent_net_counts_every_step():
+@pytest.mark.parametrize(("layer", "gates"), [(GRU, 3), (LSTM, 4)])
+def test_a_recurrent_net_counts_every_step(layer, gates):
     steps, inputs, state = 7, 5, 3
-    found = jaxnets.summary(GRU(state), (2, steps, inputs))
-    assert found.multiply_adds == 2 * steps * 3 * (inputs * state + state**2)
+    found = jaxnets.summary(layer(state), (2, steps, inputs))
+    assert found.multiply_adds == 2 * steps * gates * (inputs * state + state**2)
     assert found.rows[0].receptive_field is None
+
+
+class Twice(nn.Module):
+    """One layer, used twice, under rematerialisation; and one that only hands on."""
+
+    @nn.compact
+    def __call__(self, x, train):
+        layer = nn.remat(nn.Dense)(5, name="layer")
+        return nn.Dropout(0.5, deterministic=not train)(layer(nn.relu(layer(x))))
+
+
+def test_a_layer_that_is_used_twice_works_twice_and_learns_once():
+    found = jaxnets.summary(Twice(), (2, 5))
+    assert [row.path for row in found.rows] == ["layer"]
+    assert (found.params, found.rows[0].parameters) == (30, 30)
+    assert found.multiply_adds == found.rows[0].multiply_adds == 2 * 50
+    assert found.rows[0].activations == 20
 
 
 def test_auxiliary_heads_have_parameters_and_no_part_in_a_forward_pass():
@@ -429,3 +448,5 @@ def test_a_wrong_shape_or_setting_is_named():
         jaxnets.summary(jaxnets.create_model("googlenet"), aux=True)
     with pytest.raises(InputError, match="no setting 'drop'"):
         jaxnets.summary("lenet5", drop=1)
+    with pytest.raises(InputError, match="model is a dict"):
+        jaxnets.summary({})
