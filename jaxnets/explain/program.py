@@ -157,9 +157,10 @@ def _view(equation: JaxprEqn, views: list[View | None], shape: tuple[int, ...]) 
         return _slide(first, [((w - 1) * d + 1, Fraction(s)) for w, s, d in windows])
     if name == "dot_general":
         return _multiplied(views, shapes, *params["dimension_numbers"])
-    if name in _REDUCTIONS:
-        kept = [axis for axis in range(len(before)) if axis not in params["axes"]]
-        view = _sum_up(first, before, params["axes"])
+    if name in _REDUCTIONS or name == "unstack":
+        over = params["axes"] if name in _REDUCTIONS else (params["axis"],)
+        kept = [axis for axis in range(len(before)) if axis not in over]
+        view = _sum_up(first, before, over)
         return _placed(view, {axis: place for place, axis in enumerate(kept)}, len(shape))
     if name == "broadcast_in_dim":
         return _placed(first, dict(enumerate(params["broadcast_dimensions"])), len(shape))
