@@ -178,7 +178,7 @@ def _rows(calls: list[_Call], reading: Reading, sizes: dict[Path, int]) -> list[
     }
     by_path: dict[Path, list[int]] = {}
     for number, call in enumerate(calls):
-        if number in places and not call.hands_on:
+        if number in places and not (call.hands_on and call.path):
             by_path.setdefault(call.path, []).append(number)
 
     found: list[tuple[int, Row]] = []
@@ -194,7 +194,7 @@ def _rows(calls: list[_Call], reading: Reading, sizes: dict[Path, int]) -> list[
             path="/".join(path),
             kind=first.kind,
             output_shape=first.outputs.get(label),
-            parameters=sum(size for own, size in sizes.items() if own[: len(path)] == path),
+            parameters=sum(size for leaf, size in sizes.items() if leaf[: len(path)] == path),
             multiply_adds=sum(reading.products[k][1] for k in products),
             receptive_field=_receptive_field(own.get(label)),
             activations=sum(math.prod(shape) for n in numbers for shape in calls[n].outputs.values()),

@@ -22,6 +22,7 @@ _REDUCTIONS = (
     *("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or"),
     *("argmax", "argmin"),
 )
+_MIXING = ("scan", "while", "fft")  # of any shape, and yet not position by position
 _SAME_RANK = ("pad", "rev", "slice", "dynamic_slice", "split", "concatenate", "sort", "top_k")
 
 
@@ -171,11 +172,11 @@ def _view(equation: JaxprEqn, views: list[View | None], shape: tuple[int, ...]) 
     if name == "slice" and params["strides"]:
         return _slide(first, [(1, Fraction(s)) for s in params["strides"]])
     same = [v for v, s in zip(views, shapes, strict=True) if v is not None and len(s) == len(shape)]
-    elementwise = all(not s or _spreads(s, shape) for s in shapes)
+    elementwise = name not in _MIXING and all(not s or _spreads(s, shape) for s in shapes)
+    known = [view for view in views if view is not None]
     if same and (elementwise or name in _SAME_RANK):
-        return _joined([view for view in views if view is not None], len(shape))
-    known = _joined([view._replace(axes=()) for view in views if view is not None], 0)
-    return View((math.inf, math.inf), known.stride, (_NOWHERE,) * len(shape))
+        return _joined(known, len(shape))
+    return _everywhere(known, len(shape))
 
 
 def _convolved(view: View, params: dict[str, Any], kernel: tuple[int, ...]) -> View:
@@ -249,6 +250,12 @@ def _placed(view: View, places: dict[int, int], rank: int) -> View:
     return view._replace(axes=tuple(axes))
 
 
+def _everywhere(views: Sequence[View], rank: int) -> View:
+    """What sees all, in places of which nothing is known."""
+    stride = _joined([view._replace(axes=()) for view in views], 0).stride
+    return View((math.inf, math.inf), stride, (_NOWHERE,) * rank)
+
+
 def _joined(views: Sequence[View], rank: int) -> View:
     """The largest of several views. Those of scalars run along nothing."""
     return View(
@@ -263,6 +270,8 @@ def _joined(views: Sequence[View], rank: int) -> View:
 
 def _regrouped(view: View, before: tuple[int, ...], after: tuple[int, ...]) -> View:
     """The view after a reshape: axes that are merged run along all that each of them ran along."""
+    if 0 in before:
+        return _everywhere([view], len(after))
     axes: list[frozenset[int]] = []
     i = j = 0
     while i < len(before) or j < len(after):

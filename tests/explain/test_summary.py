@@ -279,6 +279,25 @@ def test_what_takes_in_every_place_sees_all():
     assert fields["backbone/block1/attn"] == ((math.inf, math.inf), (16, 16))
 
 
+class Odd(nn.Module):
+    """What mixes positions without changing the shape, and what changes nothing."""
+
+    @nn.compact
+    def __call__(self, x):
+        x = Conv(1, 3, padding=1, name="a")(x)
+        x = jnp.concatenate([x, x[:, :0].reshape(1, 0, 8, 1)], axis=1)
+        x, _ = jax.lax.scan(lambda x, _: (jnp.cumsum(x, axis=1), None), x, length=3)
+        return Conv(1, 1, name="b")(x)
+
+
+def test_a_loop_over_a_map_sees_all_and_a_model_that_does_nothing_is_one_row():
+    rows = {row.path: row.receptive_field for row in jaxnets.summary(Odd(), (1, 8, 8, 1)).rows}
+    assert rows["a"].size == (3, 3)
+    assert rows["b"].size == (math.inf, math.inf)
+    (row,) = jaxnets.summary(nn.Dropout(0.5, deterministic=True), (1, 8, 8, 1)).rows
+    assert (row.parameters, row.receptive_field.size) == (0, (1, 1))
+
+
 def test_the_products_of_attention_count():
     width, tokens = 24, 17
     found = jaxnets.summary(
