@@ -1,4 +1,4 @@
-"""The command line: `jaxnets train | eval | predict | caption | models | convert | augmentations`.
+"""The command line: `jaxnets train | eval | predict | caption | plots | models | summary | ...`.
 
 Each command is a thin face of a library call. What a user got wrong is said in a line or two, with
 exit status 2 and no traceback.
@@ -11,8 +11,8 @@ from typing import Annotated
 import tyro
 
 from jaxnets.cli.train import Train
-from jaxnets.cli.trained import Caption, Eval, Predict
-from jaxnets.cli.zoo import Augmentations, Convert, Models
+from jaxnets.cli.trained import Caption, Eval, Plots, Predict
+from jaxnets.cli.zoo import Augmentations, Convert, Models, Summary
 from jaxnets.config import newest_run, read_config
 from jaxnets.errors import InputError
 
@@ -21,7 +21,9 @@ Command = (
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Caption, tyro.conf.subcommand("caption")]
+    | Annotated[Plots, tyro.conf.subcommand("plots")]
     | Annotated[Models, tyro.conf.subcommand("models")]
+    | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Augmentations, tyro.conf.subcommand("augmentations")]
 )
