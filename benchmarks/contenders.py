@@ -20,6 +20,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 
 import numpy as np
 
@@ -195,15 +196,23 @@ def keras(network: str, images: np.ndarray, labels: np.ndarray, inference: bool,
     return step
 
 
-def torch(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, precision: str) -> Step:
-    """torchvision's model, channels last; compiled and, for bfloat16, under autocast on a GPU."""
+def import_torchvision() -> ModuleType:
+    """torchvision, also where it was built for another torch, whose operators it then lacks."""
     import torch
 
-    library = torch.library.Library("torchvision", "DEF")  # where it was built for another torch
+    library = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):
         library.define(f"{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor")
     import torchvision
 
+    return torchvision
+
+
+def torch(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, precision: str) -> Step:
+    """torchvision's model, channels last; compiled and, for bfloat16, under autocast on a GPU."""
+    import torch
+
+    torchvision = import_torchvision()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     options = {"aux_logits": False} if network in ("googlenet", "inception_v3") else {}
     if options:

@@ -32,6 +32,7 @@ _NAMES = {
     "create_model": "jaxnets.models",
     "list_models": "jaxnets.models",
     "load_pretrained": "jaxnets.pretrained",
+    "summary": "jaxnets.explain",
 }
 
 __all__ = [*_NAMES, *_PACKAGES]

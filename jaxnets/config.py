@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -109,6 +110,9 @@ class Config:
     """Processes that read and decode images; 0 reads in the background of this one."""
     profile: bool = False
     """Write a trace of a few steps, for JAX's profiler, into the run's directory."""
+    plots: bool = False
+    """Draw more than the curves: each layer's update-to-weight ratio, the confusion matrix and the worst
+    mistakes."""
     strategy: Literal["auto", "pmap", "shard_map", "single"] = "auto"
     """How to use the devices: pmap where there is more than one."""
 
@@ -116,7 +120,7 @@ class Config:
 # What may differ between a run and its continuation.
 _FREE_ON_RESUME = {
     "epochs", "run_dir", "resume", "log_every", "checkpoint_every", "keep", "workers", "strategy",
-    "stop_above", "patience", "data_dir", "strict", "profile",
+    "stop_above", "patience", "data_dir", "strict", "profile", "plots",
 }  # fmt: skip
 
 
@@ -199,6 +203,24 @@ def write_config(directory: Path, config: Config, about: dict[str, Any]) -> None
     fresh = directory / f"{CONFIG_FILE}.new"
     fresh.write_text(json.dumps({**values, "data": about}, indent=2) + "\n")
     os.replace(fresh, directory / CONFIG_FILE)
+
+
+def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """["drop_path=0.2", "small_input=true"] as keyword arguments.
+
+    Raises:
+        InputError: one that is not NAME=VALUE.
+    """
+    parsed = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise InputError(f"settings: {setting!r} is not of the form NAME=VALUE")
+        try:
+            parsed[name] = json.loads(value)
+        except json.JSONDecodeError:
+            parsed[name] = {"True": True, "False": False}.get(value, value)
+    return parsed
 
 
 def refuse_changes(saved: Config, config: Config) -> None:

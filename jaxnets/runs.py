@@ -7,7 +7,6 @@ that need more freedom call `jaxnets.training.fit` themselves.
 import contextlib
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from jaxnets.config import (
     Config,
     completed,
     newest_run,
+    parse_settings,
     read_config,
     refuse_changes,
     write_config,
@@ -32,6 +32,7 @@ from jaxnets.config import (
 from jaxnets.data import decoding
 from jaxnets.errors import InputError
 from jaxnets.models import create_model, model_info
+from jaxnets.run_pictures import draw_history, draw_predictions
 from jaxnets.training import DataParallel, History
 from jaxnets.training.fit import CHECKPOINTS
 from jaxnets.training.optimizers import OPTIMIZERS
@@ -47,7 +48,7 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
 
     Returns:
         The directory and the history. In it: `config.json`, `checkpoints/`, `metrics.jsonl`,
-        TensorBoard files and `curves.png`.
+        TensorBoard files and `curves.png`, with `plots` those of `draw_plots` too.
 
     Raises:
         InputError: for anything in the configuration that does not fit.
@@ -67,7 +68,10 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
         "mean": task.mean,
         "std": task.std,
     }
-    return fit(config, task, train_source, dataset.test, about, progress=progress)
+    directory, history = fit(config, task, train_source, dataset.test, about, progress=progress)
+    if config.plots and jax.process_count() == 1:
+        draw_plots(directory)
+    return directory, history
 
 
 def begin(config: Config) -> Config:
@@ -140,15 +144,16 @@ def fit(
             checkpoint_every=config.checkpoint_every,
             keep=config.keep,
             workers=config.workers,
+            layer_ratios=config.plots,
             parallel=parallel,
             profile=config.profile,
             progress=progress,
         )
     except BaseException:
         with contextlib.suppress(OSError):  # of a full disk, say, which the first error tells better
-            _plot(directory)
+            draw_history(directory)
         raise
-    _plot(directory)
+    draw_history(directory)
     return directory, history
 
 
@@ -183,6 +188,15 @@ class Run:
         Raises:
             InputError: if the dataset has other classes or channels.
         """
+        parallel = DataParallel.create()
+        batch_size = -(-batch_size // parallel.replicas) * parallel.replicas
+        held_out = self.held_out(dataset)
+        return training.evaluate(
+            self.task, self.variables, held_out, batch_size=batch_size, parallel=parallel
+        )
+
+    def held_out(self, dataset: str | None = None) -> data.Source:
+        """The held-out images of a dataset, of its own where None; InputError as for `evaluate`."""
         config = self.config if dataset is None else dataclasses.replace(self.config, dataset=dataset)
         loaded = load_dataset(config, size=self.image_shape[0], channels=self.image_shape[2])
         if loaded.class_names != self.class_names:
@@ -190,11 +204,7 @@ class Run:
                 f"dataset {loaded.name} has classes {_some(loaded.class_names)}, but the run in "
                 f"{self.directory} was trained on {_some(self.class_names)}"
             )
-        parallel = DataParallel.create()
-        batch_size = -(-batch_size // parallel.replicas) * parallel.replicas
-        return training.evaluate(
-            self.task, self.variables, loaded.test, batch_size=batch_size, parallel=parallel
-        )
+        return loaded.test
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Probabilities f32[N, K] of the classes for images uint8[N, H, W, C]."""
@@ -243,6 +253,22 @@ def load_run(directory: str | Path, step: int | Literal["latest", "best"] = "lat
         ),
         variables=load_variables(directory, step),
     )
+
+
+def draw_plots(directory: str | Path, step: int | Literal["latest", "best"] = "latest") -> list[Path]:
+    """Draws the pictures of a run into its directory, and returns which: see `run_pictures`.
+
+    Those of what it predicts, on its held-out images, are for classifiers only.
+
+    Raises:
+        InputError: if the directory holds no run or no such checkpoint.
+    """
+    directory = Path(directory)
+    drawn = draw_history(directory)
+    if read_config(directory)[0].task == "captioning":
+        return drawn
+    run = load_run(directory, step)
+    return drawn + draw_predictions(directory, run.predict, run.held_out(), run.class_names)
 
 
 def load_variables(directory: Path, step: int | Literal["latest", "best"]) -> dict[str, Any]:
@@ -338,24 +364,6 @@ def make_optimizer(config: Config, steps_per_epoch: int):
     )
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
-    """["drop_path=0.2", "small_input=true"] as keyword arguments.
-
-    Raises:
-        InputError: one that is not NAME=VALUE.
-    """
-    parsed = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise InputError(f"settings: {setting!r} is not of the form NAME=VALUE")
-        try:
-            parsed[name] = json.loads(value)
-        except json.JSONDecodeError:
-            parsed[name] = {"True": True, "False": False}.get(value, value)
-    return parsed
-
-
 def next_directory(stem: str) -> Path:
     """The first of runs/STEM_1, runs/STEM_2 ... that is not there yet."""
     taken = {entry.name for entry in RUNS.glob(f"{stem}_*")}
@@ -379,14 +387,6 @@ def _make_directory(config: Config) -> Path:
     wait_for_all("run directory chosen")  # before the main process writes into it
     directory.mkdir(parents=True, exist_ok=True)
     return directory
-
-
-def _plot(directory: Path) -> None:
-    from jaxnets.explain import plot_curves
-
-    history = training.read_history(directory)
-    if history.steps and is_main_process():
-        plot_curves(history.steps, history.epochs, directory / "curves.png")
 
 
 def _some(names: Sequence[str]) -> str:

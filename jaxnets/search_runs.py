@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxnets import data, runs, training
-from jaxnets.config import Config, completed
+from jaxnets.config import CONFIG_FILE, Config, completed, parse_settings
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.models import create_model
 from jaxnets.training import DataParallel, SearchResult, Stage
@@ -28,7 +28,7 @@ _WITH_MOMENTUM = ("momentum", "nesterov", "rmsprop", "lars")
 # What belongs to one long run that is kept and gone on with.
 _NOT_TAKEN = (
     "epochs", "patience", "resume", "log_every", "checkpoint_every", "keep", "accumulate",
-    "ema_decay", "profile",
+    "ema_decay", "profile", "plots",
 )  # fmt: skip
 
 
@@ -72,7 +72,7 @@ def search(
     dataset = runs.load_dataset(config)
     train, validation = data.hold_out(dataset.train, held_out, config.seed)
     model = create_model(
-        config.model, num_classes=dataset.num_classes, **runs.parse_settings(config.settings)
+        config.model, num_classes=dataset.num_classes, **parse_settings(config.settings)
     )
     task = runs.make_task(config, model, dataclasses.replace(dataset, train=train))
     if config.balance in ("over", "under"):
@@ -202,7 +202,7 @@ def _make_directory(config: Config) -> Path:
     if directory is None:
         path = config.dataset.partition(":")[2] or config.dataset
         directory = runs.next_directory(f"search_{config.model}_{Path(path).name}")
-    for name in (RESULT_FILE, runs.CONFIG_FILE):
+    for name in (RESULT_FILE, CONFIG_FILE):
         if (directory / name).exists():
             raise InputError(f"run_dir: {directory} holds {name} already; choose another")
     directory.mkdir(parents=True, exist_ok=True)

@@ -71,6 +71,10 @@ def test_a_run_describes_pictures_and_is_measured(trained, folder, capsys, tmp_p
         assert (trained / name).exists()
     last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
     assert last["test_exact"] == 1.0
+    cli.main(["plots", str(trained)])
+    drawn, left_out = capsys.readouterr().out.splitlines()
+    assert drawn == str(trained / "curves.png")
+    assert left_out.startswith("no update_ratios.png")
     cli.main(["caption", str(folder / "0.png"), str(folder / "1.png"), "--run-dir", str(trained)])
     assert capsys.readouterr().out.splitlines() == [
         f"{folder / '0.png'}: a red picture",

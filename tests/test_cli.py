@@ -50,9 +50,9 @@ def refused_briefly(refused):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The directory of a run of two epochs."""
+    """The directory of a run of two epochs, with all its pictures."""
     directory = tmp_path_factory.mktemp("trained") / "run"
-    cli.main([*TRAIN, "--epochs", "2", "--run-dir", str(directory)])
+    cli.main([*TRAIN, "--epochs", "2", "--plots", "--run-dir", str(directory)])
     return directory
 
 
@@ -68,6 +68,16 @@ def folder(tmp_path):
             picture = Image.fromarray((digits.images[k] * 15).astype(np.uint8)).resize((40, 32))
             picture.save(tmp_path / "pictures" / f"digit{label}" / f"{k}.png")
     return tmp_path / "pictures"
+
+
+def test_plots_draws_the_pictures_that_train_draws_when_asked(trained, capsys):
+    pictures = ["curves.png", "update_ratios.png", "confusion.png", "mistakes.png"]
+    drawn = {name: (trained / name).read_bytes() for name in pictures}
+    for name in pictures:
+        (trained / name).unlink()
+    cli.main(["plots", str(trained)])
+    assert capsys.readouterr().out.split() == [str(trained / name) for name in pictures]
+    assert {name: (trained / name).read_bytes() for name in pictures} == drawn
 
 
 def test_train_leaves_a_run_that_eval_and_predict_can_use(trained, capsys, tmp_path):
@@ -208,6 +218,7 @@ def test_what_the_parser_does_not_know_ends_with_status_2(refused, arguments):
 
 def test_a_directory_without_a_run_is_named(refused_briefly, tmp_path):
     assert "holds no run" in refused_briefly("eval", str(tmp_path))
+    assert "holds no run" in refused_briefly("plots", str(tmp_path))
     assert "no run under runs" in refused_briefly("eval")
     assert "holds no run" in refused_briefly("train", "--resume", "--run-dir", str(tmp_path))
 

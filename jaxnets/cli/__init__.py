@@ -1,4 +1,4 @@
-"""The command line: `jaxnets train | search | eval | predict | caption | models | convert | ...`.
+"""The command line: `jaxnets train | search | eval | predict | caption | plots | ...`.
 
 Each command is a thin face of a library call. What a user got wrong is said in a line or two, with
 exit status 2 and no traceback.
@@ -12,8 +12,8 @@ import tyro
 
 from jaxnets.cli.search import Search
 from jaxnets.cli.train import Train
-from jaxnets.cli.trained import Caption, Eval, Predict
-from jaxnets.cli.zoo import Augmentations, Convert, Models
+from jaxnets.cli.trained import Caption, Eval, Plots, Predict
+from jaxnets.cli.zoo import Augmentations, Convert, Models, Summary
 from jaxnets.config import newest_run, read_config
 from jaxnets.errors import InputError
 
@@ -23,7 +23,9 @@ Command = (
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Caption, tyro.conf.subcommand("caption")]
+    | Annotated[Plots, tyro.conf.subcommand("plots")]
     | Annotated[Models, tyro.conf.subcommand("models")]
+    | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Augmentations, tyro.conf.subcommand("augmentations")]
 )

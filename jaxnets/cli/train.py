@@ -39,3 +39,6 @@ class Train(Config):
             print(f"test {measured} {score:.2%} after {last['epoch']} epochs")
             print(f"checkpoint    {directory / 'checkpoints' / str(last['step'])}")
             print(f"curves        {directory / 'curves.png'}")
+            if config.plots:
+                drawn = sorted(path.name for path in directory.glob("*.png"))
+                print(f"pictures      {', '.join(drawn)}")

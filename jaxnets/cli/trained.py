@@ -1,4 +1,4 @@
-"""`jaxnets eval | predict | caption`: what trained and pretrained models say of images."""
+"""`jaxnets eval | predict | caption | plots`: what trained and pretrained models say of images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +148,26 @@ class Caption:
         if self.attention is not None:
             loaded[0].draw_attention(self.images[0], found[0][0][0], self.attention)
             print(self.attention)
+
+
+@dataclass(frozen=True)
+class Plots:
+    """Draw the pictures of a run into its directory: curves, confusion matrix, worst mistakes.
+
+    Each layer's update-to-weight ratio too, if it was trained with --plots."""
+
+    run_dir: tyro.conf.Positional[Path | None] = None
+    """Directory of a run; the newest under runs/ where None."""
+    checkpoint: Literal["latest", "best"] = "latest"
+    """Which of the run's checkpoints."""
+
+    def run(self) -> None:
+        from jaxnets import runs
+
+        drawn = runs.draw_plots(self.run_dir or newest_run(), self.checkpoint)
+        print(*drawn, sep="\n")
+        if not any(path.name == "update_ratios.png" for path in drawn):
+            print("no update_ratios.png: its numbers are recorded by `jaxnets train --plots`")
 
 
 def _load_pretrained(text: str):

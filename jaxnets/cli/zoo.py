@@ -1,4 +1,4 @@
-"""`jaxnets models | convert | augmentations`: what there is, and weights from one form to another."""
+"""`jaxnets models | summary | convert | augmentations`: what there is, and what it is made of."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +37,32 @@ class Models:
             size = "x".join(str(side) for side in info.input_size)
             table.add_row(name, size, str(info.num_classes), info.paper)
         Console().print(table)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Print what a model is made of: shapes, parameters, multiply-adds, receptive fields."""
+
+    name: tyro.conf.Positional[str]
+    """Architecture; `jaxnets models` lists them."""
+    depth: int | None = None
+    """How deep to look: 1 for the layers and blocks of the backbone; None for everything."""
+    size: int | None = None
+    """Side of the image in pixels; None for what the model was made for."""
+    num_classes: int | None = None
+    """None for the model's own."""
+    markdown: bool = False
+    """As a table in Markdown."""
+
+    def run(self) -> None:
+        import jaxnets
+        from jaxnets.models import model_info
+
+        shape = None
+        if self.size is not None:
+            shape = (self.size, self.size, model_info(self.name).input_size[2])
+        found = jaxnets.summary(self.name, shape, num_classes=self.num_classes)
+        print(found.to_markdown(self.depth) if self.markdown else found.table(self.depth))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The curves of a training run: loss, accuracy, and the size of the updates."""
+"""The curves of a training run: loss, accuracy, learning rate, and the size of the updates."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,20 +7,21 @@ from pathlib import Path
 def plot_curves(steps: Sequence[dict], epochs: Sequence[dict], path: str | Path) -> None:
     """Draws a run's history: `plot_curves(history.steps, history.epochs, "curves.png")`.
 
-    Three panels over the epochs: loss and accuracy in training and on the test set, and the ratio of
-    the norm of an update to that of the parameters, with the band of 0.001 to 0.01 in which it is
-    commonly wanted (CS231n, "Ratio of weights:updates").
+    Four panels over the epochs: loss and accuracy in training and on the test set, the learning rate,
+    and the ratio of the norm of an update to that of the parameters, with the band of 0.001 to 0.01 in
+    which it is commonly wanted (CS231n, "Ratio of weights:updates").
 
     Args:
-        steps: records with `step`, `loss`, `update_ratio` and, where it is measured, `top1`.
+        steps: records with `step`, `loss`, `update_ratio` and, where they are known, `top1` and
+            `learning_rate`.
         epochs: records with `step`, `epoch` and, where there is a test set, `test_loss`, `test_top1`
             (or `test_exact`, of captions).
         path: of the picture; its ending says the format.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    loss, accuracy, ratio = figure.subplots(1, 3)
+    figure = Figure(figsize=(15.5, 3.6), layout="constrained")
+    loss, accuracy, rate, ratio = figure.subplots(1, 4)
     per_epoch = epochs[0]["step"] / epochs[0]["epoch"] if epochs else 1
 
     def draw(panel, records, name, label, **style):
@@ -35,16 +36,19 @@ def plot_curves(steps: Sequence[dict], epochs: Sequence[dict], path: str | Path)
     draw(accuracy, steps, "top1", "train", **train)
     draw(accuracy, epochs, "test_top1", "test", **test)
     draw(accuracy, epochs, "test_exact", "test, whole sentences", **test)
+    draw(rate, steps, "learning_rate", None, **train)
     draw(ratio, steps, "update_ratio", "|update| / |weights|", **train)
     ratio.axhspan(1e-3, 1e-2, color="tab:green", alpha=0.15, label="wanted: 0.001 to 0.01")
     loss.set_title("loss")
     accuracy.set_title("accuracy")
+    rate.set_title("learning rate")
     ratio.set_title("update-to-weight ratio")
     for panel in (loss, ratio):
         panel.set_yscale("log")
-    for panel in (loss, accuracy, ratio):
+    rate.ticklabel_format(style="sci", scilimits=(-2, 3), axis="y")
+    for panel in (loss, accuracy, rate, ratio):
         panel.set_xlabel("epoch" if epochs else "step")
         panel.grid(alpha=0.3)
-        if panel.has_data():
+        if panel.has_data() and panel is not rate:
             panel.legend()
     figure.savefig(path, dpi=110)

@@ -16,6 +16,7 @@ from jaxnets.training.logs import History, Recorder
 from jaxnets.training.parallel import DataParallel, is_main_process
 from jaxnets.training.profiling import traced
 from jaxnets.training.progress import Reporter
+from jaxnets.training.ratios import with_layer_ratios
 from jaxnets.training.state import TrainState, create_state
 from jaxnets.training.step import EvalStep, make_eval_step, make_train_step
 from jaxnets.training.task import Batch, Task, Variables
@@ -44,6 +45,7 @@ def fit(
     checkpoint_every: int | None = None,
     keep: int = 2,
     workers: int = 0,
+    layer_ratios: bool = False,
     parallel: DataParallel | None = None,
     variables: Variables | None = None,
     profile: bool = False,
@@ -71,6 +73,7 @@ def fit(
         monitor, patience, stop_above, log_every, checkpoint_every: see `loop.Schedule`.
         keep: how many of the last checkpoints to keep, besides the best.
         workers: processes that read and decode images; 0 reads in the background of this one.
+        layer_ratios: record the update-to-weight ratio of each layer too; see `with_layer_ratios`.
         parallel: how to use the devices; all of them where None.
         variables: where to begin from, such as pretrained ones; drawn from `seed` where None.
         profile: write a trace of a few steps, for JAX's profiler, into `directory`.
@@ -130,6 +133,8 @@ def fit(
     train_step = parallel.compile_train_step(
         make_train_step(task, optimizer, precision=precision, accumulate=accumulate, ema_decay=ema_decay)
     )
+    if layer_ratios:
+        train_step = with_layer_ratios(train_step)
     eval_step = parallel.compile_eval_step(make_eval_step(task, precision=precision))
 
     def measure(state: TrainState) -> Metrics:

@@ -157,12 +157,13 @@ def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metric
     images = sum(part["images"] for part in parts)
 
     def mean(name: str) -> float:
-        return sum(part[name] * part["images"] for part in parts) / images
+        known = [part for part in parts if name in part]  # a resumed run may record more than before
+        return sum(part[name] * part["images"] for part in known) / sum(p["images"] for p in known)
 
     record = {"epoch": epoch, "step": taken}
-    others = {"update_ratio", "grad_norm", "learning_rate"}
+    others = ("update_ratio", "grad_norm", "learning_rate")  # of the step as a whole, or a layer's
     for name in parts[-1].keys() - {"step", "epoch", "images", "images_per_second", "data_wait"}:
-        record[name if name in others else f"train_{name}"] = mean(name)
+        record[name if name.startswith(others) else f"train_{name}"] = mean(name)
     each = [part["images"] / part["images_per_second"] for part in parts]
     seconds = sum(each)
     waited = sum(part["data_wait"] * own for part, own in zip(parts, each, strict=True))

@@ -13,7 +13,14 @@ from jaxnets.explain import plot_curves
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 
 STEPS = [
-    {"step": s, "loss": 2 / s, "top1": 1 - 1 / s, "update_ratio": 0.02 / s, "epoch": (s + 9) // 10}
+    {
+        "step": s,
+        "epoch": (s + 9) // 10,
+        "loss": 2 / s,
+        "top1": 1 - 1 / s,
+        "learning_rate": 1e-3 * (31 - s),
+        "update_ratio": 0.02 / s,
+    }
     for s in range(1, 31)
 ]
 EPOCHS = [
@@ -47,8 +54,8 @@ def without(records, *names):
 
 
 def panels(picture):
-    """The thirds of the picture: loss, accuracy, update ratio."""
-    return np.array_split(picture, 3, axis=1)
+    """The quarters of the picture: loss, accuracy, learning rate, update ratio."""
+    return np.array_split(picture, 4, axis=1)
 
 
 def where(picture, color):
@@ -59,23 +66,23 @@ def counts(picture, color):
     return [len(where(panel, color)) for panel in panels(picture)]
 
 
-def test_three_panels_are_drawn_beside_each_other(whole):
+def test_four_panels_are_drawn_beside_each_other(whole):
     height, width, _ = whole.shape
-    assert 2.5 < width / height < 4.5
-    assert width > 900
+    assert 3.5 < width / height < 5.5
+    assert width > 1200
     assert (whole == 255).all(-1).mean() > 0.5  # curves on white
 
 
 def test_training_is_drawn_in_every_panel_and_the_test_set_in_two(whole):
     assert min(counts(whole, BLUE)) > 150
-    loss, accuracy, ratio = counts(whole, ORANGE)
+    loss, accuracy, rate, ratio = counts(whole, ORANGE)
     assert min(loss, accuracy) > 150
-    assert ratio == 0
+    assert rate == ratio == 0
 
 
 def test_without_a_test_set_nothing_is_drawn_for_it(draw):
     picture = draw(STEPS, without(EPOCHS, "test_loss", "test_top1"))
-    assert counts(picture, ORANGE) == [0, 0, 0]
+    assert counts(picture, ORANGE) == [0] * 4
     assert min(counts(picture, BLUE)) > 150
 
 
@@ -86,8 +93,8 @@ def test_steps_and_epochs_share_one_axis(whole):
         assert abs(last_blue - last_orange) < 8  # a marker is a few pixels wide
 
 
-def test_the_loss_falls_and_the_accuracy_rises_in_the_picture(draw):
-    loss, accuracy, _ = panels(draw(STEPS, without(EPOCHS, "test_loss", "test_top1")))
+def test_the_loss_falls_the_accuracy_rises_and_the_rate_falls_in_the_picture(draw):
+    loss, accuracy, rate, _ = panels(draw(STEPS, without(EPOCHS, "test_loss", "test_top1")))
 
     def ends(panel):
         rows, columns = where(panel, BLUE).T
@@ -98,6 +105,8 @@ def test_the_loss_falls_and_the_accuracy_rises_in_the_picture(draw):
     assert end > start + 50  # rows count from the top
     start, end = ends(accuracy)
     assert end < start - 50
+    start, end = ends(rate)
+    assert end > start + 50
 
 
 def test_the_wanted_band_of_the_update_ratio_is_green(whole):
@@ -111,22 +120,22 @@ def test_the_wanted_band_of_the_update_ratio_is_green(whole):
 def test_a_run_without_epochs_is_drawn_over_its_steps(draw):
     picture = draw(STEPS, [])
     assert min(counts(picture, BLUE)) > 150
-    assert counts(picture, ORANGE) == [0, 0, 0]
+    assert counts(picture, ORANGE) == [0] * 4
 
 
-def test_a_task_without_accuracy_leaves_that_panel_empty(draw):
-    picture = draw(without(STEPS, "top1"), without(EPOCHS, "test_top1"))
-    loss, accuracy, ratio = counts(picture, BLUE)
+def test_what_is_not_known_leaves_its_panel_empty(draw):
+    picture = draw(without(STEPS, "top1", "learning_rate"), without(EPOCHS, "test_top1"))
+    loss, accuracy, rate, ratio = counts(picture, BLUE)
     assert min(loss, ratio) > 150
-    assert accuracy == 0
+    assert accuracy == rate == 0
     assert counts(picture, ORANGE)[0] > 150
     assert counts(picture, ORANGE)[1] == 0
 
 
 def test_a_run_without_any_record_gives_an_empty_picture(draw):
     picture = draw([], [])
-    assert counts(picture, BLUE) == [0, 0, 0]
-    assert counts(picture, ORANGE) == [0, 0, 0]
+    assert counts(picture, BLUE) == [0] * 4
+    assert counts(picture, ORANGE) == [0] * 4
 
 
 def test_a_loss_that_is_no_number_any_more_does_not_stop_the_picture(draw, whole):
@@ -140,7 +149,7 @@ def test_the_axis_counts_epochs_or_where_there_are_none_steps(tmp_path, epochs, 
     path = tmp_path / "curves.svg"  # the ending says the format; each text stands in a comment
     plot_curves(STEPS, epochs, path)
     texts = re.findall("<!-- (.*) -->", path.read_text())
-    assert texts.count(unit) == 3
+    assert texts.count(unit) == 4
     numbers = [float(text) for text in texts if re.fullmatch(r"[0-9.]+", text)]
     assert 0.6 * last < max(numbers) < 1.2 * last
 

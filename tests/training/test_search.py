@@ -153,6 +153,21 @@ def test_each_of_several_together_goes_as_fit_does_alone(perceptron, make_traine
     assert sum(done) == len(group) * trainer.steps
 
 
+def test_what_is_given_up_becomes_zeros_and_can_spoil_nothing(perceptron, make_trainer, batch):
+    trainer = make_trainer(perceptron)
+    values = {name: np.float32([WILD[name], TAME[0][name]]) for name in WILD}
+    group = trainer._start(values, batch)
+    step = jax.jit(jax.vmap(trainer._step, in_axes=(0, None)))
+    for _ in range(4):
+        group = step(group, batch)
+    assert group.stopped[0] > 0
+    assert group.stopped[1] == 0
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(group.state.opt_state))
+    for leaf in jax.tree.leaves(group.state.params):
+        assert not leaf[0].any()
+        assert leaf[1].any()
+
+
 def test_several_devices_share_the_candidates(perceptron, make_trainer):
     group = [TAME[0], WILD, TAME[1], TAME[2], STEEP]  # two of each device, one filled in
     shared = DataParallel.create(devices=jax.devices()[:3])
