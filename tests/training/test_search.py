@@ -48,11 +48,11 @@ def make_optimizer(steps, learning_rate, weight_decay):
 
 
 @pytest.fixture
-def noisy(task):
-    """The small convolutional task, with augmentation by noise: what it draws from its key matters."""
+def dimmed(task):
+    """The small convolutional task, of images as bright as it draws: its keys matter."""
 
     def augment(key, image):
-        return image + 0.1 * jax.random.normal(key, image.shape)
+        return image * jax.random.uniform(key)
 
     return dataclasses.replace(task, augment=augment)
 
@@ -129,10 +129,10 @@ def assert_is_the_run(outcome, history):
 
 
 def test_convolutions_beside_one_that_overflows_train_as_fit_trains_them_alone(
-    noisy, make_trainer, alone
+    dimmed, make_trainer, alone
 ):
-    wild, one = make_trainer(noisy).run([WILD, TAME[0]], lambda n: None)
-    assert_is_the_run(one, alone(noisy, TAME[0]))
+    wild, one = make_trainer(dimmed).run([WILD, TAME[0]], lambda n: None)
+    assert_is_the_run(one, alone(dimmed, TAME[0]))
     assert wild.stopped is not None
 
 
@@ -191,6 +191,7 @@ def test_a_group_of_which_none_goes_on_ends_at_once(perceptron, make_trainer, mo
 def test_candidates_are_cut_into_groups_that_fit_into_memory(
     perceptron, make_trainer, one_device, monkeypatch
 ):
+    monkeypatch.setattr(Trainer, "_step", lambda self, one, batch: one)  # quick to compile
     trainer = make_trainer(perceptron, together=3)
 
     def size(left):
