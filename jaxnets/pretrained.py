@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets import runs, weights
-from jaxnets.config import CONFIG_FILE
+from jaxnets.config import CONFIG_FILE, parse_settings
 from jaxnets.data import decoding, eval_batches
 from jaxnets.data.folder import read_held_out
 from jaxnets.errors import InputError, unknown_name
@@ -89,7 +89,7 @@ def load(
     options = {"in_channels": in_channels, "new_head": new_head, "key": key, **overrides}
     if not is_run(directory):
         return weights.load(name_or_path, source, num_classes, dtype=dtype, **options)
-    run = runs.load_run(directory)
+    run = runs.load_run(directory, task="classification")
     if source is not None and run.config.model != str(name_or_path):
         raise weights.wrong_model(directory, run.config.model, name_or_path)
     side, _, channels = run.image_shape
@@ -99,7 +99,7 @@ def load(
         # As `jaxnets.data` cuts the images of a folder.
         preprocessing=Preprocessing(side, side, "bilinear", *_constants(run.task, channels)),
         class_names=run.class_names,
-        settings=runs.parse_settings(run.config.settings),
+        settings=parse_settings(run.config.settings),
         origin=str(directory),
     )
     return loaded.adapted(num_classes, **options)

@@ -31,13 +31,14 @@ class Search(Config):
     """Candidates trained at once; None for as many as fit into memory, on a CPU for one."""
 
     def run(self) -> None:
-        from jaxnets import search_runs, training
+        from jaxnets import training
+        from jaxnets.runs import searching
 
         names = [field.name for field in dataclasses.fields(Config)]
         config = Config(**{name: getattr(self, name) for name in names})
-        directory, result = search_runs.search(
+        directory, result = searching.search(
             config,
-            search_runs.parse_space(self.space) or None,
+            searching.parse_space(self.space) or None,
             training.halving(self.candidates, self.stages),
             held_out=self.held_out,
             together=self.together,
@@ -54,6 +55,6 @@ class Search(Config):
         console.print(table)
         for warning in result.warnings:
             console.print(f"warning: {warning}", soft_wrap=True)
-        print(f"found         {directory / search_runs.RESULT_FILE}")
+        print(f"found         {directory / searching.RESULT_FILE}")
         print(f"picture       {directory / 'search.png'}")
-        print(f"to train with the best:\n{search_runs.train_command(config, result.best.values)}")
+        print(f"to train with the best:\n{searching.train_command(config, result.best.values)}")

@@ -24,16 +24,16 @@ class Train(Config):
             from jaxnets.training import initialize_distributed
 
             initialize_distributed(self.coordinator, self.processes or None, self.process)
-        from jaxnets import caption_runs, runs
+        from jaxnets import runs
 
         names = [field.name for field in dataclasses.fields(Config)]
         config = Config(**{name: getattr(self, name) for name in names})
-        captions = config.task == "captioning"
-        directory, history = (caption_runs if captions else runs).train(config)
+        directory, history = runs.train(config)
         last = history.epochs[-1]
         from jaxnets.training.parallel import is_main_process
 
         if is_main_process():
+            captions = config.task == "captioning"
             measured = "exact sentences" if captions else "accuracy"
             score = last["test_exact" if captions else "test_top1"]
             print(f"test {measured} {score:.2%} after {last['epoch']} epochs")

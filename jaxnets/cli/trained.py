@@ -8,7 +8,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from jaxnets.config import newest_run, read_config
+from jaxnets.config import newest_run
 from jaxnets.errors import InputError
 
 
@@ -35,18 +35,15 @@ class Eval:
         if self.pretrained:
             self._run_pretrained()
             return
-        from jaxnets import caption_runs, runs
+        from jaxnets import runs
 
-        directory = self.run_dir or newest_run()
-        if read_config(directory)[0].task == "captioning":
-            run = caption_runs.load_run(directory, self.checkpoint)
-            results = run.evaluate(self.dataset, batch_size=self.batch_size)
-            print(f"{run.config.captioner} from {directory} on {self.dataset or run.config.dataset}")
+        run = runs.load_run(self.run_dir or newest_run(), self.checkpoint)
+        results = run.evaluate(self.dataset, batch_size=self.batch_size)
+        if isinstance(run, runs.CaptionRun):
+            print(f"{run.config.captioner} from {run.directory} on {self.dataset or run.config.dataset}")
             for name, value in results.items():
                 print(f"{name:<9} {value:.4f}")
             return
-        run = runs.load_run(directory, self.checkpoint)
-        results = run.evaluate(self.dataset, batch_size=self.batch_size)
         confusion = results.pop("confusion")
         print(f"{run.config.model} from {run.directory} on {self.dataset or run.config.dataset}")
         print(f"images    {confusion.sum():.0f}")
@@ -95,7 +92,7 @@ class Predict:
         if self.pretrained is None:
             from jaxnets import runs
 
-            model = runs.load_run(self.run_dir or newest_run(), self.checkpoint)
+            model = runs.load_run(self.run_dir or newest_run(), self.checkpoint, "classification")
             predictions = (model.predict(model.read_image(path)[None])[0] for path in self.images)
         else:
             from jaxnets import pretrained
@@ -129,7 +126,7 @@ class Caption:
     """Draw where Show, Attend and Tell looked for each word, into this picture; of one image."""
 
     def run(self) -> None:
-        from jaxnets import caption_runs
+        from jaxnets import runs
 
         if not self.images:
             raise InputError("images: none given; name at least one picture file")
@@ -140,8 +137,8 @@ class Caption:
         if self.attention is not None and len(self.images) > 1:
             raise InputError(f"attention: {len(self.images)} images given; one can be drawn at a time")
         directories = self.run_dir or (newest_run(),)
-        loaded = [caption_runs.load_run(directory, self.checkpoint) for directory in directories]
-        found = caption_runs.caption(loaded, self.images, width=self.beams, alpha=self.alpha)
+        loaded = [runs.load_run(directory, self.checkpoint, "captioning") for directory in directories]
+        found = runs.caption(loaded, self.images, width=self.beams, alpha=self.alpha)
         for path, sentences in zip(self.images, found, strict=True):
             for sentence, score in sentences[: self.sentences]:
                 print(f"{path}: {sentence}" + (f" ({score:.2f})" if self.sentences > 1 else ""))

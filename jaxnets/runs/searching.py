@@ -11,10 +11,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jaxnets import data, runs, training
+from jaxnets import data, training
 from jaxnets.config import CONFIG_FILE, Config, completed, parse_settings
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.models import create_model
+from jaxnets.runs.classification import load_dataset, make_task
+from jaxnets.runs.fitting import make_optimizer, next_directory
 from jaxnets.training import DataParallel, SearchResult, Stage
 from jaxnets.training.optimizers import OPTIMIZERS
 from jaxnets.training.search_result import Space
@@ -69,19 +71,19 @@ def search(
     _check_space(config, space)
     if not 0 < held_out < 1:
         raise InputError(f"held_out is {held_out}; it must be between 0 and 1, such as 0.2")
-    dataset = runs.load_dataset(config)
+    dataset = load_dataset(config)
     train, validation = data.hold_out(dataset.train, held_out, config.seed)
     model = create_model(
         config.model, num_classes=dataset.num_classes, **parse_settings(config.settings)
     )
-    task = runs.make_task(config, model, dataclasses.replace(dataset, train=train))
+    task = make_task(config, model, dataclasses.replace(dataset, train=train))
     if config.balance in ("over", "under"):
         train = data.class_balanced(train, config.balance, config.seed)
     steps_per_epoch = data.steps_per_epoch(train, config.batch_size)
 
     def optimizer(steps: int, **values):
         epochs = steps // steps_per_epoch
-        return runs.make_optimizer(dataclasses.replace(config, epochs=epochs, **values), steps_per_epoch)
+        return make_optimizer(dataclasses.replace(config, epochs=epochs, **values), steps_per_epoch)
 
     directory = _make_directory(config)
 
@@ -201,7 +203,7 @@ def _make_directory(config: Config) -> Path:
     directory = config.run_dir
     if directory is None:
         path = config.dataset.partition(":")[2] or config.dataset
-        directory = runs.next_directory(f"search_{config.model}_{Path(path).name}")
+        directory = next_directory(f"search_{config.model}_{Path(path).name}")
     for name in (RESULT_FILE, CONFIG_FILE):
         if (directory / name).exists():
             raise InputError(f"run_dir: {directory} holds {name} already; choose another")

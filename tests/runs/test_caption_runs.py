@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnets import caption_runs, cli, config
+from jaxnets import cli, config, runs
 from jaxnets.captioning import Vocabulary
+from jaxnets.errors import InputError
+from jaxnets.pretrained import load_pretrained
 
 COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 
@@ -102,9 +104,9 @@ def test_attention_is_drawn_and_several_sentences_are_ranked(trained, folder, ca
 
 
 def test_an_ensemble_of_runs_and_one_of_another_vocabulary(trained, folder, capsys, refused, tmp_path):
-    run = caption_runs.load_run(trained)
-    (alone,) = caption_runs.caption([run], [folder / "0.png"])
-    (twice,) = caption_runs.caption([run, run], [folder / "0.png"])
+    run = runs.load_run(trained)
+    (alone,) = runs.caption([run], [folder / "0.png"])
+    (twice,) = runs.caption([run, run], [folder / "0.png"])
     assert alone[0][0] == twice[0][0] == "a red picture"
     assert alone[0][1] == pytest.approx(twice[0][1], rel=1e-4)
     other = tmp_path / "other"
@@ -150,11 +152,18 @@ def test_captions_of_a_classifier_and_pictures_that_are_none_are_refused(
     trained, folder, refused, tmp_path
 ):
     (tmp_path / "config.json").write_text(json.dumps({"model": "lenet5", "data": {}}))
-    assert "holds no captioner" in refused("caption", folder / "0.png", "--run-dir", tmp_path)
+    assert "wanted one of captioning" in refused("caption", folder / "0.png", "--run-dir", tmp_path)
     assert "cannot be read" in refused("caption", folder / "captions.json", "--run-dir", trained)
     both = [folder / "0.png", folder / "1.png"]
     assert "one can be drawn" in refused("caption", *both, "--run-dir", trained, "--attention", "x.png")
     assert "sentences is 5" in refused("caption", both[0], "--run-dir", trained, "--sentences", "5")
+
+
+def test_a_captioner_names_no_classes(trained, folder, refused):
+    message = refused("predict", "--run-dir", trained, folder / "0.png")
+    assert "holds a run of captioning; wanted one of classification" in message
+    with pytest.raises(InputError, match="holds a run of captioning"):
+        load_pretrained(trained)
 
 
 def test_what_is_left_open_suits_the_task():

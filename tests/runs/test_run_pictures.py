@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from jaxnets import run_pictures
+from jaxnets.runs import pictures
 from jaxnets.data import ArraySource
 
 
@@ -15,7 +15,7 @@ def drawn(monkeypatch):
     calls = {}
     for name in ("plot_confusion", "plot_mistakes", "plot_curves", "plot_layer_ratios"):
         monkeypatch.setattr(
-            run_pictures, name, lambda *args, name=name, **options: calls.update({name: (args, options)})
+            pictures, name, lambda *args, name=name, **options: calls.update({name: (args, options)})
         )
     return calls
 
@@ -32,7 +32,7 @@ def test_the_surest_mistakes_are_shown_the_worst_first(drawn, tmp_path):
     def predict(images):  # an image is its own number
         return probabilities[images[:, 0, 0, 0]]
 
-    run_pictures.draw_predictions(tmp_path, predict, source, source.class_names, batch_size=64)
+    pictures.draw_predictions(tmp_path, predict, source, source.class_names, batch_size=64)
     (matrix, names, _), _ = drawn["plot_confusion"]
     said = probabilities.argmax(1)
     wanted = np.zeros((classes, classes))
@@ -43,7 +43,7 @@ def test_the_surest_mistakes_are_shown_the_worst_first(drawn, tmp_path):
 
     (mistakes, _, _, title), _ = drawn["plot_mistakes"]
     wrong = np.flatnonzero(said != labels)
-    worst = wrong[np.argsort(-probabilities[wrong].max(1))][: run_pictures.WORST]
+    worst = wrong[np.argsort(-probabilities[wrong].max(1))][: pictures.WORST]
     assert [int(mistake.image[0, 0, 0]) for mistake in mistakes] == worst.tolist()
     assert [mistake.truth for mistake in mistakes] == labels[worst].tolist()
     assert [mistake.said for mistake in mistakes] == said[worst].tolist()
@@ -57,7 +57,7 @@ def test_the_history_is_drawn_over_epochs_and_ratios_only_where_there_are_some(d
     def draw():
         lines = "".join(json.dumps(record) + "\n" for record in records)
         (tmp_path / "metrics.jsonl").write_text(lines)
-        return [path.name for path in run_pictures.draw_history(tmp_path)]
+        return [path.name for path in pictures.draw_history(tmp_path)]
 
     assert draw() == ["curves.png"]
     records[1]["update_ratio/head/fc"] = 2e-3
@@ -69,5 +69,5 @@ def test_the_history_is_drawn_over_epochs_and_ratios_only_where_there_are_some(d
 
 
 def test_a_run_without_a_record_has_no_pictures(drawn, tmp_path):
-    assert run_pictures.draw_history(tmp_path) == []
+    assert pictures.draw_history(tmp_path) == []
     assert not drawn

@@ -1,6 +1,6 @@
 """Runs of captioners: from a flat configuration to a directory, and back from it.
 
-Beside what every run has (`jaxnets.runs`), the directory holds `vocabulary.json`.
+Beside what every run has, the directory holds `vocabulary.json`.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxnets import data, runs
+from jaxnets import data
 from jaxnets.captioning import (
     Captioning,
     CaptionSource,
@@ -22,9 +22,10 @@ from jaxnets.captioning import (
     make_writer,
 )
 from jaxnets.captioning.vocabulary import END
-from jaxnets.config import Config, read_config
+from jaxnets.config import Config, parse_settings, read_config
 from jaxnets.data import decoding
 from jaxnets.errors import InputError
+from jaxnets.runs.fitting import begin, fit, load_variables
 from jaxnets.training import History
 
 KEPT_IN_MEMORY = 2**29  # bytes of images up to which they are drawn or decoded only once
@@ -40,7 +41,7 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
         InputError: for anything in the configuration that does not fit, data without captions, or a
             run whose vocabulary is not that of the data.
     """
-    config = runs.begin(config)
+    config = begin(config)
     for name in _OF_CLASSIFIERS:
         usual = Config.__dataclass_fields__[name].default
         if getattr(config, name) != usual:
@@ -59,7 +60,7 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
     mean, std = _statistics(dataset.train)
     about = {"class_names": (), "image_shape": dataset.image_shape, "mean": mean, "std": std}
     steps = config.epochs * (len(train_source) // config.batch_size)
-    return runs.fit(
+    return fit(
         config,
         _task(config, len(vocabulary), mean, std, steps),
         train_source,
@@ -124,17 +125,8 @@ class CaptionRun:
         plot_attention(pixels, words, maps.reshape(-1, side, side), path)
 
 
-def load_run(directory: str | Path, step: int | Literal["latest", "best"] = "latest") -> CaptionRun:
-    """Reads the directory of a captioner's run; nothing else is needed.
-
-    Args:
-        directory: that `train` made.
-        step: which checkpoint: the "latest", the "best" by exact sentences, or that of a step.
-
-    Raises:
-        InputError: if it holds no such run or checkpoint.
-    """
-    directory = Path(directory)
+def load_run(directory: Path, step: int | Literal["latest", "best"]) -> CaptionRun:
+    """Reads the directory of a captioner's run; see `jaxnets.runs.load_run`."""
     config, about = read_config(directory)
     vocabulary = Vocabulary.load(directory)
     return CaptionRun(
@@ -143,7 +135,7 @@ def load_run(directory: str | Path, step: int | Literal["latest", "best"] = "lat
         vocabulary=vocabulary,
         image_shape=tuple(about["image_shape"]),
         task=_task(config, len(vocabulary), tuple(about["mean"]), tuple(about["std"]), steps=1),
-        variables=runs.load_variables(directory, step),
+        variables=load_variables(directory, step),
     )
 
 
@@ -196,8 +188,8 @@ def _task(config: Config, words: int, mean: tuple, std: tuple, steps: int) -> Ca
         config.model,
         words,
         feature=config.feature,
-        backbone_settings=runs.parse_settings(config.settings),
-        **runs.parse_settings(config.captioner_settings),
+        backbone_settings=parse_settings(config.settings),
+        **parse_settings(config.captioner_settings),
     )
     return Captioning(
         captioner,

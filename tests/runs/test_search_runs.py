@@ -6,8 +6,9 @@ import shlex
 
 import pytest
 
-from jaxnets import cli, runs, search_runs
+from jaxnets import cli
 from jaxnets.config import Config
+from jaxnets.runs import searching
 from jaxnets.errors import InputError
 from jaxnets.training.optimizers import OPTIMIZERS
 
@@ -25,9 +26,9 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def without_a_test_set(monkeypatch):
-    load = runs.load_dataset
+    load = searching.load_dataset
     monkeypatch.setattr(
-        runs, "load_dataset", lambda config: dataclasses.replace(load(config), test=None)
+        searching, "load_dataset", lambda config: dataclasses.replace(load(config), test=None)
     )
 
 
@@ -71,13 +72,13 @@ def test_a_search_leaves_a_table_a_picture_and_the_command_that_trains(
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_the_usual_space_lies_about_what_is_usual(optimizer):
     usual = OPTIMIZERS[optimizer]
-    space = search_runs.usual_space(Config(optimizer=optimizer))
+    space = searching.usual_space(Config(optimizer=optimizer))
     low, high = space["learning_rate"]
     assert low * high == pytest.approx(usual.learning_rate**2)
     assert high / low == pytest.approx(1e4)
     low, high = space["weight_decay"]
     assert 0 < low < (usual.weight_decay or 1e-4) < high
-    fixed = search_runs.usual_space(Config(optimizer=optimizer, weight_decay=0.0))
+    fixed = searching.usual_space(Config(optimizer=optimizer, weight_decay=0.0))
     assert list(fixed) == ["learning_rate"]
 
 
@@ -115,5 +116,5 @@ def test_the_directory_of_another_search_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "search.json").write_text("{}")
     with pytest.raises(InputError, match="holds search.json already"):
-        search_runs.search(Config(model="mlp", run_dir=tmp_path / "mine"))
+        searching.search(Config(model="mlp", run_dir=tmp_path / "mine"))
     assert (tmp_path / "mine" / "search.json").read_text() == "{}"
