@@ -1,4 +1,4 @@
-"""The command line: `jaxnets train | eval | predict | caption | models | convert | augmentations`.
+"""The command line: `jaxnets train | eval | predict | caption | explain | models | ...`.
 
 Each command is a thin face of a library call. What a user got wrong is said in a line or two, with
 exit status 2 and no traceback.
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from jaxnets.cli.explain import Explain
 from jaxnets.cli.train import Train
 from jaxnets.cli.trained import Caption, Eval, Predict
 from jaxnets.cli.zoo import Augmentations, Convert, Models
@@ -21,6 +22,7 @@ Command = (
     | Annotated[Eval, tyro.conf.subcommand("eval")]
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Caption, tyro.conf.subcommand("caption")]
+    | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Augmentations, tyro.conf.subcommand("augmentations")]

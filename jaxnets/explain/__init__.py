@@ -1,6 +1,42 @@
-"""Pictures of what networks do."""
+"""Pictures of what networks do, and of why."""
 
+from jaxnets.explain.activations import feature_maps, filters, receptive_field
 from jaxnets.explain.attention import plot_attention
+from jaxnets.explain.convolution_matrix import show_im2col
 from jaxnets.explain.curves import plot_curves
+from jaxnets.explain.deconvnet import Projection, deconvnet, top_images
+from jaxnets.explain.grad_cam import grad_cam
+from jaxnets.explain.gradients import guided_backprop, integrated_gradients, saliency, smoothgrad
+from jaxnets.explain.occlusion import occlusion
+from jaxnets.explain.show import (
+    show_attributions,
+    show_deconvnet,
+    show_feature_maps,
+    show_filters,
+    show_receptive_field,
+)
+from jaxnets.explain.tracing import layer_shapes
 
-__all__ = ["plot_attention", "plot_curves"]
+__all__ = [
+    "Projection",
+    "deconvnet",
+    "feature_maps",
+    "filters",
+    "grad_cam",
+    "guided_backprop",
+    "integrated_gradients",
+    "layer_shapes",
+    "occlusion",
+    "plot_attention",
+    "plot_curves",
+    "receptive_field",
+    "saliency",
+    "show_attributions",
+    "show_deconvnet",
+    "show_feature_maps",
+    "show_filters",
+    "show_im2col",
+    "show_receptive_field",
+    "smoothgrad",
+    "top_images",
+]

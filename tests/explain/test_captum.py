@@ -1,0 +1,102 @@
+"""Attributions equal captum's, on the same weights; see tests/goldens/make_explain_goldens.py.
+
+In float64, as captum's were: in float32 a ReLU may by rounding fall to the other side.
+"""
+
+from pathlib import Path
+
+import draw
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from explained import BASELINE, EXPLAINED, OCCLUDER, STEPS, STRIDE, UNIT
+
+from jaxnets import explain
+from jaxnets.models import create_model
+from jaxnets.weights import from_torch
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def answers():
+    with np.load(Path(__file__).parents[1] / "goldens" / "data" / "explain.npz") as file:
+        return dict(file)
+
+
+@pytest.fixture
+def double_precision(monkeypatch):
+    """The package computes in float64 wherever it asks for float32."""
+    with jax.enable_x64(True), monkeypatch.context() as patch:
+        patch.setattr(jnp, "float32", jnp.float64)
+        yield
+
+
+@pytest.fixture(scope="module", params=EXPLAINED)
+def explained(request, answers):
+    """What captum says of a network, the network, its variables and the images."""
+    reference = EXPLAINED[request.param]
+    prefix = f"{request.param}/"
+    golden = {k.removeprefix(prefix): v for k, v in answers.items() if k.startswith(prefix)}
+    lines = [line.split() for line in str(golden["tensors"]).splitlines()]
+    shapes = {key: tuple(map(int, shape)) for key, *shape in lines}
+    drawn = draw.state_dict(shapes, reference.quiet)
+    variables = from_torch(
+        reference.model, drawn, reference.library, dtype=np.float64, **reference.overrides
+    )
+    model = create_model(reference.model, **reference.overrides)
+    images = draw.images(2, reference.size).astype(np.float64)
+    return reference, golden, (model, variables, images)
+
+
+def assert_equal_captums(golden, name, values):
+    values = np.asarray(values)
+    step = -(-values.shape[1] // 16)
+    wanted = golden[name]
+    error = np.linalg.norm(values[:, ::step, ::step] - wanted) / np.linalg.norm(wanted)
+    assert error <= TOLERANCE, name
+    drawn = draw.sketch({name: values})  # norm, and products that differ by about what the values do
+    wanted = golden[f"{name} sketch"]
+    assert np.max(np.abs(drawn - wanted)) <= TOLERANCE * wanted[0, 0], name
+
+
+def test_attributions_of_a_class(explained, double_precision):
+    _, golden, network = explained
+    target = int(golden["class"])
+    np.testing.assert_allclose(
+        jax.jit(network[0].apply)(*network[1:]), golden["scores"], rtol=1e-6, atol=1e-6
+    )
+    found = {
+        "saliency": explain.saliency(*network, target),
+        "guided_backprop": explain.guided_backprop(*network, target),
+        "integrated_gradients": explain.integrated_gradients(
+            *network, target, baseline=BASELINE, steps=STEPS
+        ),
+        "occlusion": explain.occlusion(
+            *network, target, size=OCCLUDER, stride=STRIDE, value=BASELINE, batch_size=40
+        )[..., None],
+    }
+    projection = explain.deconvnet(*network, "head", target)
+    # Ours begins with the activation, captum's with 1.
+    np.testing.assert_allclose(projection.strengths, golden["scores"][:, target], rtol=1e-6)
+    found["deconvolution"] = projection.pixels / projection.strengths[:, None, None, None]
+    for name, values in found.items():
+        assert_equal_captums(golden, name, values)
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+def test_layers(explained, depth, double_precision):
+    reference, golden, network = explained
+    layer = tuple(reference.layers)[depth]
+    projection = explain.deconvnet(*network, layer, UNIT)
+    np.testing.assert_array_equal(projection.positions, golden[f"positions {layer}"])
+    np.testing.assert_allclose(projection.strengths, golden[f"strengths {layer}"], rtol=1e-6)
+    pixels = projection.pixels / projection.strengths[:, None, None, None]
+    assert_equal_captums(golden, f"deconvnet {layer}", pixels)
+
+    cam = np.asarray(explain.grad_cam(*network, int(golden["class"]), layer))[..., None]
+    wanted = golden[f"grad_cam {layer}"]  # whole, and before the paper's rectification
+    assert (wanted > 0).any()
+    error = np.linalg.norm(cam - np.maximum(wanted, 0)) / np.linalg.norm(np.maximum(wanted, 0))
+    assert error <= TOLERANCE
