@@ -75,7 +75,8 @@ def trace(model: nn.Module, variables: Mapping[str, Any], images: Any) -> Progra
         shapes.update({name: out.shape for name, out in outputs.items()})
         return scores, list(outputs.values())  # a dict would come out sorted
 
-    jaxpr = jax.make_jaxpr(forward)(variables, images)
+    with jax.disable_jit(False):  # or ReLU loses its name, which is that of a jitted function
+        jaxpr = jax.make_jaxpr(forward)(variables, images)
     return Program(jaxpr, shapes, tuple(maps))
 
 

@@ -11,7 +11,8 @@ class Explained(NamedTuple):
         model: what jaxnets calls it.
         overrides: further arguments of `create_model`.
         size: side of the images.
-        layers: the reference's names of feature maps, by ours.
+        layer: a feature map.
+        reference_layer: what the reference calls it.
         library: whose weights it has.
         quiet: see `draw.state_dict`.
     """
@@ -19,7 +20,8 @@ class Explained(NamedTuple):
     model: str
     overrides: Mapping[str, Any]
     size: int
-    layers: Mapping[str, str]
+    layer: str
+    reference_layer: str
     library: str
     quiet: str = ""
 
@@ -29,20 +31,21 @@ EXPLAINED = {
         model="vgg11",
         overrides={"hidden": (64, 4096), "num_classes": 10},
         size=32,
-        layers={"stage2": "features.5", "stage4": "features.15"},
+        layer="stage3",
+        reference_layer="features.10",
         library="timm",
     ),
     "resnet": Explained(
         model="resnet18",
         overrides={"depths": (1, 1, 1, 1), "num_classes": 10},
         size=32,
-        layers={"stage1": "layer1", "stage3": "layer3"},
+        layer="stage2",
+        reference_layer="layer2",
         library="torchvision",
         quiet="layer*.bn2.weight",
     ),
 }
 
 BASELINE = 0.25  # of integrated gradients, and what the occluder is made of
-STEPS = 6
-OCCLUDER, STRIDE = (12, 10), (6, 5)
-UNIT = 7
+STEPS = 4
+OCCLUDER, STRIDE = (20, 18), (10, 7)

@@ -14,7 +14,7 @@ from pathlib import Path
 import draw
 import numpy as np
 import torch
-from explained import BASELINE, EXPLAINED, OCCLUDER, STEPS, STRIDE, UNIT, Explained
+from explained import BASELINE, EXPLAINED, OCCLUDER, STEPS, STRIDE, Explained
 from torch import nn
 from torchvision_without_ops import torchvision
 
@@ -64,14 +64,15 @@ def attributions(model: nn.Module, reference: Explained) -> dict[str, np.ndarray
     images = torch.from_numpy(images)
     with torch.no_grad():
         scores = model(images)
-        maps = {layer: UpTo(model, layer)(images) for layer in reference.layers.values()}
+        maps = UpTo(model, reference.reference_layer)(images)
+    number = int(maps.flatten(2).max(2).values.min(0).values.argmax())  # a unit that both excite
+    unit = maps[:, number]
     target = int(scores.min(0).values.argmax())  # a class that both images score well above 0
     found = {
         "class": np.int64(target),
-        "scores": scores.numpy(),
+        "unit": np.int64(number),
         "saliency": attr.Saliency(model).attribute(images, target=target),
         "guided_backprop": attr.GuidedBackprop(model).attribute(images, target=target),
-        "deconvolution": attr.Deconvolution(model).attribute(images, target=target),
         "integrated_gradients": attr.IntegratedGradients(model).attribute(
             images, baselines=BASELINE, target=target, n_steps=STEPS
         ),
@@ -83,16 +84,14 @@ def attributions(model: nn.Module, reference: Explained) -> dict[str, np.ndarray
             target=target,
         )[:, :1],
     }
-    for ours, theirs in reference.layers.items():
-        cam = attr.LayerGradCam(model, model.get_submodule(theirs))
-        found[f"grad_cam {ours}"] = cam.attribute(images, target=target)
-        unit = maps[theirs][:, UNIT]
-        best = unit.flatten(1).argmax(1)
-        places = [(UNIT, int(b) // unit.shape[2], int(b) % unit.shape[2]) for b in best]
-        found[f"positions {ours}"] = np.array(places)[:, 1:]
-        found[f"strengths {ours}"] = unit.flatten(1).max(1).values.numpy()
-        projected = attr.Deconvolution(UpTo(model, theirs)).attribute(images, target=places)
-        found[f"deconvnet {ours}"] = projected
+    layer = model.get_submodule(reference.reference_layer)
+    found["grad_cam"] = attr.LayerGradCam(model, layer).attribute(images, target=target)
+    places = [divmod(int(best), unit.shape[2]) for best in unit.flatten(1).argmax(1)]
+    found["positions"] = np.array(places)
+    found["strengths"] = unit.flatten(1).max(1).values.numpy()
+    found["deconvnet"] = attr.Deconvolution(UpTo(model, reference.reference_layer)).attribute(
+        images, target=[(number, *place) for place in places]
+    )
     return {
         name: value.detach().numpy().transpose(0, 2, 3, 1) if torch.is_tensor(value) else value
         for name, value in found.items()
