@@ -124,12 +124,10 @@ def _attributions(command: Explain, opened: _Opened, path: Path) -> None:
         options |= {"size": size, "stride": stride, "probability": True}
     found = getattr(explain, command.method)(*opened.network, classes=classes, **options)
     titles = [
-        f"{opened.member.class_names[k]} {row[k]:.1%}"
+        f"{opened.member.class_names[k]}: {row[k]:.1%}"
         for k, row in zip(classes, probabilities, strict=True)
     ]
-    names = {"occlusion": "occlusion: fall of probability"}
-    column = names.get(command.method, command.method.replace("_", " "))
-    explain.show_attributions(opened.pictures, {column: found}, path, titles)
+    explain.show_attributions(opened.pictures, {_COLUMNS[command.method]: found}, path, titles)
 
 
 def _deconvnet(command: Explain, opened: _Opened, path: Path) -> None:
@@ -211,6 +209,16 @@ def _class_index(name: str, names: Sequence[str]) -> int:
         )
     raise unknown_name("class", name, names)
 
+
+_COLUMNS = {
+    "occlusion": "occlusion: fall of probability",
+    "saliency": "saliency: size of the gradient",
+    "smoothgrad": "SmoothGrad: mean gradient",
+    "guided_backprop": "guided backpropagation",
+    "integrated_gradients": "integrated gradients",
+    "grad_cam": "Grad-CAM",
+}
+"""What is written above an attribution."""
 
 _METHODS = {
     "occlusion": (_attributions, "class_name", "size", "stride"),

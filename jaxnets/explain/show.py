@@ -1,6 +1,7 @@
 """Drawing what `jaxnets.explain` finds; each function writes a picture whose ending says the format."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -41,10 +42,10 @@ def show_attributions(
     figure, axes = _grid(len(images), 1 + len(maps), images, bars=True)
     for number, image in enumerate(images):
         _picture(axes[number, 0], image)
-        axes[number, 0].set_title(titles[number] if titles else "image")
+        axes[number, 0].set_title(textwrap.fill(titles[number] if titles else "image", 30), fontsize=10)
         for axis, (name, values) in zip(axes[number, 1:], maps.items(), strict=True):
             _heat(axis, image, values[number])
-            axis.set_title(name)
+            axis.set_title(textwrap.fill(name, 30), fontsize=10)
     save(figure, path)
 
 
@@ -162,8 +163,8 @@ def show_deconvnet(
                 box = Rectangle((left - 0.5, top - 0.5), right - left, bottom - top)
                 box.set(fill=False, edgecolor="red", linewidth=1.2)
                 axis.add_patch(box)
-    where = "; red: the pixels it depends on" if boxes is not None else ""
-    figure.supxlabel(f"above: images, below: the unit's projection (0 is grey){where}", fontsize=9)
+    where = "\nred: the pixels that the unit depends on" if boxes is not None else ""
+    figure.supxlabel(f"above: images; below: projections, 0 is grey{where}", fontsize=9)
     save(figure, path)
 
 
@@ -241,7 +242,8 @@ def _grid(
     for axis in axes.ravel():
         axis.set_axis_off()
     if title:
-        figure.suptitle(title, fontsize=11)
+        lines = (textwrap.fill(line, int(10 * figure.get_figwidth())) for line in title.splitlines())
+        figure.suptitle("\n".join(lines), fontsize=11)
     return figure, axes
 
 
@@ -253,17 +255,18 @@ def _heat(axis: Any, image: np.ndarray, values: np.ndarray) -> None:
     """A map over a grey copy of its image, with its colour bar."""
     height, width, _ = image.shape
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axis.imshow(image.mean(-1), cmap="gray", vmin=0, vmax=255, extent=extent)
     signed = values.min() < 0
+    # Under colours in which 0 is white the copy is a faint one.
+    axis.imshow(image.mean(-1), cmap="gray", vmin=-400 if signed else 0, vmax=255, extent=extent)
     largest = float(np.abs(values).max()) or 1.0
-    smooth = "nearest" if values.shape == image.shape[:2] else "bilinear"
+    coarse = values.shape != image.shape[:2]
     drawn = axis.imshow(
         values,
         cmap="RdBu_r" if signed else "magma",
         vmin=-largest if signed else 0,
         vmax=largest,
-        alpha=0.75,
+        alpha=0.55 if coarse else 0.75,
         extent=extent,
-        interpolation=smooth,
+        interpolation="bilinear" if coarse else "nearest",
     )
     axis.figure.colorbar(drawn, ax=axis, shrink=0.85)
