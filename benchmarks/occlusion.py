@@ -33,8 +33,9 @@ def main() -> None:
     black, white = ((shade - np.array(run.task.mean)) / np.array(run.task.std) for shade in (0, 1))
 
     print_heading("Occlusion of a digit's stroke", "`python benchmarks/occlusion.py`, measured")
-    print(f"\nTest accuracy {history.epochs[-1]['test_top1']:.2%}; {len(images)} images, of which the")
-    print(f"stroke is {stroke.mean():.0%}. Fall of the true class's probability, mean over images:\n")
+    accuracy = f"{history.epochs[-1]['test_top1']:.2%}"
+    print(f"\nTest accuracy {accuracy}; {len(images)} images, of whose pixels the stroke has")
+    print(f"{stroke.mean():.0%}. Fall of the true class's probability, mean over images:\n")
     print("| occluder | of | stroke | background | images where the stroke's is greater |")
     print("|---|---|---|---|---|")
     for size in SIZES:
@@ -58,6 +59,8 @@ def main() -> None:
             off = (falls * ~stroke).sum((1, 2)) / (~stroke).sum((1, 2))
             row = (f"{size} x {size}", shade, f"{on.mean():.4f}", f"{off.mean():.4f}")
             print("|", " | ".join((*row, f"{(on > off).mean():.1%}")), "|", flush=True)
+    print("\nGrey and black squares hide the stroke. A white one hides little of it, but draws a new")
+    print("one where there was none, so that the background is where it does harm.")
 
 
 if __name__ == "__main__":
