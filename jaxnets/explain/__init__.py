@@ -16,14 +16,17 @@ from jaxnets.explain.show import (
     show_receptive_field,
 )
 from jaxnets.explain.tracing import layer_shapes
+from jaxnets.layers import conv_by_im2col, im2col
 
 __all__ = [
     "Projection",
+    "conv_by_im2col",
     "deconvnet",
     "feature_maps",
     "filters",
     "grad_cam",
     "guided_backprop",
+    "im2col",
     "integrated_gradients",
     "layer_shapes",
     "occlusion",

@@ -76,6 +76,7 @@ def receptive_field(
     Pixels that are not a number make everything that reads them not a number. With the first k rows
     (or last ones, or columns) hidden so, the least k that reaches the unit is searched by bisection.
     So nothing needs to be known of the net, and what is cut off at the image's border does not count.
+    Convolutions that share work between places (Winograd's, on some GPUs) would widen the box.
 
     Args:
         model: a classifier of `jaxnets.create_model`.

@@ -189,8 +189,9 @@ def check_images(images: Any) -> None:
     if len(shape) != 4:
         hint = "; add the batch axis with images[None]" if len(shape) == 3 else ""
         raise InputError(f"images: wanted [N, H, W, C], got shape {shape}{hint}")
-    if not jnp.issubdtype(images.dtype, jnp.floating):
-        raise InputError(f"images: wanted floats as the model reads them, got {images.dtype}")
+    dtype = getattr(images, "dtype", np.dtype(object))
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise InputError(f"images: wanted an array of floats as the model reads them, got {dtype}")
 
 
 def checked_classes(model: nn.Module, images: Any, classes: Any) -> jax.Array | None:

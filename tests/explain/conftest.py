@@ -33,3 +33,11 @@ def lenet(draw_variables):
     model = create_model("lenet5")
     images = jnp.asarray(np.random.default_rng(1).normal(size=(3, 32, 32, 1)), jnp.float32)
     return model, draw_variables(model, images), images
+
+
+@pytest.fixture(scope="session")
+def scores(lenet):
+    """`scores(images)` of that LeNet-5, compiled once for each shape."""
+    model, variables, _ = lenet
+    apply = jax.jit(model.apply)
+    return lambda images: apply(variables, images)

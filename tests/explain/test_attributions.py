@@ -13,11 +13,9 @@ CLASSES = np.array([3, 0, 7])
 
 
 @pytest.fixture(scope="module")
-def gradient(lenet):
+def gradient(lenet, scores):
     """Of the scores of CLASSES, by JAX."""
-    model, variables, images = lenet
-    scores = lambda x: model.apply(variables, x)[jnp.arange(3), CLASSES].sum()  # noqa: E731
-    return np.asarray(jax.grad(scores)(images))
+    return np.asarray(jax.grad(lambda x: scores(x)[jnp.arange(3), CLASSES].sum())(lenet[2]))
 
 
 def test_saliency_is_the_size_of_the_gradient(lenet, gradient):
@@ -25,9 +23,8 @@ def test_saliency_is_the_size_of_the_gradient(lenet, gradient):
     np.testing.assert_allclose(found, np.abs(gradient), rtol=1e-3, atol=1e-6)
 
 
-def test_without_a_class_each_image_has_that_of_its_highest_score(lenet):
-    model, variables, images = lenet
-    best = np.argmax(model.apply(variables, images), -1)
+def test_without_a_class_each_image_has_that_of_its_highest_score(lenet, scores):
+    best = np.argmax(scores(lenet[2]), -1)
     np.testing.assert_array_equal(explain.saliency(*lenet), explain.saliency(*lenet, best))
 
 
@@ -42,22 +39,21 @@ def test_smoothgrad_without_noise_is_the_gradient_and_with_noise_follows_its_key
     assert np.linalg.norm(noisy - smooth(1, 0.2)) > 0.1 * np.linalg.norm(gradient)
 
 
-def test_integrated_gradients_add_up_to_what_the_score_gains(lenet):
-    model, variables, images = lenet
+def test_integrated_gradients_add_up_to_what_the_score_gains(lenet, scores):
+    images = lenet[2]
     baseline = jnp.full((32, 32, 1), 0.3)
     found = explain.integrated_gradients(*lenet, CLASSES, baseline=baseline, steps=500)
-    before = model.apply(variables, jnp.broadcast_to(baseline, images.shape))
-    gain = model.apply(variables, images) - before
+    gain = scores(images) - scores(jnp.broadcast_to(baseline, images.shape))
     np.testing.assert_allclose(found.sum((1, 2, 3)), gain[np.arange(3), CLASSES], rtol=0.02, atol=0.01)
 
 
 @pytest.mark.parametrize("probability", [False, True])
-def test_occlusion_is_the_mean_fall_over_all_places_that_cover_a_pixel(lenet, probability):
-    model, variables, images = lenet
+def test_occlusion_is_the_mean_fall_over_all_places_that_cover_a_pixel(lenet, scores, probability):
+    images = lenet[2]
     size, stride, value = (20, 18), (9, 14), 0.7
 
-    def scores(x):
-        logits = np.asarray(model.apply(variables, x))
+    def of_classes(x):
+        logits = np.asarray(scores(x))
         return (np.asarray(nn.softmax(logits)) if probability else logits)[np.arange(3), CLASSES]
 
     sums, counts = np.zeros((3, 32, 32)), np.zeros((32, 32))
@@ -65,7 +61,7 @@ def test_occlusion_is_the_mean_fall_over_all_places_that_cover_a_pixel(lenet, pr
         for left in (0, 14):
             covered = np.array(images)
             covered[:, top : top + 20, left : left + 18] = value
-            fall = scores(images) - scores(covered)
+            fall = of_classes(images) - of_classes(covered)
             sums[:, top : top + 20, left : left + 18] += fall[:, None, None]
             counts[top : top + 20, left : left + 18] += 1
     found = explain.occlusion(
@@ -89,10 +85,10 @@ def test_occlusion_compiles_the_model_once(lenet):
 
 
 def test_grad_cam_of_the_last_maps_is_that_of_the_head_alone(lenet):
-    model, variables, images = lenet
-    bound = model.bind(variables)
-    maps = bound.features(images)["pool2"]
-    gradient = jax.grad(lambda maps: bound.head(maps, False)[jnp.arange(3), CLASSES].sum())(maps)
+    model, variables, _ = lenet
+    head = model.bind(variables).head
+    maps = explain.feature_maps(*lenet, "pool2")
+    gradient = jax.grad(lambda maps: head(maps, False)[jnp.arange(3), CLASSES].sum())(maps)
     weights = np.asarray(gradient).mean((1, 2))
     wanted = np.maximum(np.einsum("nhwc,nc->nhw", maps, weights), 0)
     assert wanted.any()

@@ -1,5 +1,7 @@
 """Filters, maps, what a unit sees and what it answers to."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from jaxnets.models.classifier import Classifier
 
 def test_feature_maps_are_the_models_own_and_filters_its_kernels(lenet):
     model, variables, images = lenet
-    maps = model.apply(variables, images, method="features")
+    maps = jax.jit(functools.partial(model.apply, method="features"))(variables, images)
     np.testing.assert_allclose(
         explain.feature_maps(*lenet, "pool1"), maps["pool1"], rtol=1e-4, atol=1e-5
     )
@@ -46,10 +48,10 @@ def test_a_unit_projects_back_only_to_the_pixels_it_sees(lenet):
         assert np.asarray(pixels[number]).any()
 
 
-def test_a_dense_unit_projects_back_too(lenet):
-    model, variables, images = lenet
+def test_a_dense_unit_projects_back_too(lenet, scores):
+    images = lenet[2]
     strengths, positions, pixels = explain.deconvnet(*lenet, "head", 4)
-    np.testing.assert_allclose(strengths, model.apply(variables, images)[:, 4], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(strengths, scores(images)[:, 4], rtol=1e-4, atol=1e-5)
     assert not positions.any()
     assert pixels.shape == images.shape
 
@@ -105,5 +107,7 @@ def test_a_convolution_is_the_product_of_windows_and_filters():
     wanted = jax.lax.conv_general_dilated(
         images, kernel, (2, 1), ((1, 1), (0, 0)), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
-    windows = layers.im2col(images, (3, 2), (2, 1), (1, 0))
+    windows = explain.im2col(images, (3, 2), (2, 1), (1, 0))
     np.testing.assert_allclose(windows @ kernel.reshape(-1, 5), wanted, rtol=1e-4, atol=1e-5)
+    by_product = explain.conv_by_im2col(images, kernel, (2, 1), (1, 0))
+    np.testing.assert_allclose(by_product, wanted, rtol=1e-4, atol=1e-5)

@@ -17,7 +17,8 @@ from jaxnets.models import create_model
 from jaxnets.models.registry import FAMILIES
 
 SMALL = {row.model or name: row for name, row in GOLDENS.items() if row.small}
-QUICK = {"highway", "lenet5", "mlp", "resnet18", "resnetv2_50", "vgg11_bn", "vit_base_patch16_224"}
+QUICK = {"lenet5", "mlp", "resnet18", "vgg11_bn", "vit_base_patch16_224", "zfnet"}
+UNREAD = {"polynet": 2}  # ReLUs that are called for nothing: of the last terms of its polynomials
 
 
 def members():
@@ -37,9 +38,11 @@ def test_every_backbone_is_explained_without_its_knowing(name, monkeypatch):
 
     calls = []
     with monkeypatch.context() as patch:
-        for relu in ("relu", "relu6"):
-            plain = getattr(nn, relu)
-            patch.setattr(nn, relu, lambda x, plain=plain: calls.append(plain) or plain(x))
+        for relu in (nn.relu, nn.relu6):
+            for module in (nn, *FAMILIES):
+                if hasattr(module, relu.__name__):
+                    counted = lambda x, relu=relu: calls.append(relu) or relu(x)  # noqa: E731
+                    patch.setattr(module, relu.__name__, counted)
         features = functools.partial(model.apply, method="features")
         maps = jax.eval_shape(features, variables, images)
         calls.clear()
@@ -60,7 +63,7 @@ def test_every_backbone_is_explained_without_its_knowing(name, monkeypatch):
         return jnp.sum(tracing.run(program, variables, images, relu=rule)[0])
 
     assert jax.eval_shape(jax.grad(total), images, variables).shape == images.shape
-    assert len(ruled) == len(calls)
+    assert len(ruled) == len(calls) - UNREAD.get(name, 0)
     if name != "mlp":  # it has no maps
         cam = functools.partial(explain.grad_cam, model, classes=1)
         count, height, width = jax.eval_shape(cam, variables, images).shape
@@ -77,21 +80,26 @@ def test_layers_are_the_maps_and_then_the_modules(lenet):
 
 
 def test_relu_is_known_where_nothing_is_compiled(lenet):
-    compiled = explain.guided_backprop(*lenet, 1)
     with jax.disable_jit():
-        np.testing.assert_allclose(explain.guided_backprop(*lenet, 1), compiled, rtol=1e-4, atol=1e-5)
+        program = tracing.trace(*lenet)
+    assert "name=relu" in str(program.jaxpr)
 
 
-def test_what_is_added_to_a_layer_is_read_by_the_next(lenet):
-    model, variables, images = lenet
+def test_what_is_added_to_a_layer_is_read_by_the_next(lenet, scores):
+    _, variables, images = lenet
     program = tracing.trace(*lenet)
-    scores, layers = tracing.run(program, variables, images)
-    np.testing.assert_allclose(scores, model.apply(variables, images), rtol=1e-5, atol=1e-5)
-    added = {"head/fc3": jnp.full((3, 10), 2.0)}
+
+    @jax.jit
+    def run(images, added):
+        return tracing.run(program, variables, images, added=added)
+
+    nothing = {"pool2": jnp.zeros((3, 5, 5, 16)), "head/fc3": jnp.zeros((3, 10))}
+    found, layers = run(images, nothing)
+    np.testing.assert_allclose(found, scores(images), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(
-        tracing.run(program, variables, images, added=added)[0], scores + 2, rtol=1e-5
+        run(images, nothing | {"head/fc3": jnp.full((3, 10), 2.0)})[0], found + 2, rtol=1e-5, atol=1e-5
     )
-    less = tracing.run(program, variables, images, added={"pool2": -layers["pool2"]})[1]
+    less = run(images, nothing | {"pool2": -layers["pool2"]})[1]
     bias = np.broadcast_to(variables["params"]["head"]["fc1"]["bias"], (3, 120))
     np.testing.assert_allclose(less["head/fc1"], bias, atol=1e-5)
 
