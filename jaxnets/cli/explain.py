@@ -119,8 +119,9 @@ def _attributions(command: Explain, opened: _Opened, path: Path) -> None:
     elif command.method == "grad_cam":
         options["layer"] = command.layer
     elif command.method == "occlusion":
-        size = command.size or max(1, min(images.shape[1:3]) // 4)
-        stride = command.stride or max(1, size // 4)
+        quarter = max(1, min(images.shape[1:3]) // 4)
+        size = quarter if command.size is None else command.size
+        stride = max(1, size // 4) if command.stride is None else command.stride
         options |= {"size": size, "stride": stride, "probability": True}
     found = getattr(explain, command.method)(*opened.network, classes=classes, **options)
     titles = [

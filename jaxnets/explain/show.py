@@ -44,7 +44,7 @@ def show_attributions(
         _picture(axes[number, 0], image)
         axes[number, 0].set_title(textwrap.fill(titles[number] if titles else "image", 30), fontsize=10)
         for axis, (name, values) in zip(axes[number, 1:], maps.items(), strict=True):
-            _heat(axis, image, values[number])
+            _heat(axis, image, values[number], signed=values.min() < 0)
             axis.set_title(textwrap.fill(name, 30), fontsize=10)
     save(figure, path)
 
@@ -251,11 +251,10 @@ def _picture(axis: Any, image: np.ndarray) -> None:
     axis.imshow(image, vmin=0, vmax=255)
 
 
-def _heat(axis: Any, image: np.ndarray, values: np.ndarray) -> None:
+def _heat(axis: Any, image: np.ndarray, values: np.ndarray, signed: bool) -> None:
     """A map over a grey copy of its image, with its colour bar."""
     height, width, _ = image.shape
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    signed = values.min() < 0
     # Under colours in which 0 is white the copy is a faint one.
     axis.imshow(image.mean(-1), cmap="gray", vmin=-400 if signed else 0, vmax=255, extent=extent)
     largest = float(np.abs(values).max()) or 1.0

@@ -33,7 +33,15 @@ def double_precision(monkeypatch):
         yield
 
 
-@pytest.fixture(scope="module", params=EXPLAINED)
+NETWORKS = list(EXPLAINED)
+# The VGG's attributions take long to compile: the default run has the ResNet's, `pytest -m zoo` both.
+SMALL_FIRST = [
+    pytest.param(name, marks=[pytest.mark.zoo, *([pytest.mark.small] if name == "resnet" else [])])
+    for name in NETWORKS
+]
+
+
+@pytest.fixture(scope="module")
 def explained(request, answers):
     """What captum says of a network, the network, its variables and the images."""
     reference = EXPLAINED[request.param]
@@ -61,6 +69,7 @@ def assert_equal_captums(golden, name, values):
     assert np.max(np.abs(drawn - wanted)) <= TOLERANCE * wanted[0, 0], name
 
 
+@pytest.mark.parametrize("explained", SMALL_FIRST, indirect=True)
 def test_attributions_of_a_class(explained, double_precision):
     _, golden, network = explained
     target = int(golden["class"])
@@ -78,6 +87,7 @@ def test_attributions_of_a_class(explained, double_precision):
         assert_equal_captums(golden, name, values)
 
 
+@pytest.mark.parametrize("explained", NETWORKS, indirect=True)
 def test_deconvolution_of_a_unit(explained, double_precision):
     reference, golden, network = explained
     strengths, positions, pixels = explain.deconvnet(*network, reference.layer, int(golden["unit"]))
@@ -87,6 +97,7 @@ def test_deconvolution_of_a_unit(explained, double_precision):
     assert_equal_captums(golden, "deconvnet", pixels / strengths[:, None, None, None])
 
 
+@pytest.mark.parametrize("explained", NETWORKS, indirect=True)
 def test_grad_cam_of_a_layer(explained, double_precision):
     reference, golden, network = explained
     cam = np.asarray(explain.grad_cam(*network, int(golden["class"]), reference.layer))
