@@ -157,7 +157,7 @@ def evaluate(
     labels = class_indices(folders, first.class_names)[labels]
     sums = []
     for member in members:
-        source = CropsOfFiles(paths, labels, member.class_names, _images_of(member), crops, strict)
+        source = CropsOfFiles(paths, labels, member.class_names, preprocessing_of(member), crops, strict)
         probabilities, weights = _predicted(member, source, batch_size)
         sums.append(probabilities)
     mean = np.mean(sums, axis=0)
@@ -183,7 +183,7 @@ def predict(member: Pretrained, picture: str | PathLike) -> np.ndarray:
     Raises:
         InputError: the picture cannot be read, or nothing tells what images the weights want.
     """
-    crops = _images_of(member).crops(picture)
+    crops = preprocessing_of(member).crops(picture)
     return np.asarray(jax.jit(_predictor(member))(member.variables, {"image": crops[None]}))[0]
 
 
@@ -228,7 +228,8 @@ class CropsOfFiles:
             return self._unreadable.stand_in(path, label, error)
 
 
-def _images_of(member: Pretrained) -> Preprocessing:
+def preprocessing_of(member: Pretrained) -> Preprocessing:
+    """What images the weights want; `InputError` where nothing tells."""
     if member.preprocessing is None:
         raise InputError(
             f"preprocessing: {member.origin} does not tell what images its weights want; save it with "

@@ -139,6 +139,55 @@ def test_a_run_becomes_a_file_that_needs_no_name(trained, folder, tmp_path, caps
         jaxnets.load_pretrained("mlp", trained)
 
 
+@pytest.fixture
+def digit(tmp_path):
+    """A picture of a digit."""
+    from sklearn.datasets import load_digits
+
+    Image.fromarray((load_digits().images[5] * 15).astype(np.uint8)).save(tmp_path / "digit.png")
+    return "digit.png"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["occlusion", "--class", "5", "--size", "12", "--stride", "10"],
+        ["grad_cam", "--layer", "conv2"],
+        ["deconvnet", "--unit", "3"],
+        ["feature_maps"],
+        ["receptive_field", "--layer", "backbone/conv2", "--row", "0"],
+        ["filters"],
+    ],
+)
+def test_explain_writes_a_picture(arguments, trained, digit, capsys, tmp_path):
+    cli.main(["explain", *arguments, digit, "--model", str(trained), "-o", "why.png"])
+    assert capsys.readouterr().out.strip() == "why.png"
+    picture = np.asarray(Image.open(tmp_path / "why.png").convert("L"))
+    assert min(picture.shape) > 100
+    assert picture.std() > 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["grad_cam", "--layer", "conv9"], ["unknown layer 'conv9'", "pool2"]),
+        (["deconvnet", "--layer", "conv1", "--unit", "6"], ["unit 6", "0 to 5"]),
+        (["occlusion", "--size", "40"], ["40 x 40", "32 x 32"]),
+        (["saliency", "--class", "10"], ["class: 10", "0 to 9"]),
+        (["saliency", "--class", "cat"], ["unknown class 'cat'"]),
+        (["saliency", "--layer", "conv1"], ["layer: it means nothing to saliency"]),
+        (["receptive_field", "--layer", "head/fc1"], ["no maps"]),
+        (["filters", "-o", "x.mp3"], ["mp3"]),
+        (["feature_maps", "digit.png"], ["2 given", "one at a time"]),
+    ],
+)
+def test_what_cannot_be_explained_is_said(refused_briefly, trained, digit, arguments, words):
+    method, *options = arguments
+    message = refused_briefly("explain", method, digit, *options, "--model", str(trained))
+    for word in words:
+        assert word in message
+
+
 def test_models_lists_by_pattern(capsys):
     cli.main(["models", "resnet*"])
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The command line: `jaxnets train | search | eval | predict | caption | plots | ...`.
+"""The command line: `jaxnets train | search | eval | predict | caption | explain | ...`.
 
 Each command is a thin face of a library call. What a user got wrong is said in a line or two, with
 exit status 2 and no traceback.
@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from jaxnets.cli.explain import Explain
 from jaxnets.cli.search import Search
 from jaxnets.cli.train import Train
 from jaxnets.cli.trained import Caption, Eval, Plots, Predict
@@ -24,6 +25,7 @@ Command = (
     | Annotated[Predict, tyro.conf.subcommand("predict")]
     | Annotated[Caption, tyro.conf.subcommand("caption")]
     | Annotated[Plots, tyro.conf.subcommand("plots")]
+    | Annotated[Explain, tyro.conf.subcommand("explain")]
     | Annotated[Models, tyro.conf.subcommand("models")]
     | Annotated[Summary, tyro.conf.subcommand("summary")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]

@@ -63,7 +63,7 @@ class Eval:
         kind, _, folder = (self.dataset or "").partition(":")
         if kind != "folder":
             raise InputError("dataset: with --pretrained, give --dataset folder:PATH")
-        members = [_load_pretrained(text) for text in self.pretrained]
+        members = [load_model(text) for text in self.pretrained]
         results = pretrained.evaluate(members, folder, crops=self.crops, batch_size=self.batch_size)
         print(f"{' + '.join(self.pretrained)} on {self.dataset}, crops: {self.crops}")
         print(f"images    {results.pop('images'):.0f}")
@@ -97,7 +97,7 @@ class Predict:
         else:
             from jaxnets import pretrained
 
-            model = _load_pretrained(self.pretrained)
+            model = load_model(self.pretrained)
             predictions = (pretrained.predict(model, path) for path in self.images)
         for path, probabilities in zip(self.images, predictions, strict=True):
             best = probabilities.argsort()[::-1][: self.top]
@@ -167,7 +167,7 @@ class Plots:
             print("no update_ratios.png: its numbers are recorded by `jaxnets train --plots`")
 
 
-def _load_pretrained(text: str):
+def load_model(text: str):
     """From NAME, NAME=SOURCE or SOURCE."""
     from jaxnets import pretrained
 

@@ -1,0 +1,76 @@
+"""Where in a layer's maps the evidence for a class is."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jaxnets.errors import InputError
+from jaxnets.explain.tracing import (
+    Program,
+    check_layer,
+    checked_classes,
+    deepest_maps,
+    is_read,
+    run,
+    scores_of,
+    trace,
+)
+
+
+def grad_cam(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    classes: Any = None,
+    layer: str | None = None,
+) -> jax.Array:
+    """Class activation maps: a layer's maps, each weighted by its mean gradient, summed and rectified.
+
+    Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    Localization", section 3, equations 1 and 2.
+
+    Args:
+        model: a classifier of `jaxnets.create_model`.
+        variables: its variables.
+        images: float[N, H, W, C].
+        classes: an int, i32[N], or None for the class that each image scores highest.
+        layer: a name of `layer_shapes`, of maps; None for the deepest feature map of more than one
+            pixel.
+
+    Returns:
+        f32[N, h, w], in the layer's resolution; not negative, in units of the score.
+
+    Raises:
+        InputError: images that do not fit the model, a class or a layer that it has not, or a layer
+            that has no maps or that the scores do not depend on.
+    """
+    classes = checked_classes(model, images, classes)
+    return _grad_cam(model, variables, images, classes, layer)
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _grad_cam(model, variables, images, classes, layer) -> jax.Array:
+    program = trace(model, variables, images)
+    layer = deepest_maps(program, only_read=True) if layer is None else layer
+    _check(program, layer)
+    nothing = jnp.zeros(program.layers[layer], images.dtype)
+
+    def total(added):
+        scores, layers = run(program, variables, images, added={layer: added})
+        return jnp.sum(scores_of(scores, classes)), layers[layer]
+
+    gradient, maps = jax.grad(total, has_aux=True)(nothing)
+    weights = jnp.mean(gradient, axis=(1, 2), keepdims=True)
+    return jnp.maximum(jnp.sum(weights * maps, axis=-1), 0)
+
+
+def _check(program: Program, layer: str) -> None:
+    shape = check_layer(program, layer)
+    if len(shape) != 4:
+        raise InputError(f"layer: {layer} gives {shape}, which are no maps [N, h, w, c]; name another")
+    if not is_read(program, layer):
+        raise InputError(f"layer: the scores do not depend on {layer}; name another, or a module")

@@ -1,0 +1,118 @@
+"""What a class loses when a part of the image is covered."""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from jaxnets.errors import InputError
+from jaxnets.explain.tracing import checked_classes, scores_of
+
+Pair = tuple[int, int]
+
+
+def occlusion(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    images: jax.Array,
+    classes: Any = None,
+    *,
+    size: int | Pair,
+    stride: int | Pair = 1,
+    value: Any = 0.0,
+    probability: bool = False,
+    batch_size: int = 64,
+) -> jax.Array:
+    """How much the score falls when a pixel is covered, as the mean over all places of an occluder.
+
+    Zeiler and Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 4.2, slide
+    a grey square over the image and draw the probability at each place; here each pixel has the mean
+    fall over the places that cover it. Occluders are `stride` apart from the upper left corner on;
+    the last ones may hang over the far edges, so that every pixel is covered.
+
+    All places are computed by one compiled program, in equal batches.
+
+    Args:
+        model: a classifier of `jaxnets.create_model`.
+        variables: its variables.
+        images: float[N, H, W, C].
+        classes: an int, i32[N], or None for the class that each image scores highest.
+        size: of the occluder in pixels, an int or (height, width).
+        stride: pixels from one place to the next, an int or (rows, columns).
+        value: what the occluder is made of: a number, or one for each channel. 0 is the mean colour
+            where images were normalized.
+        probability: measure the probability of the class in place of its score.
+        batch_size: images at a time, about.
+
+    Returns:
+        f32[N, H, W]: positive where what is covered spoke for the class.
+
+    Raises:
+        InputError: images that do not fit the model, a class that it has not, an occluder larger than
+            the image, or a stride that leaves pixels out.
+    """
+    classes = checked_classes(model, images, classes)
+    size, stride = _pair(size), _pair(stride)
+    height, width = images.shape[1:3]
+    if size[0] > height or size[1] > width or min(size) < 1:
+        raise InputError(
+            f"size: an occluder of {size[0]} x {size[1]} does not fit into images of {height} x {width} "
+            "pixels; give one of at least 1 and at most that"
+        )
+    if not (1 <= stride[0] <= size[0] and 1 <= stride[1] <= size[1]):
+        raise InputError(
+            f"stride: {stride[0]} x {stride[1]} must be at least 1 and at most the occluder's "
+            f"{size[0]} x {size[1]}, or pixels are left out"
+        )
+    if np.shape(value) not in ((), (1,), images.shape[-1:]):
+        raise InputError(f"value has shape {np.shape(value)}; wanted a number, or one for each channel")
+    if batch_size < 1:
+        raise InputError(f"batch_size is {batch_size}; give at least 1")
+    options = (size, stride, probability, batch_size)
+    return _occlusion(model, variables, images, classes, value, *options)
+
+
+@partial(jax.jit, static_argnums=(0, 5, 6, 7, 8))
+def _occlusion(
+    model, variables, images, classes, value, size, stride, probability, batch_size
+) -> jax.Array:
+    count, height, width, _ = images.shape
+    down, right = _covered(height, size[0], stride[0]), _covered(width, size[1], stride[1])
+    rows, columns = (places.ravel() for places in np.indices((len(down), len(right))))
+    # One place more, after the others, where nothing is covered: the model is compiled only once.
+    rows, columns = np.append(rows, len(down)), np.append(columns, 0)
+    together = max(1, batch_size // count)
+    batches = math.ceil(len(rows) / together)
+    places = [jnp.asarray(np.resize(numbers, (batches, together))) for numbers in (rows, columns)]
+    covered_rows = jnp.asarray(np.pad(down, ((0, 1), (0, 0))))
+
+    def scores(place):
+        cover = covered_rows[place[0]][:, :, None] & jnp.asarray(right)[place[1]][:, None, :]
+        covered = jnp.where(cover[:, None, :, :, None], jnp.asarray(value, images.dtype), images)
+        logits = model.apply(variables, covered.reshape(-1, *images.shape[1:]), train=False)
+        return (jax.nn.softmax(logits) if probability else logits).reshape(together, count, -1)
+
+    found = jax.lax.map(scores, places)
+    found = found.reshape(batches * together, count, -1)[: len(rows)]
+    if classes is None:
+        classes = jnp.argmax(found[-1], axis=-1)
+    left = jax.vmap(scores_of, in_axes=(0, None))(found, classes)  # [places + 1, N]
+    falls = (left[-1] - left[:-1]).T.reshape(count, len(down), len(right))
+    sums = jnp.einsum("nrc,rh,cw->nhw", falls, down.astype(falls.dtype), right.astype(falls.dtype))
+    return sums / (down.sum(0)[:, None] * right.sum(0)[None, :]).astype(falls.dtype)
+
+
+def _covered(length: int, size: int, stride: int) -> np.ndarray:
+    """bool[places, length]: which pixels of a row or column an occluder covers at each place."""
+    starts = np.arange(math.ceil((length - size) / stride) + 1)[:, None] * stride
+    pixels = np.arange(length)
+    return (pixels >= starts) & (pixels < starts + size)
+
+
+def _pair(value: int | Pair) -> Pair:
+    return tuple(value) if isinstance(value, tuple | list) else (value, value)
