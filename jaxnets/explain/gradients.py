@@ -142,7 +142,7 @@ def _gradient(model, variables, images, classes, relu: ReluRule | None = None) -
     def total(images):
         return jnp.sum(scores_of(run(program, variables, images, relu=relu)[0], classes))
 
-    return jax.grad(total)(images)
+    return jax.grad(total)(images).astype(_precise(images))
 
 
 @partial(jax.jit, static_argnums=(0, 6))
@@ -151,10 +151,11 @@ def _smoothed(model, variables, images, key, classes, noise, samples) -> jax.Arr
     span = jnp.ptp(images, axis=(1, 2, 3), keepdims=True)
 
     def add(total, key):
-        noisy = images + noise * span * jax.random.normal(key, images.shape, images.dtype)
-        return total + _gradient(model, variables, noisy, classes), None
+        noisy = images + noise * span * jax.random.normal(key, images.shape, _precise(images))
+        return total + _gradient(model, variables, noisy.astype(images.dtype), classes), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros_like(images), jax.random.split(key, samples))
+    total = jnp.zeros(images.shape, _precise(images))
+    total, _ = jax.lax.scan(add, total, jax.random.split(key, samples))
     return total / samples
 
 
@@ -162,15 +163,22 @@ def _smoothed(model, variables, images, key, classes, noise, samples) -> jax.Arr
 def _integrated(model, variables, images, classes, baseline, steps) -> jax.Array:
     classes = _or_best(model, variables, images, classes)
     nodes, weights = np.polynomial.legendre.leggauss(steps)  # on (-1, 1)
-    shares, weights = ((nodes + 1) / 2).astype(images.dtype), (weights / 2).astype(images.dtype)
+    shares, weights = (jnp.asarray(n, _precise(images)) for n in ((nodes + 1) / 2, weights / 2))
     way = images - baseline
 
     def add(total, step):
         share, weight = step
-        return total + weight * _gradient(model, variables, baseline + share * way, classes), None
+        place = (baseline + share * way).astype(images.dtype)
+        return total + weight * _gradient(model, variables, place, classes), None
 
-    total, _ = jax.lax.scan(add, jnp.zeros_like(images), (shares, weights))
+    total = jnp.zeros(images.shape, _precise(images))
+    total, _ = jax.lax.scan(add, total, (shares, weights))
     return total * way
+
+
+def _precise(images: jax.Array) -> Any:
+    """The type to sum in: float32 where images are of 16 bits."""
+    return jnp.promote_types(images.dtype, jnp.float32)
 
 
 def _or_best(model, variables, images, classes) -> jax.Array:
