@@ -56,6 +56,12 @@ class Config:
     scenes, most of which is background."""
     scheduled_sampling: float = 0.0
     """Captioning: how often own words are read instead of true ones at the end; it grows linearly."""
+    first_sentence: bool | None = None
+    """Captioning: learn the first sentence of each image alone, not one drawn anew each time; None for
+    no, or yes for scenes."""
+    word_noise: float | None = None
+    """Captioning: the share of words read in training that is replaced by those of other sentences;
+    None for 0, or 0.5 for scenes."""
     min_count: int = 1
     """Captioning: rarer words become unknown words."""
     caption_length: int | None = None
@@ -132,6 +138,8 @@ _USUAL = {
         "dataset": "scenes",
         "epochs": 6,
         "attention_penalty": 1.0,
+        "first_sentence": False,
+        "word_noise": 0.0,
         "caption_length": 20,
     },
 }
@@ -140,6 +148,8 @@ _SCENES = {
     "weight_decay": 1e-3,
     "clip_norm": 5.0,
     "attention_penalty": 0.01,
+    "first_sentence": True,
+    "word_noise": 0.5,
     "caption_length": 14,
 }
 _SCENES_BACKBONE = ("block=basic", "depths=[1,1]", "widths=[48,128]", "stem_width=32")

@@ -1,7 +1,6 @@
 """Images with sentences as examples of fixed shape."""
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -29,48 +28,39 @@ class CaptionSource:
     """What a captioner is trained on: `image`, and `captions` int32[K, T] with its sentences.
 
     A sentence is its words, the end and padding; rows that an image has no sentence for are all
-    padding.
+    padding. An image has K sentences at most; further ones are left out of training.
 
     Args:
         source: images with sentences.
         vocabulary: their numbers.
         length: T, the longest sentence with its end; longer ones are cut, and a warning counts them.
-        sentences: K, so many of an image's sentences are learnt, the first ones; None for all.
         keep: hold every image in memory once it was read; for sets whose images are drawn or
             decoded slower than the network trains, and small enough.
 
     Raises:
-        InputError: `length` below 2 or `sentences` below 1, no images, or an image without a sentence.
+        InputError: `length` below 2, no images, or an image without a sentence.
     """
 
     def __init__(
-        self,
-        source: Captioned,
-        vocabulary: Vocabulary,
-        *,
-        length: int = 20,
-        sentences: int | None = None,
-        keep: bool = False,
+        self, source: Captioned, vocabulary: Vocabulary, *, length: int = 20, keep: bool = False
     ):
         if length < 2:
             raise InputError(f"length is {length}; a sentence has a word and an end, so 2 or more")
-        if sentences is not None and sentences < 1:
-            raise InputError(f"sentences is {sentences}; an image has 1 or more, or None for all")
         if len(source) == 0:
             raise InputError("source has no images with captions")
         self.source, self.vocabulary, self.length = source, vocabulary, length
         self.image_shape = source.image_shape
-        given = [source.captions(index) for index in range(len(source))]
-        empty = [index for index, own in enumerate(given) if not any(map(tokenize, own))]
+        sentences = [source.captions(index) for index in range(len(source))]
+        empty = [index for index, own in enumerate(sentences) if not any(map(tokenize, own))]
         if empty:
             raise InputError(
-                f"{len(empty)} of {len(given)} images have no caption, the first is number "
+                f"{len(empty)} of {len(sentences)} images have no caption, the first is number "
                 f"{empty[0]}; leave them out or describe them"
             )
-        most = min(max(map(len, given)), sentences or math.inf)
-        self.encoded = np.zeros((len(given), most, length), np.int32)
+        most = max(map(len, sentences))
+        self.encoded = np.zeros((len(sentences), most, length), np.int32)
         cut = 0
-        for own, rows in zip(given, self.encoded, strict=True):
+        for own, rows in zip(sentences, self.encoded, strict=True):
             kept = [sentence for sentence in own if tokenize(sentence)]
             for sentence, row in zip(kept, rows, strict=False):
                 row[:] = vocabulary.encode(sentence, length)

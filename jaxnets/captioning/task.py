@@ -28,7 +28,8 @@ class Captioning:
     A batch is a dict of `image` (uint8[N, H, W, C], or f32 in 0 to 1) or, with a frozen backbone,
     its `features` (f32[N, L, D]; `cache_features` makes them), of `captions` (i32[N, K, T], of
     `CaptionSource`) and, where some examples are padding, `weight` (f32[N]). A step learns one
-    sentence of each image, drawn anew each time. The mean is over words, as in -log p of a word.
+    sentence of each image, the first or one drawn anew each time. The mean is over words, as in
+    -log p of a word.
 
     Measured is what the decoder writes by itself (greedily, from the image alone): `exact`, the
     share of images for which that is one of the given sentences, word for word. Scores of text
@@ -41,6 +42,9 @@ class Captioning:
             collection "frozen", out of the optimiser's reach.
         attention_penalty: lambda of lambda * sum_i (1 - sum_t alpha_ti)^2 for each sentence, which
             spreads the looks over the image (Xu et al. 2015, equation 14).
+        first_sentence: learn the first sentence of each image alone. Where sentences differ in what
+            they begin with, a decoder that has to be ready for all of them looks at several things
+            at once.
         scheduled_sampling: `rate(step)` of reading own words; None for teacher forcing.
         word_noise: the share of the words read in training that are replaced, by the word at the
             same place of another sentence of the batch. What words before make likely counts less
@@ -60,6 +64,7 @@ class Captioning:
     std: tuple[float, ...] = (0.5,)
     frozen: bool = False
     attention_penalty: float = 1.0
+    first_sentence: bool = False
     scheduled_sampling: Callable[[jax.Array], jax.Array] | None = None
     word_noise: float = 0.0
     entropy_weight: float = 0.002
@@ -100,7 +105,8 @@ class Captioning:
         """
         choice_key, augment_key, noise_key, *keys = jax.random.split(key, 6)
         rngs = dict(zip(("dropout", "attention", SAMPLING), keys, strict=True))
-        captions = choose(choice_key, batch["captions"])
+        given = batch["captions"]
+        captions = given[:, 0] if self.first_sentence else choose(choice_key, given)
         features, collections = self._train_features(variables, batch, augment_key, rngs["dropout"])
         progress = variables.get(PROGRESS)
         rate = None

@@ -197,6 +197,8 @@ def _task(config: Config, words: int, mean: tuple, std: tuple, steps: int) -> Ca
         std=std,
         frozen=config.freeze_backbone,
         attention_penalty=config.attention_penalty,
+        first_sentence=config.first_sentence,
+        word_noise=config.word_noise,
         scheduled_sampling=_sampling(config.scheduled_sampling, steps),
         augment=data.augmentation.by_name(config.augment) if config.augment else None,
     )

@@ -170,6 +170,16 @@ def test_scheduled_sampling_sees_the_step_and_none_is_teacher_forcing():
     assert len(rates) == 1  # traced once: the rate is an array
 
 
+def test_only_the_first_sentence_is_learnt_where_so_asked():
+    batch = make_batch()
+    drawn, first = make_task("show_and_tell"), make_task("show_and_tell", first_sentence=True)
+    variables = draw(drawn, batch)
+    alone = jax.jit(drawn.loss)(variables, single_sentences(batch), KEY)[0]
+    for seed in range(3):
+        loss = float(jax.jit(first.loss)(variables, batch, jax.random.key(seed))[0])
+        assert loss == pytest.approx(float(alone), rel=1e-6)
+
+
 def test_word_noise_reads_words_of_the_same_place_of_other_sentences():
     captions = np.arange(40, dtype=np.int32).reshape(10, 4)  # whose columns share no word
     np.testing.assert_array_equal(with_word_noise(KEY, captions, 0.0), captions)

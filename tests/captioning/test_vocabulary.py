@@ -131,14 +131,3 @@ def test_images_without_a_caption_are_refused():
         CaptionSource(Told(), vocabulary)
     with pytest.raises(InputError, match="length is 1"):
         CaptionSource(Told(("a",)), vocabulary, length=1)
-    with pytest.raises(InputError, match="sentences is 0"):
-        CaptionSource(Told(("a",)), vocabulary, sentences=0)
-
-
-def test_only_the_first_sentences_are_learnt_where_so_asked():
-    vocabulary = Vocabulary.build(["one two three"])
-    told = Told(("one", "two"), ("three",))
-    source = CaptionSource(told, vocabulary, length=2, sentences=1)
-    whole = CaptionSource(told, vocabulary, length=2)
-    np.testing.assert_array_equal(source.encoded, whole.encoded[:, :1])
-    assert source.references(0) == ("one", "two")

@@ -380,7 +380,8 @@ def test_every_model_has_a_summary(name):
         folded = found.folded(depth)
         assert sum(row.parameters for row in folded) == found.params
         assert sum(row.multiply_adds for row in folded) == found.multiply_adds
-    assert found.rows[-1].output_shape == (1, jaxnets.create_model(name).num_classes)
+    (head,) = (row for row in found.rows if row.path == "head")
+    assert head.output_shape == (1, jaxnets.create_model(name).num_classes)
 
 
 def test_memory_is_variables_input_and_what_the_innermost_rows_put_out():
