@@ -1,7 +1,7 @@
 """Training runs as a whole: from a flat configuration to a directory, and back from it.
 
-`jaxnets train`, `eval`, `predict`, `caption`, `plots` and `search` are thin faces of what is here. Scripts
-that need more freedom call `jaxnets.training.fit` themselves.
+`jaxnets train`, `eval`, `predict`, `caption`, `plots` and `search` are thin faces of what is here.
+Scripts that need more freedom call `jaxnets.training.fit` themselves.
 """
 
 from pathlib import Path

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from jaxnets.runs import pictures
 from jaxnets.data import ArraySource
+from jaxnets.runs import pictures
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 from jaxnets import cli
 from jaxnets.config import Config
-from jaxnets.runs import searching
 from jaxnets.errors import InputError
+from jaxnets.runs import searching
 from jaxnets.training.optimizers import OPTIMIZERS
 
 SMALL = (
