@@ -39,7 +39,7 @@ DECODERS = {
     "show_and_tell": {"features": 192, "dropout": 0.1},
     "lrcn": {"features": 192, "dropout": 0.1},
 }
-SCENES, EPOCHS, BATCH, LENGTH, GRID = 20_000, 6, 64, 14, 8
+SCENES, EPOCHS, BATCH, LENGTH, GRID = 160_000, 1, 64, 14, 8
 
 
 def train(name: str, seed: int, scenes: int, epochs: int) -> tuple[Captioning, dict, Vocabulary, tuple]:
@@ -50,13 +50,20 @@ def train(name: str, seed: int, scenes: int, epochs: int) -> tuple[Captioning, d
     captioner = create_captioner(
         name, "resnetv2_50", vocabulary, backbone_settings=BACKBONE, **DECODERS[name]
     )
-    task = Captioning(captioner, mean=(0.25,), std=(0.25,), attention_penalty=0.01)
+    task = Captioning(
+        captioner,
+        mean=(0.25,),
+        std=(0.25,),
+        attention_penalty=0.01,
+        first_sentence=True,
+        word_noise=0.5,
+    )
     steps = epochs * (scenes // BATCH)
     schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, min(200, steps // 5), steps)
-    optimizer = optax.chain(optax.clip_by_global_norm(5.0), optax.adamw(schedule, weight_decay=1e-3))
+    optimizer = training.create_optimizer("adamw", schedule, weight_decay=0.1, clip_norm=5.0)
     state, _ = training.fit(
         task,
-        CaptionSource(source, vocabulary, length=LENGTH, keep=True),
+        CaptionSource(source, vocabulary, length=LENGTH, keep=epochs > 1),
         optimizer=optimizer,
         epochs=epochs,
         batch_size=BATCH,
