@@ -34,7 +34,7 @@ class Row(NamedTuple):
 
 ROWS = {
     "zfnet": Row(1e-4, size=48),  # 47 is the smallest it takes
-    "nin": Row(3e-4, {"small_input": True}),
+    "nin": Row(1e-4, {"small_input": True}),
     "vgg11_lrn": Row(1e-4),
     "vgg16_c": Row(1e-4),
     "vgg16_gap": Row(1e-4),

@@ -170,7 +170,7 @@ def test_what_is_left_open_suits_the_task():
     classifier = config.completed(config.Config())
     assert (classifier.model, classifier.dataset, classifier.epochs) == ("lenet5", "digits", 30)
     scenes = config.completed(config.Config(task="captioning"))
-    assert (scenes.model, scenes.dataset, scenes.epochs) == ("resnetv2_50", "scenes", 6)
+    assert (scenes.model, scenes.dataset, scenes.epochs) == ("resnetv2_50", "scenes", 8)
     assert (scenes.attention_penalty, scenes.learning_rate) == (0.01, 2e-3)
     assert (scenes.first_sentence, scenes.word_noise) == (True, 0.5)
     assert "attention_features=96" in scenes.captioner_settings
