@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -335,3 +336,12 @@ def test_the_console_script_runs_and_interrupts_are_no_traceback(monkeypatch, ca
         cli.main(["models"])
     assert stop.value.code == 130
     assert "--resume" in capsys.readouterr().err
+
+
+def test_a_reader_who_has_read_enough_is_no_error():
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "jaxnets.cli", "summary", "lenet5"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")

@@ -5,6 +5,7 @@ exit status 2 and no traceback.
 """
 
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -43,6 +44,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         command.run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads this has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)  # as if by the signal that others end with
     except (InputError, OSError) as error:  # OSError: no space left, no permission, no such file
         print(f"jaxnets: {error}", file=sys.stderr)
         sys.exit(2)
