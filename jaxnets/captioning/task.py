@@ -107,6 +107,9 @@ class Captioning:
         rngs = dict(zip(("dropout", "attention", SAMPLING), keys, strict=True))
         given = batch["captions"]
         captions = given[:, 0] if self.first_sentence else choose(choice_key, given)
+        read = captions
+        if self.word_noise:
+            read = with_word_noise(noise_key, captions, self.word_noise)
         features, collections = self._train_features(variables, batch, augment_key, rngs["dropout"])
         progress = variables.get(PROGRESS)
         rate = None
@@ -115,7 +118,7 @@ class Captioning:
         logits, looks = self.model.apply(
             {"params": variables["params"]},
             features,
-            with_word_noise(noise_key, captions, self.word_noise),
+            read,
             train=True,
             sampling_rate=rate,
             method="decode",

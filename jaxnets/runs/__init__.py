@@ -41,7 +41,7 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
     """
     directory, history = _TASKS[config.task].train(config, progress)
     if config.plots and jax.process_count() == 1:
-        draw_plots(directory)
+        _draw_predictions(directory, "latest")  # the history is drawn already
     return directory, history
 
 
@@ -76,8 +76,11 @@ def draw_plots(directory: str | Path, step: int | Literal["latest", "best"] = "l
         InputError: if the directory holds no run or no such checkpoint.
     """
     directory = Path(directory)
-    drawn = draw_history(directory)
+    return draw_history(directory) + _draw_predictions(directory, step)
+
+
+def _draw_predictions(directory: Path, step: int | Literal["latest", "best"]) -> list[Path]:
     if read_config(directory)[0].task == "captioning":
-        return drawn
+        return []
     run = load_run(directory, step)
-    return drawn + draw_predictions(directory, run.predict, run.held_out(), run.class_names)
+    return draw_predictions(directory, run.predict, run.held_out(), run.class_names)
