@@ -172,6 +172,12 @@ def completed(config: Config) -> Config:
     return dataclasses.replace(config, **opened)
 
 
+def alone(command: Config) -> Config:
+    """The configuration itself, of a command that has fields of its own besides."""
+    names = [field.name for field in dataclasses.fields(Config)]
+    return Config(**{name: getattr(command, name) for name in names})
+
+
 def read_config(directory: str | Path) -> tuple[Config, dict[str, Any]]:
     """The configuration of the run in a directory, and what it knows of its data.
 

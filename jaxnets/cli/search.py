@@ -1,12 +1,11 @@
 """`jaxnets search`."""
 
-import dataclasses
 from dataclasses import dataclass
 
 from rich.console import Console
 from rich.table import Table
 
-from jaxnets.config import Config
+from jaxnets.config import Config, alone
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,7 @@ class Search(Config):
         from jaxnets import training
         from jaxnets.runs import searching
 
-        names = [field.name for field in dataclasses.fields(Config)]
-        config = Config(**{name: getattr(self, name) for name in names})
+        config = alone(self)
         directory, result = searching.search(
             config,
             searching.parse_space(self.space) or None,

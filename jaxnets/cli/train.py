@@ -1,9 +1,8 @@
 """`jaxnets train`."""
 
-import dataclasses
 from dataclasses import dataclass
 
-from jaxnets.config import Config
+from jaxnets.config import Config, alone
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,7 @@ class Train(Config):
             initialize_distributed(self.coordinator, self.processes or None, self.process)
         from jaxnets import runs
 
-        names = [field.name for field in dataclasses.fields(Config)]
-        config = Config(**{name: getattr(self, name) for name in names})
+        config = alone(self)
         directory, history = runs.train(config)
         last = history.epochs[-1]
         from jaxnets.training.parallel import is_main_process
