@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxnets import atomic
 from jaxnets.errors import InputError
 
 CONFIG_FILE = "config.json"
@@ -217,9 +217,7 @@ def write_config(directory: Path, config: Config, about: dict[str, Any]) -> None
     values = dataclasses.asdict(config)
     for transient in ("run_dir", "resume"):
         values.pop(transient)
-    fresh = directory / f"{CONFIG_FILE}.new"
-    fresh.write_text(json.dumps({**values, "data": about}, indent=2) + "\n")
-    os.replace(fresh, directory / CONFIG_FILE)
+    atomic.write_text(directory / CONFIG_FILE, json.dumps({**values, "data": about}, indent=2) + "\n")
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:

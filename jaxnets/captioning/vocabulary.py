@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxnets import atomic
 from jaxnets.errors import InputError
 
 SPECIALS = ("<pad>", "<start>", "<end>", "<unknown>")
@@ -107,7 +108,7 @@ class Vocabulary:
     def save(self, directory: str | os.PathLike) -> None:
         """Writes `vocabulary.json` into a run's directory."""
         text = json.dumps({"words": self.words}, ensure_ascii=False, indent=0)
-        (Path(directory) / VOCABULARY_FILE).write_text(text + "\n", encoding="utf-8")
+        atomic.write_text(Path(directory) / VOCABULARY_FILE, text + "\n")
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> "Vocabulary":

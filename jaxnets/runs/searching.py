@@ -6,12 +6,11 @@
 
 import dataclasses
 import json
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jaxnets import data, training
+from jaxnets import atomic, data, training
 from jaxnets.config import CONFIG_FILE, Config, completed, parse_settings
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.models import create_model
@@ -91,8 +90,8 @@ def search(
         found = {"command": None, **result.to_dict()}
         if result.best is not None:
             found["command"] = train_command(config, result.best.values)
-        _write(directory / RESULT_FILE, json.dumps(found, indent=1, allow_nan=False) + "\n")
-        _write(directory / "search.md", result.to_markdown())
+        atomic.write_text(directory / RESULT_FILE, json.dumps(found, indent=1, allow_nan=False) + "\n")
+        atomic.write_text(directory / "search.md", result.to_markdown())
 
     result = training.search(
         task,
@@ -189,13 +188,6 @@ def _check_space(config: Config, space: Space) -> None:
             raise InputError(f"{name} is both set and searched; give one of the two")
     if not space:
         raise InputError("space: learning rate and weight decay are both set; nothing is left to search")
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a file beside and renames it, so that a kill leaves the old one or the new one whole."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text)
-    os.replace(fresh, path)
 
 
 def _make_directory(config: Config) -> Path:

@@ -5,6 +5,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jaxnets import atomic
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -41,13 +43,9 @@ class Recorder:
         path = Path(directory) / METRICS_FILE
         if resume_at:
             self._load(path, resume_at)
-        # Written beside and renamed: a kill at any point leaves one whole file or the other.
-        fresh = path.with_suffix(".new")
-        with open(fresh, "w") as file:
-            for kind in ("steps", "epochs"):
-                for record in getattr(self.history, kind):
-                    file.write(_line(kind, record))
-        os.replace(fresh, path)
+        kinds = ("steps", "epochs")
+        lines = [_line(kind, record) for kind in kinds for record in getattr(self.history, kind)]
+        atomic.write_text(path, "".join(lines))
         self._file = open(path, "a")  # noqa: SIM115 - closed by `close`
 
         from tensorboardX import SummaryWriter
