@@ -22,6 +22,7 @@ from heading import print_heading
 
 from jaxnets import training
 from jaxnets.captioning import (
+    COLOUR_WORDS,
     Captioning,
     CaptionSource,
     Vocabulary,
@@ -57,6 +58,8 @@ def train(name: str, seed: int, scenes: int, epochs: int) -> tuple[Captioning, d
         attention_penalty=0.01,
         first_sentence=True,
         word_noise=0.5,
+        recolour=0.5,
+        colour_words=vocabulary.numbers(COLOUR_WORDS),
     )
     steps = epochs * (scenes // BATCH)
     schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, min(200, steps // 5), steps)
@@ -147,7 +150,7 @@ def main() -> None:
         "Captions of scenes with unseen pairs of colour and digit",
         "`python benchmarks/scenes.py`, measured",
     )
-    print(f"- {options.scenes:,} training scenes, {options.epochs} epochs, batch {BATCH}\n")
+    print(f"- {options.scenes:,} training scenes, passed {options.epochs} times, batch {BATCH}\n")
     print(
         "| captioner | seed | exact sentence | exact, known pairs | CIDEr-D, nearest (of 10) | "
         "CIDEr-D, both (of 8.1) | BLEU-4 | attention in box / chance | captions/s, beam 5 | wall s | "

@@ -8,6 +8,7 @@ import optax
 
 from jaxnets import training
 from jaxnets.captioning import (
+    COLOUR_WORDS,
     Captioning,
     CaptionSource,
     Vocabulary,
@@ -34,7 +35,8 @@ if __name__ == "__main__":
         dropout=0.1,
     )
     # Most of a scene is background, so the wish to look everywhere is weak. With one sentence to learn
-    # it is known which digit comes first, and noise among the words makes it read the digits.
+    # it is known which digit comes first; noise among the words makes it read the digits, and mixed
+    # colours keep what it reads apart from colours.
     task = Captioning(
         captioner,
         mean=(0.25,),
@@ -42,6 +44,8 @@ if __name__ == "__main__":
         attention_penalty=0.01,
         first_sentence=True,
         word_noise=0.5,
+        recolour=0.5,
+        colour_words=vocabulary.numbers(COLOUR_WORDS),
     )
     rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, 200, EPOCHS * (SCENES // BATCH))
     state, _ = training.fit(

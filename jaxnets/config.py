@@ -62,6 +62,9 @@ class Config:
     word_noise: float | None = None
     """Captioning: the share of words read in training that is replaced by those of other sentences;
     None for 0, or 0.5 for scenes."""
+    recolour: float | None = None
+    """Captioning: the share of training images whose colours are mixed, and whose colour words are not
+    learnt; None for 0, or 0.5 for scenes."""
     min_count: int = 1
     """Captioning: rarer words become unknown words."""
     caption_length: int | None = None
@@ -140,6 +143,7 @@ _USUAL = {
         "attention_penalty": 1.0,
         "first_sentence": False,
         "word_noise": 0.0,
+        "recolour": 0.0,
         "caption_length": 20,
     },
 }
@@ -151,6 +155,7 @@ _SCENES = {
     "attention_penalty": 0.01,
     "first_sentence": True,
     "word_noise": 0.5,
+    "recolour": 0.5,
     "caption_length": 14,
 }
 _SCENES_BACKBONE = ("block=basic", "depths=[1,1]", "widths=[48,128]", "stem_width=32")

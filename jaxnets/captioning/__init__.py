@@ -8,11 +8,13 @@ from jaxnets.captioning.evaluation import (
     make_writer,
     write_captions,
 )
+from jaxnets.captioning.frozen import freeze_backbone, with_backbone
 from jaxnets.captioning.source import CaptionSource
-from jaxnets.captioning.task import Captioning, freeze_backbone, with_backbone
-from jaxnets.captioning.vocabulary import Vocabulary, tokenize
+from jaxnets.captioning.task import Captioning
+from jaxnets.captioning.vocabulary import COLOUR_WORDS, Vocabulary, tokenize
 
 __all__ = [
+    "COLOUR_WORDS",
     "CaptionSource",
     "Captioner",
     "Captioning",

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.captioning import decoding
+from jaxnets.captioning.frozen import Variables
 from jaxnets.captioning.source import CaptionSource
-from jaxnets.captioning.task import Batch, Captioning, Variables
+from jaxnets.captioning.task import Batch, Captioning
 from jaxnets.captioning.vocabulary import END, START, tokenize
 from jaxnets.data import eval_batches
 from jaxnets.errors import InputError

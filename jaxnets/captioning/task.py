@@ -9,15 +9,15 @@ import numpy as np
 
 from jaxnets.captioning import decoding
 from jaxnets.captioning.captioner import SAMPLING, Captioner
+from jaxnets.captioning.frozen import FROZEN, Variables, freeze_backbone
+from jaxnets.captioning.noise import choose, recoloured, with_word_noise
 from jaxnets.captioning.vocabulary import END, PAD, START
 from jaxnets.data.whitening import normalize, to_float
 from jaxnets.errors import InputError
 from jaxnets.metrics import Mean, Metrics
 
-Variables = dict
 Batch = dict  # image uint8 or f32 [N, H, W, C], or features f32[N, L, D]; captions i32[N, K, T]; weight
 
-FROZEN = "frozen"  # the collection of a backbone that does not learn
 PROGRESS = "progress"  # what is remembered from step to step: steps taken, and the baseline
 
 
@@ -50,13 +50,18 @@ class Captioning:
             same place of another sentence of the batch. What words before make likely counts less
             then, and what is in the image more (unigram noising: Xie et al. 2017,
             arXiv:1703.02573, section 3.2).
+        recolour: the share of the training images, not of features, whose colours are mixed
+            (`data.color.random_channel_mix`). The `colour_words` of their sentences are not learnt.
+            So what a thing is called does not come to depend on its colour (random 1x1
+            convolutions: Xu et al. 2021, arXiv:2007.13003).
+        colour_words: the numbers of the words for colours: `vocabulary.numbers(COLOUR_WORDS)`.
         entropy_weight: lambda_e of hard attention (section 4.1 of the same).
         reinforce_weight: lambda_r of hard attention.
         augment: `(key, image f32[H, W, C] in 0 to 1) -> image`, for training only. Beware of flips:
             they turn left into right.
 
     Raises:
-        InputError: a std of 0 or less, or a word_noise that is no share.
+        InputError: a std of 0 or less, or a word_noise or recolour that is no share.
     """
 
     model: Captioner
@@ -67,6 +72,8 @@ class Captioning:
     first_sentence: bool = False
     scheduled_sampling: Callable[[jax.Array], jax.Array] | None = None
     word_noise: float = 0.0
+    recolour: float = 0.0
+    colour_words: tuple[int, ...] = ()
     entropy_weight: float = 0.002
     reinforce_weight: float = 1.0
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
@@ -74,8 +81,9 @@ class Captioning:
     def __post_init__(self):
         if min(self.std) <= 0:
             raise InputError(f"std is {self.std}; every number must be above 0")
-        if not 0 <= self.word_noise <= 1:
-            raise InputError(f"word_noise is {self.word_noise}; it must be from 0 to 1")
+        for name in ("word_noise", "recolour"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         """Draws the variables; for a batch of features those of the decoder alone."""
@@ -103,13 +111,19 @@ class Captioning:
             (with the penalties) and `top1`, the share of words that were the likeliest, given the
             true ones before. `loss.weight` is the number of words.
         """
-        choice_key, augment_key, noise_key, *keys = jax.random.split(key, 6)
+        choice_key, augment_key, noise_key, colour_key, *keys = jax.random.split(key, 7)
         rngs = dict(zip(("dropout", "attention", SAMPLING), keys, strict=True))
         given = batch["captions"]
         captions = given[:, 0] if self.first_sentence else choose(choice_key, given)
         read = captions
         if self.word_noise:
             read = with_word_noise(noise_key, captions, self.word_noise)
+        learnt = (captions != PAD) & (_weights(batch) > 0)[:, None]
+        real = learnt
+        if self.recolour and "image" in batch:
+            images, mixed = recoloured(colour_key, to_float(batch["image"]), self.recolour)
+            batch = {**batch, "image": images}
+            learnt &= ~(mixed[:, None] & jnp.isin(captions, jnp.array(self.colour_words, jnp.int32)))
         features, collections = self._train_features(variables, batch, augment_key, rngs["dropout"])
         progress = variables.get(PROGRESS)
         rate = None
@@ -124,9 +138,8 @@ class Captioning:
             method="decode",
             rngs=rngs,
         )
-        real = (captions != PAD) & (_weights(batch) > 0)[:, None]
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), captions[..., None], axis=-1)[..., 0]
-        log_p = jnp.where(real, log_p, 0.0)
+        log_p = jnp.where(learnt, log_p, 0.0)
         example = -jnp.sum(log_p, axis=1)
         if "attention" in looks:
             seen = jnp.sum(jnp.where(real[..., None], looks["attention"], 0.0), axis=1)
@@ -143,12 +156,13 @@ class Captioning:
         if progress is not None:
             collections = {**collections, PROGRESS: progress}
         weights = _weights(batch)
-        words = jnp.sum(jnp.where(real, weights[:, None], 0.0))
+        word_weights = jnp.where(learnt, weights[:, None], 0.0)
+        words = jnp.sum(word_weights)
         total = jnp.sum(jnp.where(weights > 0, example * weights, 0.0))
         right = (jnp.argmax(logits, axis=-1) == captions).astype(jnp.float32)
         sums = {
             "loss": Mean(total, words),
-            "top1": Mean.of(right.ravel(), jnp.where(real, weights[:, None], 0.0).ravel()),
+            "top1": Mean.of(right.ravel(), word_weights.ravel()),
         }
         # What hard attention adds is minimised but not reported: it is no loss and may be negative.
         total += jnp.sum(jnp.where(weights > 0, surrogate * weights, 0.0))
@@ -284,59 +298,6 @@ class Captioning:
         frozen = variables.get(FROZEN, {})
         names = (set(variables) | set(frozen)) - {FROZEN, PROGRESS}
         return {name: {**frozen.get(name, {}), **variables.get(name, {})} for name in names}
-
-
-def freeze_backbone(variables: Variables) -> Variables:
-    """Moves the backbone's variables into the collection "frozen"."""
-    frozen = {name: {"backbone": v["backbone"]} for name, v in variables.items() if "backbone" in v}
-    rest = {
-        name: {part: v for part, v in parts.items() if part != "backbone"}
-        for name, parts in variables.items()
-    }
-    return {**{name: parts for name, parts in rest.items() if parts}, FROZEN: frozen}
-
-
-def with_backbone(variables: Variables, classifier: Variables) -> Variables:
-    """A captioner's variables with the backbone of a (pretrained) classifier.
-
-    Args:
-        variables: of `Captioning.init`, frozen or not.
-        classifier: variables of a model of `create_model`, such as `weights.from_torch` gives.
-
-    Raises:
-        InputError: it is another backbone.
-    """
-    home = variables.get(FROZEN, variables)
-    new = {}
-    for name, parts in home.items():
-        if "backbone" not in parts:
-            new[name] = parts
-            continue
-        given = classifier.get(name, {}).get("backbone", {})
-        shapes = [jax.tree.map(jnp.shape, tree) for tree in (parts["backbone"], given)]
-        if shapes[0] != shapes[1]:
-            raise InputError(
-                f"classifier has other {name} than the captioner's backbone: another architecture, or "
-                "other settings"
-            )
-        new[name] = {**parts, "backbone": given}
-    return {**variables, FROZEN: new} if FROZEN in variables else {**variables, **new}
-
-
-def choose(key: jax.Array, captions: jax.Array) -> jax.Array:
-    """One of the sentences of each image, i32[N, T]."""
-    given = jnp.any(captions != PAD, axis=-1)
-    number = jax.random.categorical(key, jnp.where(given, 0.0, -jnp.inf))
-    # An example of padding has none to choose from; the first will do.
-    number = jnp.where(jnp.any(given, axis=1), number, 0)
-    return jnp.take_along_axis(captions, number[:, None, None], axis=1)[:, 0]
-
-
-def with_word_noise(key: jax.Array, captions: jax.Array, rate: float) -> jax.Array:
-    """Sentences i32[N, T] in which a share of the words is another sentence's."""
-    order_key, key = jax.random.split(key)
-    others = jax.random.permutation(order_key, captions)
-    return jnp.where(jax.random.bernoulli(key, rate, captions.shape), others, captions)
 
 
 def _weights(batch: Batch) -> jax.Array:

@@ -18,6 +18,12 @@ SPECIALS = ("<pad>", "<start>", "<end>", "<unknown>")
 PAD, START, END, UNKNOWN = range(len(SPECIALS))
 
 VOCABULARY_FILE = "vocabulary.json"
+# The basic colour terms of English (Berlin and Kay 1969), in both spellings.
+COLOUR_WORDS = (
+    "black", "white", "red", "green", "yellow", "blue",
+    "brown", "purple", "pink", "orange", "grey", "gray",
+)  # fmt: skip
+
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
@@ -75,6 +81,10 @@ class Vocabulary:
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def numbers(self, words: Iterable[str]) -> tuple[int, ...]:
+        """The numbers of those of some words that it knows."""
+        return tuple(self._numbers[word] for word in words if word in self._numbers)
 
     def encode(self, caption: str, length: int) -> np.ndarray:
         """A sentence as numbers: its words, the end, and padding.

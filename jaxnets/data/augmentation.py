@@ -142,6 +142,7 @@ AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
     "lens": geometry.lens_distortion,
     "color": color.color_jitter,
     "grey": color.random_grey,
+    "channel_mix": color.random_channel_mix,
     "noise": color.gaussian_noise,
     "erase": color.random_erasing,
 }

@@ -66,6 +66,30 @@ def random_grey(p: float = 0.2) -> Augmentation:
     return augment
 
 
+def random_channel_mix(p: float = 0.2) -> Augmentation:
+    """Makes every channel a random mean of all channels, darkened by a random factor.
+
+    With probability `p`. Shapes stay, colours become any others: a random 1x1 convolution (Xu et al.
+    2021, arXiv:2007.13003, section 3.1), but of weights above 0, so that light stays light. Those of a
+    mean are the softmax of 3 times normal draws, most of it one channel; the factor is uniform in
+    [0.2, 1].
+
+    Raises:
+        InputError: `p` is no probability.
+    """
+    checks.within("p", p, 0, 1)
+
+    def augment(key: jax.Array, image: jax.Array) -> jax.Array:
+        chance_key, weight_key, factor_key = jax.random.split(key, 3)
+        channels = image.shape[-1]
+        weights = jax.nn.softmax(3 * jax.random.normal(weight_key, (channels, channels)), axis=0)
+        factors = jax.random.uniform(factor_key, (channels,), minval=0.2)
+        mixed = image @ (weights * factors).astype(image.dtype)
+        return jnp.where(jax.random.bernoulli(chance_key, float(p)), mixed, image)
+
+    return augment
+
+
 def gaussian_noise(sigma: float = 0.05) -> Augmentation:
     """Adds normal noise of standard deviation `sigma` to every value, and clips to [0, 1].
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxnets import data
 from jaxnets.captioning import (
+    COLOUR_WORDS,
     Captioning,
     CaptionSource,
     Vocabulary,
@@ -62,7 +63,7 @@ def train(config: Config, progress: bool = True) -> tuple[Path, History]:
     steps = config.epochs * (len(train_source) // config.batch_size)
     return fit(
         config,
-        _task(config, len(vocabulary), mean, std, steps),
+        _task(config, vocabulary, mean, std, steps),
         train_source,
         test_source,
         about,
@@ -134,7 +135,7 @@ def load_run(directory: Path, step: int | Literal["latest", "best"]) -> CaptionR
         config=config,
         vocabulary=vocabulary,
         image_shape=tuple(about["image_shape"]),
-        task=_task(config, len(vocabulary), tuple(about["mean"]), tuple(about["std"]), steps=1),
+        task=_task(config, vocabulary, tuple(about["mean"]), tuple(about["std"]), steps=1),
         variables=load_variables(directory, step),
     )
 
@@ -182,11 +183,11 @@ def caption(
     ]
 
 
-def _task(config: Config, words: int, mean: tuple, std: tuple, steps: int) -> Captioning:
+def _task(config: Config, vocabulary: Vocabulary, mean: tuple, std: tuple, steps: int) -> Captioning:
     captioner = create_captioner(
         config.captioner,
         config.model,
-        words,
+        vocabulary,
         feature=config.feature,
         backbone_settings=parse_settings(config.settings),
         **parse_settings(config.captioner_settings),
@@ -199,6 +200,8 @@ def _task(config: Config, words: int, mean: tuple, std: tuple, steps: int) -> Ca
         attention_penalty=config.attention_penalty,
         first_sentence=config.first_sentence,
         word_noise=config.word_noise,
+        recolour=config.recolour,
+        colour_words=vocabulary.numbers(COLOUR_WORDS),
         scheduled_sampling=_sampling(config.scheduled_sampling, steps),
         augment=data.augmentation.by_name(config.augment) if config.augment else None,
     )

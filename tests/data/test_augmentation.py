@@ -100,6 +100,7 @@ def test_zero_strength_changes_nothing(images):
         "lens": geometry.lens_distortion(0),
         "color": color.color_jitter(0, 0, 0, 0),
         "grey": color.random_grey(p=0),
+        "channel_mix": color.random_channel_mix(p=0),
         "noise": color.gaussian_noise(0),
         "erase": color.random_erasing(p=0),
     }

@@ -90,6 +90,24 @@ def test_grey_comes_with_its_probability(image):
     assert abs(grey.mean() - 0.3) < 0.05
 
 
+def test_mixed_channels_are_darkened_means_of_all(image):
+    unit = np.eye(3, dtype=np.float32)[None]  # a red, a green and a blue pixel: the weights come out
+    weights = samples(color.random_channel_mix(p=1), unit, 300)[:, 0]
+    factors = weights.sum(1)
+    assert weights.min() >= 0
+    assert 0.2 <= factors.min() < 0.25
+    assert 0.95 < factors.max() <= 1 + 1e-6
+    assert abs((weights / factors[:, None]).mean() - 1 / 3) < 0.02  # no channel is preferred
+    assert (weights / factors[:, None]).max(1).mean() > 0.8  # most of a mean is one channel
+    mixed = samples(color.random_channel_mix(p=1), image, 300)
+    np.testing.assert_allclose(mixed, np.einsum("hwc,ncd->nhwd", image, weights), atol=1e-6)
+
+
+def test_channels_are_mixed_with_their_probability(image):
+    same = (samples(color.random_channel_mix(p=0.3), image, 1000) == image).all((1, 2, 3))
+    assert abs(same.mean() - 0.7) < 0.05
+
+
 def test_noise_has_its_deviation_and_no_mean():
     noise = samples(color.gaussian_noise(0.1), np.full((32, 32, 3), 0.5, np.float32), 8) - 0.5
     assert abs(noise.std() - 0.1) < 0.002

@@ -172,7 +172,7 @@ def test_what_is_left_open_suits_the_task():
     scenes = config.completed(config.Config(task="captioning"))
     assert (scenes.model, scenes.dataset, scenes.epochs) == ("resnetv2_50", "scenes", 8)
     assert (scenes.attention_penalty, scenes.learning_rate) == (0.01, 2e-3)
-    assert (scenes.first_sentence, scenes.word_noise) == (True, 0.5)
+    assert (scenes.first_sentence, scenes.word_noise, scenes.recolour) == (True, 0.5, 0.5)
     assert "attention_features=96" in scenes.captioner_settings
     told = config.completed(
         config.Config(task="captioning", model="resnet18", learning_rate=0.1, captioner="lrcn")
@@ -181,4 +181,4 @@ def test_what_is_left_open_suits_the_task():
     assert told.captioner_settings == ("features=192", "dropout=0.1")
     coco = config.completed(config.Config(task="captioning", dataset="captions:coco"))
     assert (coco.attention_penalty, coco.captioner_settings) == (1.0, ())
-    assert (coco.first_sentence, coco.word_noise) == (False, 0.0)
+    assert (coco.first_sentence, coco.word_noise, coco.recolour) == (False, 0.0, 0.0)
