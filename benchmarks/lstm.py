@@ -16,7 +16,7 @@ import time
 from importlib.metadata import version
 
 UNITS, ROUNDS, REPEATS = 512, 9, 3
-SHAPES = ((64, 20), (64, 100), (16, 20))  # batch, length
+SHAPES = ((64, 20), (64, 50), (64, 100), (16, 20))  # batch, length
 
 TORCH = f"""
 import sys, time, torch
