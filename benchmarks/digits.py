@@ -25,7 +25,7 @@ LONG = 200  # epochs
 
 def train(directory: Path, *options: str) -> tuple[float, list[dict]]:
     """Runs the command; returns its seconds and the records of its epochs."""
-    command = [sys.executable, "-m", "jaxnets.cli", "train", "--run-dir", str(directory), *options]
+    command = [sys.executable, "-m", "jaxnets", "train", "--run-dir", str(directory), *options]
     start = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - start
@@ -36,7 +36,7 @@ def train(directory: Path, *options: str) -> tuple[float, list[dict]]:
 def memory_by_epoch(directory: Path) -> dict[int, float]:
     """Trains for long, and looks at the process's resident memory (MiB) as its epochs go by."""
     command = [
-        sys.executable, "-m", "jaxnets.cli", "train", "--run-dir", str(directory),
+        sys.executable, "-m", "jaxnets", "train", "--run-dir", str(directory),
         "--epochs", str(LONG),
     ]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

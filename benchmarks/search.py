@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 def jaxnets(*arguments: str) -> float:
     """Runs a command; returns its seconds."""
     start = time.perf_counter()
-    command = [sys.executable, "-m", "jaxnets.cli", *arguments]
+    command = [sys.executable, "-m", "jaxnets", *arguments]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - start
 

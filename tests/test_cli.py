@@ -341,7 +341,7 @@ def test_the_console_script_runs_and_interrupts_are_no_traceback(monkeypatch, ca
 def test_a_reader_who_has_read_enough_is_no_error():
     reading, writing = os.pipe()
     os.close(reading)
-    command = [sys.executable, "-m", "jaxnets.cli", "summary", "lenet5"]
+    command = [sys.executable, "-m", "jaxnets", "summary", "lenet5"]
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")

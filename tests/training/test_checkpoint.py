@@ -172,7 +172,7 @@ def test_a_full_disk_while_saving_is_told_and_the_last_checkpoint_stays_whole(tm
 def test_a_run_killed_at_a_random_step_and_resumed_ends_in_the_same_bits(tmp_path):
     """kill -9, twice, in a run with dropout, augmentation and a moving average."""
     command = [
-        sys.executable, "-m", "jaxnets.cli", "train", "--epochs", "4", "--checkpoint-every", "5",
+        sys.executable, "-m", "jaxnets", "train", "--epochs", "4", "--checkpoint-every", "5",
         "--settings", "dropout=0.1", "--ema-decay", "0.9", "--log-every", "1",
     ]  # fmt: skip
     whole, killed = tmp_path / "whole", tmp_path / "killed"

@@ -1,3 +1,0 @@
-from jaxnets.cli import main
-
-main()
