@@ -155,8 +155,8 @@ def main() -> None:
     print(f"- {options.scenes:,} training scenes, passed {options.epochs} times, batch {BATCH}\n")
     print(
         "| captioner | seed | exact sentence | exact, known pairs | CIDEr-D, nearest (of 10) | "
-        "CIDEr-D, both (of 8.1) | BLEU-4 | attention in box / chance (size, colour, digit word) | captions/s, beam 5 | wall s | "
-        "CPU s |"
+        "CIDEr-D, both (of 8.1) | BLEU-4 | attention in box / chance (size, colour, digit word) | "
+        "captions/s, beam 5 | wall s | CPU s |"
     )
     print("|---" * 11 + "|")
     for name in options.names:

@@ -19,7 +19,7 @@ from jaxnets.captioning import (
 from jaxnets.data.scenes import SceneSource
 from jaxnets.explain import plot_attention
 
-EPOCHS, BATCH, SCENES = 8, 64, 20_000
+BATCH, SCENES = 64, 200_000
 
 if __name__ == "__main__":
     scenes, unseen = SceneSource("train", count=SCENES), SceneSource("test", count=500)
@@ -47,13 +47,13 @@ if __name__ == "__main__":
         recolour=0.5,
         colour_words=vocabulary.numbers(COLOUR_WORDS),
     )
-    rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, 200, EPOCHS * (SCENES // BATCH))
+    rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, 200, SCENES // BATCH)
     state, _ = training.fit(
         task,
-        CaptionSource(scenes, vocabulary, length=14, keep=True),
+        CaptionSource(scenes, vocabulary, length=14),
         test=(held_out := CaptionSource(unseen, vocabulary, length=14, keep=True)),
         optimizer=training.create_optimizer("adamw", rate, weight_decay=0.1, clip_norm=5.0),
-        epochs=EPOCHS,
+        epochs=1,
         batch_size=BATCH,
         monitor="test_exact",
     )
