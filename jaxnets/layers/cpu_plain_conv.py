@@ -5,6 +5,8 @@ Images are [N, H, W, C], kernels [H, W, in, out]; the rest is as in `cpu_forms`.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -44,23 +46,59 @@ def plain_conv(
     dilation: Pair,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """A plain convolution: by neighbours where the maps are small, else XLA's, padded if need be.
-
-    XLA has fast kernels only for windows that are no larger than the image, padding apart. The
-    gradient by the image is a convolution of the output's gradient, and that by the kernel is one
-    whose window is the output's gradient; so the output may be no smaller than the window, and no
-    larger than the image. Else it is 20 to 200 times slower.
-    """
-    window = {"strides": strides, "pads": pads, "dilation": dilation}
-    if is_small(x.shape, kernel.shape, **window):
-        return conv_of_neighbours(x, kernel, **window, precision=precision)
-    if outgrows(x.shape, kernel.shape, **window):
-        x, pads = jnp.pad(x, ((0, 0), *pads, (0, 0))), ((0, 0), (0, 0))
+    """A plain convolution, in a form of `plain_form` or as XLA's own."""
+    form = plain_form(x.shape, kernel.shape, strides, pads, dilation, precision)
+    if form is not None:
+        return form(x, kernel)
     return lax.conv_general_dilated(
         x,
         kernel,
         strides,
         pads,
+        rhs_dilation=dilation,
+        dimension_numbers=NHWC,
+        precision=precision,
+    )
+
+
+def plain_form(
+    image: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: Pair,
+    pads: PaddingPairs,
+    dilation: Pair,
+    precision: lax.PrecisionLike = None,
+) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
+    """How to compute a plain convolution of these shapes; None where XLA's own is as good.
+
+    XLA has fast kernels only for windows that are no larger than the image, padding apart. The
+    gradient by the image is a convolution of the output's gradient, and that by the kernel is one
+    whose window is the output's gradient; so the output may be no smaller than the window, and no
+    larger than the image. Else it is 20 to 200 times slower: small maps are then computed by
+    neighbours, others padded first.
+    """
+    window = {"strides": strides, "pads": pads, "dilation": dilation}
+    if is_small(image, kernel, **window):
+        return partial(conv_of_neighbours, **window, precision=precision)
+    if outgrows(image, kernel, **window):
+        return partial(padded_conv, **window, precision=precision)
+    return None
+
+
+def padded_conv(
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Pair,
+    pads: PaddingPairs,
+    dilation: Pair,
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
+    """XLA's own convolution of an image that is padded before."""
+    return lax.conv_general_dilated(
+        jnp.pad(x, ((0, 0), *pads, (0, 0))),
+        kernel,
+        strides,
+        "VALID",
         rhs_dilation=dilation,
         dimension_numbers=NHWC,
         precision=precision,

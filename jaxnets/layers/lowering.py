@@ -22,7 +22,7 @@ from jaxnets.layers.cpu_forms import (
     max_of_slices,
     merged_grouped_conv,
 )
-from jaxnets.layers.cpu_plain_conv import NHWC, conv_as_matmul, is_small, outgrows, plain_conv
+from jaxnets.layers.cpu_plain_conv import NHWC, conv_as_matmul, plain_form
 from jaxnets.layers.geometry import PaddingPairs, Pair
 
 LOWERINGS = ("auto", "native")
@@ -158,6 +158,4 @@ def _cpu_form(
         return partial(merged_grouped_conv, **window, groups=groups, precision=precision)
     if kernel[:2] == (1, 1) and not any(map(any, pads)):
         return partial(conv_as_matmul, strides=strides, precision=precision)
-    if outgrows(image, kernel, **window) or is_small(image, kernel, **window):
-        return partial(plain_conv, **window, precision=precision)
-    return None
+    return plain_form(image, kernel, **window, precision=precision)
