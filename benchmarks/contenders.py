@@ -13,6 +13,7 @@ Every train step is a forward and a backward pass and SGD with momentum 0.9, on 
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -25,6 +26,12 @@ from types import ModuleType
 import numpy as np
 
 CONTENDERS = ("ours", "flax", "keras", "torch")
+
+# A generator of 64 x 64 pixels (Radford et al. 2016, figure 1), which is no model of the zoo: transposed
+# 4x4 convolutions of stride 2. The first pixels are its noise, and of the image that it draws the first
+# 1000 numbers are taken for scores.
+DCGAN = "dcgan"
+NOISE, WIDTHS = 100, (1024, 512, 256, 128, 3)
 
 # Our name: that in keras.applications, that in torchvision.models.
 NETWORKS = {
@@ -39,6 +46,7 @@ NETWORKS = {
     "nasnet_mobile": ("NASNetMobile", None),
     "squeezenet1_0": (None, "squeezenet1_0"),
     "alexnet": (None, "alexnet"),
+    DCGAN: (None, DCGAN),
 }
 LEARNING_RATE, MOMENTUM = 0.001, 0.9
 
@@ -83,7 +91,7 @@ def ours(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, 
     from jaxnets.training.precision import cast, compute_dtype
 
     images, labels = jnp.asarray(images), jnp.asarray(labels)
-    model = jaxnets.create_model(network)
+    model = _generator() if network == DCGAN else jaxnets.create_model(network)
     dtype = compute_dtype(precision)
     variables = dict(jax.jit(partial(model.init, train=False))(jax.random.key(0), images[:1]))
     if inference:
@@ -126,6 +134,24 @@ def ours(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, 
         return float(value)
 
     return step
+
+
+def _generator():
+    import flax.linen as nn
+
+    from jaxnets import layers
+
+    class Generator(nn.Module):
+        @nn.compact
+        def __call__(self, images, train=False):
+            noise = images.reshape(len(images), -1)[:, :NOISE]
+            x = nn.Dense(4 * 4 * WIDTHS[0])(noise).reshape(-1, 4, 4, WIDTHS[0])
+            for width in WIDTHS[1:]:
+                x = nn.relu(layers.BatchNorm(use_running_average=not train)(x))
+                x = layers.ConvTranspose(width, 4, strides=2, padding=1)(x)
+            return nn.tanh(x).reshape(len(x), -1)[:, :1000]
+
+    return Generator()
 
 
 def flax(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, precision: str) -> Step:
@@ -217,7 +243,10 @@ def torch(network: str, images: np.ndarray, labels: np.ndarray, inference: bool,
     options = {"aux_logits": False} if network in ("googlenet", "inception_v3") else {}
     if options:
         options["init_weights"] = False
-    model = getattr(torchvision.models, NETWORKS[network][1])(**options)
+    if network == DCGAN:
+        model = _torch_generator()
+    else:
+        model = getattr(torchvision.models, NETWORKS[network][1])(**options)
     model = model.to(device, memory_format=torch.channels_last).train(not inference)
     pixels = torch.tensor(images, device=device).permute(0, 3, 1, 2)  # strides are channels last
     labels = torch.tensor(labels, device=device)
@@ -243,6 +272,25 @@ def torch(network: str, images: np.ndarray, labels: np.ndarray, inference: bool,
         return float(loss)
 
     return step
+
+
+def _torch_generator():
+    from torch import nn
+
+    class First(nn.Module):
+        def __init__(self, count):
+            super().__init__()
+            self.count = count
+
+        def forward(self, x):
+            return x.flatten(1)[:, : self.count]
+
+    layers = [First(NOISE), nn.Linear(NOISE, 4 * 4 * WIDTHS[0])]
+    layers.append(nn.Unflatten(1, (WIDTHS[0], 4, 4)))
+    for before, width in itertools.pairwise(WIDTHS):
+        layers += [nn.BatchNorm2d(before), nn.ReLU()]
+        layers.append(nn.ConvTranspose2d(before, width, 4, stride=2, padding=1))
+    return nn.Sequential(*layers, nn.Tanh(), First(1000))
 
 
 if __name__ == "__main__":
