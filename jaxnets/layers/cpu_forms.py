@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxnets.layers.cpu_plain_conv import plain_conv
+from jaxnets.layers.cpu_plain_conv import Window, plain_conv
 from jaxnets.layers.geometry import PaddingPairs, Pair
 
 # Groups are merged, though most of a merged kernel is then zeros: a plain convolution of fewer input
@@ -26,15 +26,13 @@ LEAST_CHANNELS, MOST_CHANNELS = 16, 64
 FEW_CONVOLUTIONS = 16
 
 
-def depthwise_conv(
-    x: jax.Array, kernel: jax.Array, strides: Pair, pads: PaddingPairs, dilation: Pair
-) -> jax.Array:
+def depthwise_conv(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
     """A depthwise convolution as a sum over the kernel's taps of shifted images, in float32 at least.
 
     Args:
         x: [N, H, W, C].
         kernel: [F, F, 1, C * m]; channel c gives the outputs c * m to (c + 1) * m.
-        strides, pads, dilation: as above.
+        window: how the kernel goes over the image.
 
     Returns:
         [N, H', W', C * m] of x's type.
@@ -42,16 +40,14 @@ def depthwise_conv(
     dtype, precise = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     x, kernel = x.astype(precise), kernel.astype(precise)
     x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
-    return _sum_of_taps(x, kernel, strides, dilation).astype(dtype)
+    x = jnp.pad(x, ((0, 0), *window.pads, (0, 0)))
+    return _sum_of_taps(x, kernel, window.strides, window.dilation).astype(dtype)
 
 
 def merged_grouped_conv(
     x: jax.Array,
     kernel: jax.Array,
-    strides: Pair,
-    pads: PaddingPairs,
-    dilation: Pair,
+    window: Window,
     groups: int,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
@@ -60,7 +56,7 @@ def merged_grouped_conv(
     Args:
         x: [N, H, W, in].
         kernel: [F, F, in / groups, out].
-        strides, pads, dilation: as above.
+        window: how the kernel goes over the image.
         groups: how many; group g sees its share of the inputs and makes its share of the outputs.
         precision: as in `jax.lax.conv_general_dilated`.
 
@@ -76,7 +72,7 @@ def merged_grouped_conv(
     kernel = jnp.where(diagonal, by_group, jnp.zeros((), kernel.dtype))
     kernel = kernel.reshape(height, width, merged * channels, out)
     maps = [
-        plain_conv(image, weights, strides, pads, dilation, precision)
+        plain_conv(image, weights, window, precision)
         for image, weights in zip(
             jnp.split(x, parts, axis=-1), jnp.split(kernel, parts, axis=-1), strict=True
         )

@@ -7,6 +7,7 @@ Images are [N, H, W, C], kernels [H, W, in, out]; the rest is as in `cpu_forms`.
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,20 @@ from jaxnets.layers.geometry import PaddingPairs, Pair
 
 NHWC = ("NHWC", "HWIO", "NHWC")
 MOST_TAPS = 49
+
+
+class Window(NamedTuple):
+    """How a kernel goes over an image: each of the three over (height, width).
+
+    Attributes:
+        strides: from one window to the next.
+        pads: zeros around the image, ((top, bottom), (left, right)).
+        dilation: from one tap to the next.
+    """
+
+    strides: Pair
+    pads: PaddingPairs
+    dilation: Pair
 
 
 def conv_as_matmul(
@@ -41,21 +56,19 @@ def conv_as_matmul(
 def plain_conv(
     x: jax.Array,
     kernel: jax.Array,
-    strides: Pair,
-    pads: PaddingPairs,
-    dilation: Pair,
+    window: Window,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
     """A plain convolution, in a form of `plain_form` or as XLA's own."""
-    form = plain_form(x.shape, kernel.shape, strides, pads, dilation, precision)
+    form = plain_form(x.shape, kernel.shape, window, precision)
     if form is not None:
         return form(x, kernel)
     return lax.conv_general_dilated(
         x,
         kernel,
-        strides,
-        pads,
-        rhs_dilation=dilation,
+        window.strides,
+        window.pads,
+        rhs_dilation=window.dilation,
         dimension_numbers=NHWC,
         precision=precision,
     )
@@ -64,9 +77,7 @@ def plain_conv(
 def plain_form(
     image: tuple[int, ...],
     kernel: tuple[int, ...],
-    strides: Pair,
-    pads: PaddingPairs,
-    dilation: Pair,
+    window: Window,
     precision: lax.PrecisionLike = None,
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """How to compute a plain convolution of these shapes; None where XLA's own is as good.
@@ -77,29 +88,26 @@ def plain_form(
     larger than the image. Else it is 20 to 200 times slower: small maps are then computed by
     neighbours, others padded first.
     """
-    window = {"strides": strides, "pads": pads, "dilation": dilation}
-    if is_small(image, kernel, **window):
-        return partial(conv_of_neighbours, **window, precision=precision)
-    if outgrows(image, kernel, **window):
-        return partial(padded_conv, **window, precision=precision)
+    if is_small(image, kernel, window):
+        return partial(conv_of_neighbours, window=window, precision=precision)
+    if outgrows(image, kernel, window):
+        return partial(padded_conv, window=window, precision=precision)
     return None
 
 
 def padded_conv(
     x: jax.Array,
     kernel: jax.Array,
-    strides: Pair,
-    pads: PaddingPairs,
-    dilation: Pair,
+    window: Window,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
     """XLA's own convolution of an image that is padded before."""
     return lax.conv_general_dilated(
-        jnp.pad(x, ((0, 0), *pads, (0, 0))),
+        jnp.pad(x, ((0, 0), *window.pads, (0, 0))),
         kernel,
-        strides,
+        window.strides,
         "VALID",
-        rhs_dilation=dilation,
+        rhs_dilation=window.dilation,
         dimension_numbers=NHWC,
         precision=precision,
     )
@@ -108,9 +116,7 @@ def padded_conv(
 def conv_of_neighbours(
     x: jax.Array,
     kernel: jax.Array,
-    strides: Pair,
-    pads: PaddingPairs,
-    dilation: Pair,
+    window: Window,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
     """A plain convolution as one matrix product of all that an output pixel sees (im2col).
@@ -120,13 +126,14 @@ def conv_of_neighbours(
     Args:
         x: [N, H, W, in].
         kernel: [F, F, in, out].
-        strides, pads, dilation: as above.
+        window: how the kernel goes over the image.
         precision: as in `jax.lax.dot_general`.
 
     Returns:
         [N, H', W', out].
     """
-    size = _output_size(x.shape, kernel.shape, strides, pads, dilation)
+    strides, pads, dilation = window
+    size = _output_size(x.shape, kernel.shape, window)
     tops, lefts = (
         _seeing(*axis)
         for axis in zip(x.shape[1:3], kernel.shape[:2], strides, pads, dilation, size, strict=True)
@@ -152,27 +159,23 @@ def conv_of_neighbours(
 def outgrows(
     image: tuple[int, ...],
     kernel: tuple[int, ...],
-    strides: Pair,
-    pads: PaddingPairs,
-    dilation: Pair,
+    window: Window,
 ) -> bool:
     """Whether a convolution of these shapes gives more rows or more columns than the image has."""
-    size = _output_size(image, kernel, strides, pads, dilation)
+    size = _output_size(image, kernel, window)
     return any(out > h for h, out in zip(image[1:3], size, strict=True))
 
 
 def is_small(
     image: tuple[int, ...],
     kernel: tuple[int, ...],
-    strides: Pair,
-    pads: PaddingPairs,
-    dilation: Pair,
+    window: Window,
 ) -> bool:
     """Whether the image or the output is smaller than the window, which has few taps.
 
     With many taps (of a 16x16 patch, say) putting the neighbours together would take longer.
     """
-    size = _output_size(image, kernel, strides, pads, dilation)
+    size = _output_size(image, kernel, window)
     smaller = any(f > min(h, out) for h, f, out in zip(image[1:3], kernel[:2], size, strict=True))
     return smaller and min(size) > 0 and math.prod(kernel[:2]) <= MOST_TAPS
 
@@ -190,10 +193,8 @@ def _seeing(length: int, window: int, stride: int, pad: Pair, dilation: int, out
 def _output_size(
     image: tuple[int, ...],
     kernel: tuple[int, ...],
-    strides: Pair,
-    pads: PaddingPairs,
-    dilation: Pair,
+    window: Window,
 ) -> tuple[int, ...]:
     """The height and width of what a convolution of these shapes gives."""
-    axes = zip(image[1:3], kernel[:2], strides, pads, dilation, strict=True)
+    axes = zip(image[1:3], kernel[:2], *window, strict=True)
     return tuple((h + sum(p) - (f - 1) * d - 1) // s + 1 for h, f, s, p, d in axes)

@@ -22,7 +22,7 @@ from jaxnets.layers.cpu_forms import (
     max_of_slices,
     merged_grouped_conv,
 )
-from jaxnets.layers.cpu_plain_conv import NHWC, conv_as_matmul, plain_form
+from jaxnets.layers.cpu_plain_conv import NHWC, Window, conv_as_matmul, plain_form
 from jaxnets.layers.geometry import PaddingPairs, Pair
 
 LOWERINGS = ("auto", "native")
@@ -103,9 +103,8 @@ def conv_general_dilated(
         spans = [(k - 1) * d + 1 for k, d in zip(rhs.shape[:2], dilation, strict=True)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], spans, window_strides, padding)
     pads = tuple(tuple(side) for side in padding)
-    cpu = _cpu_form(
-        lhs.shape, rhs.shape, tuple(window_strides), pads, dilation, feature_group_count, precision
-    )
+    window = Window(tuple(window_strides), pads, dilation)
+    cpu = _cpu_form(lhs.shape, rhs.shape, window, feature_group_count, precision)
     if cpu is None:
         return native(lhs, rhs)
     return lax.platform_dependent(lhs, rhs, cpu=cpu, default=native)
@@ -142,20 +141,17 @@ def max_of_windows(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs
 def _cpu_form(
     image: tuple[int, ...],
     kernel: tuple[int, ...],
-    strides: Pair,
-    pads: PaddingPairs,
-    dilation: Pair,
+    window: Window,
     groups: int,
     precision: lax.PrecisionLike,
 ) -> ConvForm | None:
     """What beats XLA's own convolution of these shapes on a CPU; None where nothing is known to."""
-    if min(map(min, pads)) < 0:
+    if min(map(min, window.pads)) < 0:
         return None  # cropping: nothing in the library asks for it
-    window = {"strides": strides, "pads": pads, "dilation": dilation}
     if groups > 1 and groups == image[-1]:
-        return partial(depthwise_conv, **window)
+        return partial(depthwise_conv, window=window)
     if groups > 1:
-        return partial(merged_grouped_conv, **window, groups=groups, precision=precision)
-    if kernel[:2] == (1, 1) and not any(map(any, pads)):
-        return partial(conv_as_matmul, strides=strides, precision=precision)
-    return plain_form(image, kernel, **window, precision=precision)
+        return partial(merged_grouped_conv, window=window, groups=groups, precision=precision)
+    if kernel[:2] == (1, 1) and not any(map(any, window.pads)):
+        return partial(conv_as_matmul, strides=window.strides, precision=precision)
+    return plain_form(image, kernel, window, precision)
