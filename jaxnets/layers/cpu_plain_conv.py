@@ -1,7 +1,7 @@
 """Plain convolutions, of one group, written as what XLA's CPU backend does well.
 
 It has fast kernels for matrix products, and for convolutions whose window is no larger than the image.
-Images are [N, H, W, C], kernels [H, W, in, out]; the rest is as in `cpu_forms`.
+Images are [N, H, W, C], kernels [H, W, in, out]; `Window` is the rest.
 """
 
 import math
