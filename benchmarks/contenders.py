@@ -81,6 +81,14 @@ def main() -> None:
         print(json.dumps(answer), file=answers, flush=True)
 
 
+def multiply_adds(network: str, side: int) -> int:
+    """Products of a forward pass of one image."""
+    import jaxnets
+
+    model = _generator() if network == DCGAN else network
+    return jaxnets.summary(model, (1, side, side, 3)).multiply_adds
+
+
 def ours(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, precision: str) -> Step:
     """Our model, with nothing switched on or off."""
     import jax

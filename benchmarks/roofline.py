@@ -16,13 +16,11 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from train_step import hardware
+from machine import ceilings, hardware
 
 import jaxnets
 from jaxnets.training import create_optimizer, create_state, make_train_step
@@ -49,7 +47,7 @@ def main() -> None:
     about = f"batch of {arguments.batch_size}, {side} x {side}"
     print(f"# A train step beside the machine's ceilings, {about}\n")
     print(f"`python benchmarks/roofline.py`, measured\n\n- {hardware()}\n- jax {jax.__version__}")
-    matmul, copy = ceilings()
+    matmul, copy = ceilings().values()
     print(f"- ceilings: {matmul / 1e9:.0f} GFLOP/s (product of matrices), {copy / 1e9:.1f} GB/s (copy)")
     for network in arguments.networks:
         seconds, kinds = measure(network, arguments.batch_size, side)
@@ -67,24 +65,6 @@ def main() -> None:
                 rate = kind[what] / kind["seconds"]
                 cells += [f"{kind[what] / 1e9:.2f}", f"{rate / 1e9:.1f}", f"{rate / ceiling:.0%}"]
             print(f"| {' | '.join(cells)} |", flush=True)
-
-
-def ceilings() -> tuple[float, float]:
-    """Operations a second of a product of matrices, and bytes a second of a copy (read and written)."""
-    side, numbers = 4096, 2**27
-    matrix, array = jnp.ones((side, side)), jnp.ones(numbers)
-    product = _fastest(jax.jit(lambda a: a @ a), matrix)
-    copy = _fastest(jax.jit(lambda a: a + 1), array)
-    return 2 * side**3 / product, 2 * 4 * numbers / copy
-
-
-def _fastest(run: Callable, argument: jax.Array) -> float:
-    taken = []
-    for _ in range(8):
-        start = time.perf_counter()
-        run(argument).block_until_ready()
-        taken.append(time.perf_counter() - start)
-    return min(taken)
 
 
 def measure(network: str, batch_size: int, side: int) -> tuple[float, dict[str, Counter]]:

@@ -13,7 +13,7 @@ import time
 import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from train_step import hardware
+from machine import hardware
 
 import jaxnets
 from jaxnets.training import DataParallel, create_optimizer, create_state, make_train_step

@@ -13,12 +13,12 @@ With --inference (benchmarks/inference.py) the forward pass alone; with --precis
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
+import machine
 from contenders import NETWORKS
 
 HERE = Path(__file__).parent
@@ -97,52 +97,38 @@ def main(inference: bool = False) -> None:
     what, side = "Forward pass" if arguments.inference else "Train step", arguments.size
     print(f"{what}, batch of {arguments.batch_size}, {side} x {side}, {arguments.precision}, ", end="")
     print(f"medians of {arguments.rounds}\n")
-    print(f"- {hardware()}")
+    ceiling = machine.ceilings_apart(arguments.precision)["flops"]
+    print(f"- {machine.hardware()}; products of matrices: {ceiling / 1e9:.0f} GFLOP/s")
     for python in dict.fromkeys(pythons.values()):
-        print(f"- {versions(python)}")
+        print(f"- {machine.versions(python)}")
     columns = ("network", "contender", "first step, s", "step, s", "ours is faster by")
-    columns += ("step, processor s", "ours takes less by", "peak memory, GiB")
+    columns += ("step, processor s", "ours takes less by")
+    columns += ("of the ceiling of products", "peak memory, GiB")
     print(f"\n| {' | '.join(columns)} |")
     print("|---" * len(columns) + "|")
     for network in arguments.networks or NETWORKS:
         found = compare(network, pythons, options, arguments.rounds)
+        # Backward, each product has two gradients.
+        passes = 1 if arguments.inference else 3
+        flops = 2 * passes * arguments.batch_size * multiply_adds(network, side)
         for name, row in found.items():
             ours = found["ours"]
             cells = [network, name, f"{row['first']:.1f}"]
             for what in ("seconds", "work"):
                 cells += [f"{row[what]:.3f}", f"{row[what] / ours[what]:.2f}"]
-            print(f"| {' | '.join(cells)} | {row['peak'] / 2**30:.2f} |", flush=True)
+            cells += [f"{flops / row['seconds'] / ceiling:.0%}", f"{row['peak'] / 2**30:.2f}"]
+            print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def hardware() -> str:
-    """What the machine computes on, and how busy it is with other things."""
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((l.split(": ")[1] for l in lines if l.startswith("model name")), model)
-    load = os.getloadavg()[0]
-    devices = subprocess.run(
-        [sys.executable, "-c", "import jax; print(jax.devices()[0].device_kind)"],
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    return f"{os.cpu_count()} cores ({model}), load {load:.1f} before the start; JAX on {devices}"
-
-
-def versions(python: str) -> str:
-    """Python's version and those of the packages that contend under it."""
-    program = """
-import platform
-from importlib.metadata import PackageNotFoundError, version
-found = [f"Python {platform.python_version()}"]
-for name in ("jax", "flax", "keras", "torch", "torchvision"):
-    try:
-        found.append(f"{name} {version(name)}")
-    except PackageNotFoundError:
-        pass
-print(", ".join(found))
-"""
-    return subprocess.run([python, "-c", program], capture_output=True, text=True).stdout.strip()
+def multiply_adds(network: str, side: int) -> int:
+    """Products of one forward pass of one image, counted by a process that takes no accelerator."""
+    program = f"import contenders; print(contenders.multiply_adds({network!r}, {side}))"
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, cwd=HERE,
+        env={**os.environ, "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    return int(found.stdout)
 
 
 if __name__ == "__main__":
