@@ -202,7 +202,8 @@ def read_config(directory: str | Path) -> tuple[Config, dict[str, Any]]:
         for name, value in saved.items()
         if name in names
     }
-    return Config(**values, run_dir=Path(directory)), saved["data"]
+    # A run that was begun before a field came to be has what is usual now.
+    return completed(Config(**values, run_dir=Path(directory))), saved["data"]
 
 
 def newest_run() -> Path:

@@ -119,6 +119,17 @@ def test_an_ensemble_of_runs_and_one_of_another_vocabulary(trained, folder, caps
     assert "another vocabulary than that in" in message
 
 
+def test_a_run_that_is_older_than_a_field_of_the_configuration_is_read(trained, folder, tmp_path):
+    for name in ("vocabulary.json", "checkpoints"):
+        (tmp_path / name).symlink_to(trained / name)
+    saved = json.loads((trained / "config.json").read_text())
+    del saved["recolour"]
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    loaded = [runs.load_run(directory) for directory in (tmp_path, trained)]
+    old, new = (runs.caption([run], [folder / "0.png"]) for run in loaded)
+    assert old == new
+
+
 def test_a_run_is_resumed_with_its_own_captions_only(trained, folder, refused):
     content = (folder / "captions.json").read_text()
     (folder / "captions.json").write_text(content.replace("picture", "photograph"))
