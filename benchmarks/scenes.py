@@ -152,7 +152,7 @@ def main() -> None:
         "Captions of scenes with unseen pairs of colour and digit",
         "`python benchmarks/scenes.py`, measured",
     )
-    print(f"- {options.scenes:,} training scenes, passed {options.epochs} times, batch {BATCH}\n")
+    print(f"- {options.scenes:,} training scenes, epochs: {options.epochs}, batch {BATCH}\n")
     print(
         "| captioner | seed | exact sentence | exact, known pairs | CIDEr-D, nearest (of 10) | "
         "CIDEr-D, both (of 8.1) | BLEU-4 | attention in box / chance (size, colour, digit word) | "
