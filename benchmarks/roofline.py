@@ -6,6 +6,8 @@ large matrices, and a copy of an array that no cache holds. Then a compiled trai
 momentum) is traced by JAX's profiler, and the seconds of each of its kernels go to the layer whose work
 it is, forward and backward. A kernel that XLA fused of several layers' work goes to the last of them.
 
+Kernels run side by side on several cores: their seconds are scaled to add up to those of the step.
+
 Products are those of the forward pass three times, as each convolution has two gradients. Bytes are
 what the kernels read and write, each operand and result once; caches may save some of them.
 """
@@ -51,18 +53,19 @@ def main() -> None:
     print(f"- ceilings: {matmul / 1e9:.0f} GFLOP/s (product of matrices), {copy / 1e9:.1f} GB/s (copy)")
     for network in arguments.networks:
         seconds, kinds = measure(network, arguments.batch_size, side)
-        total = sum(kind["seconds"] for kind in kinds.values())
+        traced = sum(kind["seconds"] for kind in kinds.values())
         flops = sum(kind["flops"] for kind in kinds.values())
         print(
-            f"\n## {network}\n\nA step takes {seconds:.3f} s, kernels {total:.3f} s; its products reach "
+            f"\n## {network}\n\nA step takes {seconds:.3f} s, its kernels {traced:.3f} s side by side; "
         )
-        print(f"{flops / seconds / matmul:.0%} of their ceiling over all of it.\n")
+        print(f"its products reach {flops / seconds / matmul:.0%} of their ceiling over all of it.\n")
         print("| layers | ms | share | GFLOP | GFLOP/s | of ceiling | GB | GB/s | of ceiling |")
         print("|---|---|---|---|---|---|---|---|---|")
         for name, kind in sorted(kinds.items(), key=lambda item: -item[1]["seconds"]):
-            cells = [name, f"{kind['seconds'] * 1e3:.1f}", f"{kind['seconds'] / total:.1%}"]
+            share = kind["seconds"] / traced
+            cells = [name, f"{share * seconds * 1e3:.1f}", f"{share:.1%}"]
             for what, ceiling in (("flops", matmul), ("bytes", copy)):
-                rate = kind[what] / kind["seconds"]
+                rate = kind[what] / (share * seconds)
                 cells += [f"{kind[what] / 1e9:.2f}", f"{rate / 1e9:.1f}", f"{rate / ceiling:.0%}"]
             print(f"| {' | '.join(cells)} |", flush=True)
 
