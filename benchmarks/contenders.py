@@ -85,8 +85,7 @@ def multiply_adds(network: str, side: int) -> int:
     """Products of a forward pass of one image."""
     import jaxnets
 
-    model = _generator() if network == DCGAN else network
-    return jaxnets.summary(model, (1, side, side, 3)).multiply_adds
+    return jaxnets.summary(_model(network), (1, side, side, 3)).multiply_adds
 
 
 def ours(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, precision: str) -> Step:
@@ -95,11 +94,10 @@ def ours(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, 
     import jax.numpy as jnp
     import optax
 
-    import jaxnets
     from jaxnets.training.precision import cast, compute_dtype
 
     images, labels = jnp.asarray(images), jnp.asarray(labels)
-    model = _generator() if network == DCGAN else jaxnets.create_model(network)
+    model = _model(network)
     dtype = compute_dtype(precision)
     variables = dict(jax.jit(partial(model.init, train=False))(jax.random.key(0), images[:1]))
     if inference:
@@ -142,6 +140,12 @@ def ours(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, 
         return float(value)
 
     return step
+
+
+def _model(network: str):
+    import jaxnets
+
+    return _generator() if network == DCGAN else jaxnets.create_model(network)
 
 
 def _generator():

@@ -118,12 +118,12 @@ class Captioning:
         read = captions
         if self.word_noise:
             read = with_word_noise(noise_key, captions, self.word_noise)
-        learnt = (captions != PAD) & (_weights(batch) > 0)[:, None]
-        real = learnt
+        real = learnt = (captions != PAD) & (_weights(batch) > 0)[:, None]
         if self.recolour and "image" in batch:
             images, mixed = recoloured(colour_key, to_float(batch["image"]), self.recolour)
             batch = {**batch, "image": images}
-            learnt &= ~(mixed[:, None] & jnp.isin(captions, jnp.array(self.colour_words, jnp.int32)))
+            coloured = jnp.isin(captions, jnp.array(self.colour_words, jnp.int32))
+            learnt = real & ~(mixed[:, None] & coloured)
         features, collections = self._train_features(variables, batch, augment_key, rngs["dropout"])
         progress = variables.get(PROGRESS)
         rate = None

@@ -61,17 +61,7 @@ def plain_conv(
 ) -> jax.Array:
     """A plain convolution, in a form of `plain_form` or as XLA's own."""
     form = plain_form(x.shape, kernel.shape, window, precision)
-    if form is not None:
-        return form(x, kernel)
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window.strides,
-        window.pads,
-        rhs_dilation=window.dilation,
-        dimension_numbers=NHWC,
-        precision=precision,
-    )
+    return form(x, kernel) if form else _xla_conv(x, kernel, window, precision)
 
 
 def plain_form(
@@ -102,15 +92,8 @@ def padded_conv(
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
     """XLA's own convolution of an image that is padded before."""
-    return lax.conv_general_dilated(
-        jnp.pad(x, ((0, 0), *window.pads, (0, 0))),
-        kernel,
-        window.strides,
-        "VALID",
-        rhs_dilation=window.dilation,
-        dimension_numbers=NHWC,
-        precision=precision,
-    )
+    padded = jnp.pad(x, ((0, 0), *window.pads, (0, 0)))
+    return _xla_conv(padded, kernel, window._replace(pads=((0, 0), (0, 0))), precision)
 
 
 def conv_of_neighbours(
@@ -188,6 +171,20 @@ def _seeing(length: int, window: int, stride: int, pad: Pair, dilation: int, out
         if any(0 <= tap * dilation + i * stride - pad[0] < length for i in range(out))
     ]
     return range(meets[0], meets[-1] + 1) if meets else range(0)
+
+
+def _xla_conv(
+    x: jax.Array, kernel: jax.Array, window: Window, precision: lax.PrecisionLike
+) -> jax.Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window.strides,
+        window.pads,
+        rhs_dilation=window.dilation,
+        dimension_numbers=NHWC,
+        precision=precision,
+    )
 
 
 def _output_size(
