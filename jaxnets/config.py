@@ -202,8 +202,9 @@ def read_config(directory: str | Path) -> tuple[Config, dict[str, Any]]:
         for name, value in saved.items()
         if name in names
     }
-    # A run that was begun before a field came to be has what is usual now.
-    return completed(Config(**values, run_dir=Path(directory))), saved["data"]
+    # A run that was begun before a field came to be did without: not as scenes are learnt now.
+    values = {**_USUAL[saved.get("task", "classification")], **values}
+    return Config(**values, run_dir=Path(directory)), saved["data"]
 
 
 def newest_run() -> Path:

@@ -124,10 +124,12 @@ def test_a_run_that_is_older_than_a_field_of_the_configuration_is_read(trained, 
         (tmp_path / name).symlink_to(trained / name)
     saved = json.loads((trained / "config.json").read_text())
     del saved["recolour"]
+    saved["dataset"] = "scenes"  # which would be recoloured if it were begun now
     (tmp_path / "config.json").write_text(json.dumps(saved))
     loaded = [runs.load_run(directory) for directory in (tmp_path, trained)]
     old, new = (runs.caption([run], [folder / "0.png"]) for run in loaded)
     assert old == new
+    assert loaded[0].config.recolour == 0
 
 
 def test_a_run_is_resumed_with_its_own_captions_only(trained, folder, refused):
