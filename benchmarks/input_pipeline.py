@@ -41,9 +41,9 @@ def main() -> None:
     print_heading(
         "How fast images come",
         "`python benchmarks/input_pipeline.py`, measured",
-        ("jax", "grain", "pillow"),
+        (sys.executable, arguments.peer_python),
     )
-    print(f"- peers: {peer_versions(arguments.peer_python) or 'none'}\n")
+    print()
     all_cores = os.cpu_count()
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder))
@@ -182,16 +182,6 @@ def waits(name: str, epochs: int) -> tuple[float, float]:
     later = history.epochs[1:]
     rate = statistics.median(epoch["images_per_second"] for epoch in later)
     return rate, statistics.median(epoch["data_wait"] for epoch in later)
-
-
-def peer_versions(python: str) -> str:
-    program = (
-        "import importlib.metadata as m\n"
-        "for n in ('torch', 'torchvision', 'tensorflow'):\n"
-        "    try: print(n, m.version(n), end=' ')\n"
-        "    except m.PackageNotFoundError: pass"
-    )
-    return subprocess.run([python, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 if __name__ == "__main__":

@@ -79,11 +79,7 @@ def main() -> None:
         for key in ("seconds", "cpu", "bytes")
     )
     worst = max(row["seconds"] for row in found["load"]) - seconds["read"]
-    print_heading(
-        "Loading ResNet-152",
-        "`python benchmarks/load_pretrained.py`, measured",
-        ("jax", "flax", "safetensors", "numpy"),
-    )
+    print_heading("Loading ResNet-152", "`python benchmarks/load_pretrained.py`, measured")
     print(f"- weights of {size / 1e6:.1f} MB; medians of {RUNS} processes\n")
     print("| | seconds | CPU seconds | peak memory, MB | of the weights |")
     print("|---|---|---|---|---|")

@@ -1,19 +1,18 @@
 """An LSTM's forward and backward pass: ours, Flax's `nn.RNN`, and torch's, in one run.
 
-Command: python benchmarks/lstm.py [--torch PYTHON]
+Command: python benchmarks/lstm.py [--peer-python PYTHON]
 Prints the table that is kept in benchmarks/lstm.md. PYTHON is an interpreter that has torch, which
 need not be this one. 512 inputs and 512 units, float32, gradients for weights and inputs; medians of
 rounds in which the programs take turns.
 """
 
 import argparse
-import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from importlib.metadata import version
+
+from heading import print_heading
 
 UNITS, ROUNDS, REPEATS = 512, 9, 3
 SHAPES = ((64, 20), (64, 50), (64, 100), (16, 20))  # batch, length
@@ -90,22 +89,19 @@ def torch_program(interpreter: str):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--torch", default=None, help="an interpreter that has torch")
+    parser.add_argument("--peer-python", help="an interpreter that has torch")
     options = parser.parse_args()
     programs = jax_programs()
-    versions = [f"{name} {version(name)}" for name in ("jax", "flax")]
-    if options.torch:
-        programs["torch"] = torch_program(options.torch)
-        told = subprocess.run(
-            [options.torch, "-c", "import torch; print(torch.__version__)"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        versions.append(f"torch {told.stdout.strip()}")
-    print("# LSTM of 512 units, forward and backward\n")
-    print("`python benchmarks/lstm.py --torch PYTHON`, measured\n")
-    print(f"- {os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}")
-    print(f"- load average at the start {os.getloadavg()[0]:.1f}")
-    print(f"- {', '.join(versions)}\n")
+    pythons = [sys.executable]
+    if options.peer_python:
+        programs["torch"] = torch_program(options.peer_python)
+        pythons.append(options.peer_python)
+    print_heading(
+        f"LSTM of {UNITS} units, forward and backward",
+        "`python benchmarks/lstm.py --peer-python PYTHON`, measured",
+        pythons,
+    )
+    print()
     others = [name for name in programs if name != "ours"]
     print("| batch x length | " + " | ".join(f"{name}, ms (CPU ms)" for name in programs), end=" | ")
     print(" | ".join(f"{name} / ours, wall (CPU)" for name in others) + " |")

@@ -1,49 +1,15 @@
-"""The machine that benchmarks run on: its name, how busy it is, and its measured ceilings.
+"""The measured ceilings of the machine that benchmarks run on.
 
 `python benchmarks/machine.py [float32 | bfloat16]` prints the ceilings as JSON, so that who asks need
 not take the accelerator's memory itself.
 """
 
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-
-def hardware() -> str:
-    """What the machine computes on, and how busy it is with other things."""
-    model = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((l.split(": ")[1] for l in lines if l.startswith("model name")), model)
-    load = os.getloadavg()[0]
-    devices = subprocess.run(
-        [sys.executable, "-c", "import jax; print(jax.devices()[0].device_kind)"],
-        capture_output=True,
-        text=True,
-    ).stdout.strip()
-    return f"{os.cpu_count()} cores ({model}), load {load:.1f} before the start; JAX on {devices}"
-
-
-def versions(python: str) -> str:
-    """Python's version and those of the packages that contend under it."""
-    program = """
-import platform
-from importlib.metadata import PackageNotFoundError, version
-found = [f"Python {platform.python_version()}"]
-for name in ("jax", "flax", "keras", "torch", "torchvision"):
-    try:
-        found.append(f"{name} {version(name)}")
-    except PackageNotFoundError:
-        pass
-print(", ".join(found))
-"""
-    return subprocess.run([python, "-c", program], capture_output=True, text=True).stdout.strip()
 
 
 def ceilings(precision: str = "float32") -> dict[str, float]:

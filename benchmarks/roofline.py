@@ -22,7 +22,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from machine import ceilings, hardware
+from heading import print_heading
+from machine import ceilings
 
 import jaxnets
 from jaxnets.training import create_optimizer, create_state, make_train_step
@@ -47,8 +48,10 @@ def main() -> None:
     arguments = parser.parse_args()
     side = arguments.size
     about = f"batch of {arguments.batch_size}, {side} x {side}"
-    print(f"# A train step beside the machine's ceilings, {about}\n")
-    print(f"`python benchmarks/roofline.py`, measured\n\n- {hardware()}\n- jax {jax.__version__}")
+    print_heading(
+        f"A train step beside the machine's ceilings, {about}",
+        "`python benchmarks/roofline.py`, measured",
+    )
     matmul, copy = ceilings().values()
     print(f"- ceilings: {matmul / 1e9:.0f} GFLOP/s (product of matrices), {copy / 1e9:.1f} GB/s (copy)")
     for network in arguments.networks:

@@ -12,8 +12,8 @@ import time
 
 import jax
 import numpy as np
+from heading import print_heading
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from machine import hardware
 
 import jaxnets
 from jaxnets.training import DataParallel, create_optimizer, create_state, make_train_step
@@ -29,6 +29,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     side = arguments.size
+    about = f"batch of {arguments.batch_size}, {side} x {side}, {jax.device_count()} devices"
+    print_heading(f"{arguments.network}, {about}", f"Measured, medians of {arguments.rounds}")
+    print()
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(0, 256, (arguments.batch_size, side, side, 3), np.uint8),
@@ -65,11 +68,6 @@ def main() -> None:
             seconds = take(name)
             if round_ > 0:  # the first one compiles
                 taken[name].append(seconds)
-    print(
-        f"{arguments.network}, batch of {arguments.batch_size}, {side} x {side}, {jax.device_count()} ",
-        end="",
-    )
-    print(f"devices, medians of {arguments.rounds}\n\n- {hardware()}\n- jax {jax.__version__}\n")
     print("| strategy | step, s | of single | step, processor s | of single |")
     print("|---|---|---|---|---|")
     medians = {

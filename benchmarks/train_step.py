@@ -18,8 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import machine
 from contenders import NETWORKS
+from heading import print_heading
+from machine import ceilings_apart
 
 HERE = Path(__file__).parent
 
@@ -95,12 +96,13 @@ def main(inference: bool = False) -> None:
     options += ["--precision", arguments.precision, *["--inference"] * arguments.inference]
 
     what, side = "Forward pass" if arguments.inference else "Train step", arguments.size
-    print(f"{what}, batch of {arguments.batch_size}, {side} x {side}, {arguments.precision}, ", end="")
-    print(f"medians of {arguments.rounds}\n")
-    ceiling = machine.ceilings_apart(arguments.precision)["flops"]
-    print(f"- {machine.hardware()}; products of matrices: {ceiling / 1e9:.0f} GFLOP/s")
-    for python in dict.fromkeys(pythons.values()):
-        print(f"- {machine.versions(python)}")
+    print_heading(
+        f"{what}, batch of {arguments.batch_size}, {side} x {side}, {arguments.precision}",
+        f"Measured, medians of {arguments.rounds}",
+        pythons.values(),
+    )
+    ceiling = ceilings_apart(arguments.precision)["flops"]
+    print(f"- products of matrices: {ceiling / 1e9:.0f} GFLOP/s")
     columns = ("network", "contender", "first step, s", "step, s", "ours is faster by")
     columns += ("step, processor s", "ours takes less by")
     columns += ("of the ceiling of products", "peak memory, GiB")

@@ -48,7 +48,7 @@ ROWS = {
     "fractalnet": Row(1e-3),
     "highway": Row(5e-4),
     "pnasnet5_mobile": Row(1e-3),
-    "resnetv2_200": Row(1e-3),
+    "resnetv2_200": Row(3e-4),
     "resnext50_1x64d": Row(1e-3),
     "resnext50_2x40d": Row(1e-3),
     "resnext50_4x24d": Row(1e-3),
