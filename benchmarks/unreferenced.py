@@ -45,7 +45,7 @@ ROWS = {
     "wrn_16_8": Row(1e-3),
     "wrn_28_10": Row(5e-4, batch_size=8),
     "densenet190_k40": Row(5e-4, batch_size=8),
-    "fractalnet": Row(1e-3),
+    "fractalnet": Row(2e-4),
     "highway": Row(5e-4),
     "pnasnet5_mobile": Row(1e-3),
     "resnetv2_200": Row(3e-4),

@@ -123,6 +123,38 @@ def test_variance_survives_a_large_mean():
     np.testing.assert_allclose(np.std(y, (0, 1, 2)), 1, rtol=1e-2)
 
 
+def test_derivatives_are_those_of_the_formula_forward_backward_and_of_second_order():
+    x, v, weights, direction = (
+        normal(4, 3, 3, 2) + 1,
+        variables(2),
+        normal(4, 3, 3, 2),
+        normal(4, 3, 3, 2),
+    )
+
+    def layer(x):
+        return jnp.sum(jnp.sin(train(v, x)[0]) * weights)
+
+    def formula(x):
+        y = (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
+        return jnp.sum(jnp.sin(y * v["params"]["scale"] + v["params"]["bias"]) * weights)
+
+    @jax.jit
+    def derivatives():
+        return [
+            (
+                jax.grad(f)(x),
+                jax.jvp(f, (x,), (direction,))[1],
+                jax.jvp(jax.grad(f), (x,), (direction,))[1],
+                jax.grad(lambda x: jnp.vdot(jax.grad(f)(x), direction))(x),  # noqa: B023
+            )
+            for f in (layer, formula)
+        ]
+
+    ours, wanted = derivatives()
+    for o, w in zip(ours, wanted, strict=True):
+        np.testing.assert_allclose(o, w, rtol=2e-4, atol=1e-5 * np.abs(w).max())
+
+
 def test_bfloat16_keeps_float32_statistics():
     x, v = jnp.asarray(normal(8, 4, 4, 3) + 2, jnp.bfloat16), variables(3)
     half = jax.tree.map(lambda a: jnp.asarray(a, jnp.bfloat16), v["params"])
