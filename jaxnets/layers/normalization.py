@@ -213,7 +213,8 @@ def _mean_squared_deviation(x: jax.Array, mean: jax.Array) -> jax.Array:
     Then its derivative by the mean is 0 over the global batch. It is left out, since XLA would make two
     more passes over the map to find that.
     """
-    return jnp.mean(lax.square(x - mean), tuple(range(x.ndim - 1)))
+    # As a matrix: had the derivative the same difference, XLA would write it down for both, not fuse it.
+    return jnp.mean(lax.square(x.reshape(-1, x.shape[-1]) - mean), 0)
 
 
 @_mean_squared_deviation.defjvp
