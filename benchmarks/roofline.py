@@ -2,9 +2,10 @@
 
 Command: python benchmarks/roofline.py [NETWORK ...] [--batch-size 8] [--size 224]
 Prints the table that is kept in benchmarks/roofline.md. Two ceilings are measured first: a product of
-large matrices, and a copy of an array that no cache holds. Then a compiled train step (SGD with
-momentum) is traced by JAX's profiler, and the seconds of each of its kernels go to the layer whose work
-it is, forward and backward. A kernel that XLA fused of several layers' work goes to the last of them.
+large matrices, and a change in place of an array that no cache holds. Then a compiled train step (SGD
+with momentum) is traced by JAX's profiler, and the seconds of each of its kernels go to the layer whose
+work it is, forward and backward. A kernel that XLA fused of several layers' work goes to the last of
+them.
 
 Kernels run side by side on several cores: their seconds are scaled to add up to those of the step.
 
@@ -52,8 +53,10 @@ def main() -> None:
         f"A train step beside the machine's ceilings, {about}",
         "`python benchmarks/roofline.py`, measured",
     )
-    matmul, copy = ceilings().values()
-    print(f"- ceilings: {matmul / 1e9:.0f} GFLOP/s (product of matrices), {copy / 1e9:.1f} GB/s (copy)")
+    matmul, memory = ceilings().values()
+    print(
+        f"- ceilings: {matmul / 1e9:.0f} GFLOP/s (product of matrices), {memory / 1e9:.1f} GB/s (memory)"
+    )
     for network in arguments.networks:
         seconds, kinds = measure(network, arguments.batch_size, side)
         traced = sum(kind["seconds"] for kind in kinds.values())
@@ -67,7 +70,7 @@ def main() -> None:
         for name, kind in sorted(kinds.items(), key=lambda item: -item[1]["seconds"]):
             share = kind["seconds"] / traced
             cells = [name, f"{share * seconds * 1e3:.1f}", f"{share:.1%}"]
-            for what, ceiling in (("flops", matmul), ("bytes", copy)):
+            for what, ceiling in (("flops", matmul), ("bytes", memory)):
                 rate = kind[what] / (share * seconds)
                 cells += [f"{kind[what] / 1e9:.2f}", f"{rate / 1e9:.1f}", f"{rate / ceiling:.0%}"]
             print(f"| {' | '.join(cells)} |", flush=True)
