@@ -67,6 +67,7 @@ def run(program: str, *arguments: str) -> str:
 
 
 def main() -> None:
+    print_heading("Loading ResNet-152", "`python benchmarks/load_pretrained.py`, measured")
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "model.safetensors")
         size = int(run(WRITE, path))
@@ -79,7 +80,6 @@ def main() -> None:
         for key in ("seconds", "cpu", "bytes")
     )
     worst = max(row["seconds"] for row in found["load"]) - seconds["read"]
-    print_heading("Loading ResNet-152", "`python benchmarks/load_pretrained.py`, measured")
     print(f"- weights of {size / 1e6:.1f} MB; medians of {RUNS} processes\n")
     print("| | seconds | CPU seconds | peak memory, MB | of the weights |")
     print("|---|---|---|---|---|")

@@ -22,6 +22,7 @@ STROKE = 128
 
 
 def main() -> None:
+    print_heading("Occlusion of a digit's stroke", "`python benchmarks/occlusion.py`, measured")
     digits = data.load("digits")
     images, labels = digits.test.images, digits.test.labels
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +33,6 @@ def main() -> None:
     stroke = images[..., 0] >= STROKE
     black, white = ((shade - np.array(run.task.mean)) / np.array(run.task.std) for shade in (0, 1))
 
-    print_heading("Occlusion of a digit's stroke", "`python benchmarks/occlusion.py`, measured")
     accuracy = f"{history.epochs[-1]['test_top1']:.2%}"
     print(f"\nTest accuracy {accuracy}; {len(images)} images, of whose pixels the stroke has")
     print(f"{stroke.mean():.0%}. Fall of the true class's probability, mean over images:\n")

@@ -61,9 +61,8 @@ def main() -> None:
         seconds, kinds = measure(network, arguments.batch_size, side)
         traced = sum(kind["seconds"] for kind in kinds.values())
         flops = sum(kind["flops"] for kind in kinds.values())
-        print(
-            f"\n## {network}\n\nA step takes {seconds:.3f} s, its kernels {traced:.3f} s side by side; "
-        )
+        print(f"\n## {network}\n")
+        print(f"A step takes {seconds:.3f} s, its kernels {traced:.3f} s side by side;")
         print(f"its products reach {flops / seconds / matmul:.0%} of their ceiling over all of it.\n")
         print("| layers | ms | share | GFLOP | GFLOP/s | of ceiling | GB | GB/s | of ceiling |")
         print("|---|---|---|---|---|---|---|---|---|")

@@ -37,6 +37,7 @@ def accuracy(directory: Path) -> float:
 
 
 def main() -> None:
+    print_heading("Searching hyperparameters", "`python benchmarks/search.py`, measured")
     with tempfile.TemporaryDirectory() as folder:
         searched = Path(folder) / "search"
         seconds = jaxnets(
@@ -44,7 +45,6 @@ def main() -> None:
         )
         found = json.loads((searched / "search.json").read_text())
         shutil.copy(searched / "search.png", HERE / "search.png")
-        print_heading("Searching hyperparameters", "`python benchmarks/search.py`, measured")
         trials = found["trials"]
         epochs = sum(found["stages"][trial["stage"] - 1]["epochs"] for trial in trials)
         lost = sum(trial["stopped"] is not None for trial in trials)
