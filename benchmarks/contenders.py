@@ -1,7 +1,8 @@
 """The contenders of `train_step.py` and `inference.py`: one network, ready to take steps.
 
-Each runs in a process of its own (`python contenders.py CONTENDER NETWORK ...`), takes a step for every
-line that it reads and answers with a line of JSON. torch and Keras are asked for only by those who
+Each runs in a process of its own (`python contenders.py CONTENDER NETWORK ...`), takes a turn for every
+line that it reads and answers with a line of JSON. The first turn is a step, a later one `--steps` of
+them, of which only the last is waited for. torch and Keras are asked for only by those who
 contend with them, so the process may be another Python's.
 
 - ours: the zoo's model.
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +52,8 @@ NETWORKS = {
 }
 LEARNING_RATE, MOMENTUM = 0.001, 0.9
 
-Step = Callable[[], float]  # takes a step and gives its loss, or a logit where nothing is learnt
+# Takes a step and gives its loss (a logit where nothing is learnt), an array that may be on its way.
+Step = Callable[[], Any]
 
 
 def main() -> None:
@@ -59,6 +62,7 @@ def main() -> None:
     parser.add_argument("network", choices=NETWORKS)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--inference", action="store_true")
     arguments = parser.parse_args()
@@ -69,16 +73,34 @@ def main() -> None:
     make = {"ours": ours, "flax": flax, "keras": keras, "torch": torch}[arguments.contender]
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever libraries print is no answer
     step = make(arguments.network, images, labels, arguments.inference, arguments.precision)
-    for _ in sys.stdin:
+    turns = itertools.chain([1], itertools.repeat(arguments.steps))
+    for _, steps in zip(sys.stdin, turns, strict=False):
         start, work = time.perf_counter(), time.process_time()
-        value = step()
+        for _ in range(steps):
+            value = step()
         answer = {
-            "value": value,
-            "seconds": time.perf_counter() - start,
-            "work": time.process_time() - work,  # of all cores together
-            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,  # of all it did so far
+            "value": float(value),
+            "seconds": (time.perf_counter() - start) / steps,
+            "work": (time.process_time() - work) / steps,  # of all cores together
+            "peak": peak_memory(arguments.contender),
         }
         print(json.dumps(answer), file=answers, flush=True)
+
+
+def peak_memory(contender: str) -> int:
+    """The most bytes held so far: of the accelerator's memory if there is one, else of the machine's."""
+    if contender == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_allocated()
+    else:
+        import jax
+
+        stats = jax.devices()[0].memory_stats()
+        if stats:
+            return stats["peak_bytes_in_use"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def multiply_adds(network: str, side: int) -> int:
@@ -110,7 +132,7 @@ def ours(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, 
         def cast_parameters(variables):
             return {**variables, "params": cast(variables["params"], dtype)}
 
-        return lambda: float(scores(variables, images)[0, 0])
+        return lambda: scores(variables, images)[0, 0]
 
     optimizer = optax.sgd(LEARNING_RATE, MOMENTUM)
     params, rest = variables.pop("params"), variables
@@ -135,9 +157,9 @@ def ours(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, 
 
     state = [params, rest, optimizer.init(params)]
 
-    def step() -> float:
+    def step():
         *state[:], value = train_step(*state, images, labels)
-        return float(value)
+        return value
 
     return step
 
@@ -183,7 +205,7 @@ def flax(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, 
     with layers.lowering("native"), nn.intercept_methods(plain):
         run = ours(network, images, labels, inference, precision)
 
-    def step() -> float:
+    def step():
         with layers.lowering("native"), nn.intercept_methods(plain):
             return run()
 
@@ -207,7 +229,7 @@ def keras(network: str, images: np.ndarray, labels: np.ndarray, inference: bool,
         scores = jax.jit(
             lambda trained, rest, images: model.stateless_call(trained, rest, images, training=False)[0]
         )
-        return lambda: float(scores(trained, rest, images)[0, 0])
+        return lambda: scores(trained, rest, images)[0, 0]
 
     optimizer = keras.optimizers.SGD(LEARNING_RATE, MOMENTUM)
     optimizer.build(model.trainable_variables)
@@ -227,9 +249,9 @@ def keras(network: str, images: np.ndarray, labels: np.ndarray, inference: bool,
 
     state = [trained, rest, [v.value for v in optimizer.variables]]
 
-    def step() -> float:
+    def step():
         *state[:], value = train_step(*state, images, labels)
-        return float(value)
+        return value
 
     return step
 
@@ -266,22 +288,22 @@ def torch(network: str, images: np.ndarray, labels: np.ndarray, inference: bool,
     autocast = partial(torch.autocast, device, dtype=torch.bfloat16, enabled=precision == "bfloat16")
     if inference:
 
-        def infer() -> float:
+        def infer():
             with torch.inference_mode(), autocast():
-                return float(run(pixels)[0, 0])
+                return run(pixels)[0, 0]
 
         return infer
 
     optimizer = torch.optim.SGD(model.parameters(), LEARNING_RATE, MOMENTUM)
 
-    def step() -> float:
+    def step():
         optimizer.zero_grad()
         with autocast():
             scores = run(pixels)
         loss = torch.nn.functional.cross_entropy(scores.float(), labels)
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return loss.detach()
 
     return step
 

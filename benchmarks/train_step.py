@@ -7,7 +7,8 @@ machine read the processor's seconds, of all cores together. PYTHON is an interp
 torch and torchvision; without it they do not contend.
 
 With --inference (benchmarks/inference.py) the forward pass alone; with --precision bfloat16
---batch-size 256 what one would run on a GPU, where torch is compiled.
+--batch-size 256 --steps 10 what one would run on a GPU, where torch is compiled and a turn is ten steps,
+of which only the last is waited for.
 """
 
 import argparse
@@ -26,7 +27,7 @@ HERE = Path(__file__).parent
 
 
 class Contender:
-    """A process that takes a step when asked to."""
+    """A process that takes its turn when asked to."""
 
     def __init__(self, python: str, name: str, network: str, options: list[str]):
         self.answers: list[dict] = []
@@ -36,10 +37,11 @@ class Contender:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
+            env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # they share the accelerator
         )
 
-    def step(self) -> dict | None:
-        """One more step: `seconds`, `work` (processor seconds), `peak` memory; None if it has died."""
+    def turn(self) -> dict | None:
+        """`seconds` and `work` (of processors) a step, `peak` memory; None if the process has died."""
         try:
             print(file=self.process.stdin, flush=True)
         except BrokenPipeError:
@@ -53,7 +55,7 @@ class Contender:
 
 
 def compare(network: str, pythons: dict[str, str], options: list[str], rounds: int) -> dict[str, dict]:
-    """Steps of all contenders in turn. By name: medians, peak memory, and the first step's seconds."""
+    """All contenders in turn. By name: medians, peak memory, and the first step's seconds."""
     names = [
         name
         for name in pythons
@@ -62,14 +64,14 @@ def compare(network: str, pythons: dict[str, str], options: list[str], rounds: i
     contenders, found = {}, {}
     for name in names:
         contender = Contender(pythons[name], name, network, options)
-        first = contender.step()
+        first = contender.turn()
         if first is None:
             print(f"{name} could not run {network}", file=sys.stderr)
             continue
         contenders[name], found[name] = contender, {"first": first["seconds"]}
     for _ in range(rounds):
         for contender in contenders.values():
-            contender.answers.append(contender.step())
+            contender.answers.append(contender.turn())
     for name, contender in contenders.items():
         for what in ("seconds", "work", "peak"):
             found[name][what] = statistics.median(answer[what] for answer in contender.answers)
@@ -86,6 +88,7 @@ def main(inference: bool = False) -> None:
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=1, help="of a contender in each round")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--inference", action="store_true", default=inference)
     arguments = parser.parse_args()
@@ -93,6 +96,7 @@ def main(inference: bool = False) -> None:
     if arguments.peer_python:
         pythons |= {"keras": arguments.peer_python, "torch": arguments.peer_python}
     options = ["--batch-size", str(arguments.batch_size), "--size", str(arguments.size)]
+    options += ["--steps", str(arguments.steps)]
     options += ["--precision", arguments.precision, *["--inference"] * arguments.inference]
 
     what, side = "Forward pass" if arguments.inference else "Train step", arguments.size
@@ -117,7 +121,7 @@ def main(inference: bool = False) -> None:
             ours = found["ours"]
             cells = [network, name, f"{row['first']:.1f}"]
             for what in ("seconds", "work"):
-                cells += [f"{row[what]:.3f}", f"{row[what] / ours[what]:.2f}"]
+                cells += [f"{row[what]:.4g}", f"{row[what] / ours[what]:.2f}"]
             cells += [f"{flops / row['seconds'] / ceiling:.0%}", f"{row['peak'] / 2**30:.2f}"]
             print(f"| {' | '.join(cells)} |", flush=True)
 
