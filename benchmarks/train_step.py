@@ -17,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from contenders import NETWORKS
@@ -31,23 +32,25 @@ class Contender:
 
     def __init__(self, python: str, name: str, network: str, options: list[str]):
         self.answers: list[dict] = []
+        self.complaints = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (it stays open)
         self.process = subprocess.Popen(
             [python, HERE / "contenders.py", name, network, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self.complaints,
             text=True,
             env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # they share the accelerator
         )
 
-    def turn(self) -> dict | None:
-        """`seconds` and `work` (of processors) a step, `peak` memory; None if the process has died."""
+    def turn(self) -> dict:
+        """`seconds`, `work` (of processors) a step, `peak` memory. ChildProcessError if it has died."""
         try:
             print(file=self.process.stdin, flush=True)
-        except BrokenPipeError:
-            return None
-        answer = self.process.stdout.readline()
-        return json.loads(answer) if answer else None
+            return json.loads(self.process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
+            self.complaints.seek(0)
+            lines = self.complaints.read().split("\n")
+            raise ChildProcessError("\n".join(lines[-4:])) from None
 
     def end(self) -> None:
         self.process.stdin.close()
@@ -64,9 +67,10 @@ def compare(network: str, pythons: dict[str, str], options: list[str], rounds: i
     contenders, found = {}, {}
     for name in names:
         contender = Contender(pythons[name], name, network, options)
-        first = contender.turn()
-        if first is None:
-            print(f"{name} could not run {network}", file=sys.stderr)
+        try:
+            first = contender.turn()
+        except ChildProcessError as error:
+            print(f"{name} could not run {network}: {error}", file=sys.stderr)
             continue
         contenders[name], found[name] = contender, {"first": first["seconds"]}
     for _ in range(rounds):
