@@ -1,8 +1,9 @@
 """How convolutions and pooling are computed on a platform: the same values, the fastest way known.
 
 On a CPU many are 5 to 200 times faster in the forms of `cpu_forms` than by XLA's own operations.
-Everywhere else they stay XLA's own. The choice is made for the platform that a program is compiled
-for, not by a look at the machine, so that what is exported for several platforms is right on each.
+Everywhere else they stay XLA's own, but for max pooling on CUDA. The choice is made for the platform
+that a program is compiled for, not by a look at the machine, so that what is exported for several
+platforms is right on each.
 """
 
 import contextlib
@@ -104,10 +105,9 @@ def conv_general_dilated(
         padding = lax.padtype_to_pads(lhs.shape[1:3], spans, window_strides, padding)
     pads = tuple(tuple(side) for side in padding)
     window = Window(tuple(window_strides), pads, dilation)
-    cpu = _cpu_form(lhs.shape, rhs.shape, window, feature_group_count, precision)
-    if cpu is None:
+    if _cpu_form(lhs.shape, rhs.shape, window, feature_group_count, precision) is None:
         return native(lhs, rhs)
-    return lax.platform_dependent(lhs, rhs, cpu=cpu, default=native)
+    return _conv_by_platform(lhs, rhs, window, feature_group_count, precision)
 
 
 def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Pair, cuts: PaddingPairs) -> jax.Array:
@@ -127,15 +127,34 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Pair, cuts: Padding
 
 
 def max_of_windows(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs) -> jax.Array:
-    """The maximum of every window of x [N, H, W, C]: `flax.linen.max_pool`, fast on CPUs too.
+    """The maximum of every window of x [N, H, W, C]: `flax.linen.max_pool`, fast on CPUs and on CUDA.
 
     The gradient goes to a window's first maximum, row by row, on every platform.
     """
     native = partial(nn.max_pool, window_shape=window, strides=strides, padding=pads)
     if _lowering.value == "native":
         return native(x)
-    cpu = partial(max_of_slices, window=window, strides=strides, pads=pads)
-    return lax.platform_dependent(x, cpu=cpu, default=native)
+    slices = partial(max_of_slices, window=window, strides=strides, pads=pads)
+    return lax.platform_dependent(x, cpu=slices, cuda=slices, default=native)
+
+
+# Under `jit`, so that convolutions of equal shapes are traced and differentiated once: a form is made of
+# many operations, and NASNet has hundreds of such convolutions.
+@partial(jax.jit, static_argnames=("window", "groups", "precision"))
+def _conv_by_platform(
+    image: jax.Array, kernel: jax.Array, window: Window, groups: int, precision: lax.PrecisionLike
+) -> jax.Array:
+    native = partial(
+        lax.conv_general_dilated,
+        window_strides=window.strides,
+        padding=window.pads,
+        rhs_dilation=window.dilation,
+        dimension_numbers=NHWC,
+        feature_group_count=groups,
+        precision=precision,
+    )
+    cpu = _cpu_form(image.shape, kernel.shape, window, groups, precision)
+    return lax.platform_dependent(image, kernel, cpu=cpu, default=native)
 
 
 def _cpu_form(
