@@ -76,17 +76,20 @@ def layers() -> Iterator[Layer]:
     for side, channels, out in ((56, 64, 256), (7, 512, 2048)):
         shapes = (side, side, channels), (1, 1, channels, out)
         window = Window((1, 1), ((0, 0), (0, 0)), (1, 1))
-        yield f"1x1, {side} x {side}, {channels} to {out}", *shapes, *conv(window, 1, conv_as_matmul)
+        form = partial(conv_as_matmul, strides=window.strides)
+        yield f"1x1, {side} x {side}, {channels} to {out}", *shapes, native_conv(window, 1), form
     for side, channels, stride in ((56, 144, 1), (112, 96, 2), (14, 384, 1), (7, 960, 1)):
         shapes = (side, side, channels), (3, 3, 1, channels)
         window = Window((stride, stride), ((1, 1), (1, 1)), (1, 1))
         name = f"depthwise 3x3, stride {stride}, {side} x {side}, {channels}"
-        yield name, *shapes, *conv(window, channels, cpu_forms.depthwise_conv)
+        form = partial(cpu_forms.depthwise_conv, window=window)
+        yield name, *shapes, native_conv(window, channels), form
     for side, channels in ((56, 128), (14, 512)):
         shapes = (side, side, channels), (3, 3, channels // 32, channels)
         window = Window((1, 1), ((1, 1), (1, 1)), (1, 1))
         name = f"3x3 of 32 groups, {side} x {side}, {channels}"
-        yield name, *shapes, *conv(window, 32, cpu_forms.merged_grouped_conv)
+        form = partial(cpu_forms.merged_grouped_conv, window=window, groups=32)
+        yield name, *shapes, native_conv(window, 32), form
     cut = {"strides": (2, 2), "cuts": ((1, 1), (1, 1))}
     spread = {"strides": (2, 2), "padding": ((2, 2), (2, 2)), "dimension_numbers": NHWC}
     yield (
@@ -107,20 +110,15 @@ def layers() -> Iterator[Layer]:
         )  # fmt: skip
 
 
-def conv(window: Window, groups: int, form: Callable) -> tuple[Callable, Callable]:
-    """XLA's own convolution, and the form of it."""
-    native = partial(
+def native_conv(window: Window, groups: int) -> Callable:
+    """XLA's own convolution."""
+    return partial(
         lax.conv_general_dilated,
         window_strides=window.strides,
         padding=window.pads,
         dimension_numbers=NHWC,
         feature_group_count=groups,
     )
-    if form is conv_as_matmul:
-        return native, partial(form, strides=window.strides)
-    if form is cpu_forms.merged_grouped_conv:
-        return native, partial(form, window=window, groups=groups)
-    return native, partial(form, window=window)
 
 
 if __name__ == "__main__":
