@@ -105,8 +105,6 @@ def conv_general_dilated(
         padding = lax.padtype_to_pads(lhs.shape[1:3], spans, window_strides, padding)
     pads = tuple(tuple(side) for side in padding)
     window = Window(tuple(window_strides), pads, dilation)
-    if _cpu_form(lhs.shape, rhs.shape, window, feature_group_count, precision) is None:
-        return native(lhs, rhs)
     return _conv_by_platform(lhs, rhs, window, feature_group_count, precision)
 
 
@@ -154,6 +152,8 @@ def _conv_by_platform(
         precision=precision,
     )
     cpu = _cpu_form(image.shape, kernel.shape, window, groups, precision)
+    if cpu is None:
+        return native(image, kernel)
     return lax.platform_dependent(image, kernel, cpu=cpu, default=native)
 
 
