@@ -2,8 +2,8 @@
 
 Command: python benchmarks/lstm.py [--peer-python PYTHON]
 Prints the table that is kept in benchmarks/lstm.md. PYTHON is an interpreter that has torch, which
-need not be this one. 512 inputs and 512 units, float32, gradients for weights and inputs; medians of
-rounds in which the programs take turns.
+need not be this one; it runs on the GPU if it finds one, as JAX does. 512 inputs and 512 units, float32,
+gradients for weights and inputs; medians of rounds in which the programs take turns.
 """
 
 import argparse
@@ -20,11 +20,14 @@ SHAPES = ((64, 20), (64, 50), (64, 100), (16, 20))  # batch, length
 TORCH = f"""
 import sys, time, torch
 torch.manual_seed(0)
+device = "cuda" if torch.cuda.is_available() else "cpu"
+finish = torch.cuda.synchronize if device == "cuda" else lambda: None
 nets = {{}}
 for line in sys.stdin:
     shape = tuple(map(int, line.split()))
     if shape not in nets:
-        nets[shape] = torch.nn.LSTM({UNITS}, {UNITS}, batch_first=True), torch.randn(*shape, {UNITS})
+        net = torch.nn.LSTM({UNITS}, {UNITS}, batch_first=True)
+        nets[shape] = net.to(device), torch.randn(*shape, {UNITS}, device=device)
     net, x = nets[shape]
     for repeat in range({REPEATS} + 1):
         if repeat == 1:
@@ -32,6 +35,7 @@ for line in sys.stdin:
         net.zero_grad()
         x = x.detach().requires_grad_()
         net(x)[0].square().sum().backward()
+        finish()
     seconds = time.perf_counter() - start, time.process_time() - cpu
     print(*(s / {REPEATS} for s in seconds), flush=True)
 """
@@ -115,7 +119,7 @@ def main() -> None:
             name: [statistics.median(column) * 1e3 for column in zip(*times, strict=True)]
             for name, times in found.items()
         }
-        cells = [f"{wall:.0f} ({cpu:.0f})" for wall, cpu in median.values()]
+        cells = [f"{wall:.3g} ({cpu:.3g})" for wall, cpu in median.values()]
         ratios = [[a / b for a, b in zip(median[name], median["ours"], strict=True)] for name in others]
         cells += [f"{wall:.2f} ({cpu:.2f})" for wall, cpu in ratios]
         print(f"| {shape[0]} x {shape[1]} | " + " | ".join(cells) + " |", flush=True)
