@@ -47,7 +47,7 @@ NETWORKS = {
     "xception": ("Xception", None),
     "nasnet_mobile": ("NASNetMobile", None),
     "squeezenet1_0": (None, "squeezenet1_0"),
-    "alexnet": (None, "alexnet"),
+    "alexnet_owt": (None, "alexnet"),
     DCGAN: (None, DCGAN),
 }
 LEARNING_RATE, MOMENTUM = 0.001, 0.9
