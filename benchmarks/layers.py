@@ -94,7 +94,7 @@ def layers() -> Iterator[Layer]:
     spread = {"strides": (2, 2), "padding": ((2, 2), (2, 2)), "dimension_numbers": NHWC}
     yield (
         "transposed 4x4, stride 2, 28 x 28, 256 to 128", (28, 28, 256), (4, 4, 256, 128),
-        partial(lax.conv_transpose, **spread), partial(cpu_forms.conv_transpose_as_matmul, **cut),
+        partial(lax.conv_transpose, **spread), partial(cpu_forms.quick_conv_transpose, **cut),
     )  # fmt: skip
     for size, stride, pad, side, channels in (
         (3, 2, 1, 112, 64),

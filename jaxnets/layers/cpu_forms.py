@@ -11,19 +11,21 @@ Images are [N, H, W, C], kernels [H, W, in / groups, out]; strides and dilations
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxnets.layers.cpu_plain_conv import Window, plain_conv
+from jaxnets.layers.cpu_plain_conv import NHWC, Window, conv_of_neighbours, plain_conv
 from jaxnets.layers.geometry import PaddingPairs, Pair
 
 # Groups are merged, though most of a merged kernel is then zeros: a plain convolution of fewer input
 # channels leaves the CPU's vector units idle, and each one takes its time to compile.
 LEAST_CHANNELS, MOST_CHANNELS = 16, 64
 FEW_CONVOLUTIONS = 16
+FEW_PIXELS = 1024
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
@@ -80,14 +82,14 @@ def merged_grouped_conv(
     return maps[0] if parts == 1 else jnp.concatenate(maps, axis=-1)
 
 
-def conv_transpose_as_matmul(
+@functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def quick_conv_transpose(
     x: jax.Array, kernel: jax.Array, strides: Pair, cuts: PaddingPairs
 ) -> jax.Array:
-    """A transposed convolution as one matrix product of the pixels with all their neighbours.
+    """A transposed convolution: XLA's own of few pixels, else a plain one that gives whole strides.
 
-    With stride S an output pixel q S + r, r < S, is a sum over the kernel's taps r, r + S, ... and
-    the input pixels q, q - 1, ... So a plain convolution whose kernel is ceil(F / S) wide gives all
-    S remainders r as channels, without a product by zero between spread-out pixels.
+    XLA's own is 20 to 600 times slower where the kernel is larger than the image, and so is its
+    gradient by the kernel; that by the image is a plain convolution with a stride.
 
     Args:
         x: [N, H, W, in].
@@ -98,22 +100,22 @@ def conv_transpose_as_matmul(
     Returns:
         [N, (H - 1) S + F - top - bottom, ..., out].
     """
-    (n, *size, channels), (*window, _, out) = x.shape, kernel.shape
-    taps = [-(-f // s) for f, s in zip(window, strides, strict=True)]
-    whole = [(0, t * s - f) for f, s, t in zip(window, strides, taps, strict=True)]
-    kernel = jnp.pad(kernel[::-1, ::-1], (*whole, (0, 0), (0, 0)))
-    kernel = kernel.reshape(taps[0], strides[0], taps[1], strides[1], channels, out)[::-1, :, ::-1]
-    kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(math.prod(taps) * channels, -1)
+    if _few_pixels(x, kernel):
+        return _xla_conv_transpose(x, kernel, strides, cuts)
+    return _whole_strides(_pasted, x, kernel, strides, cuts)
 
-    x = jnp.pad(x, ((0, 0), *((t - 1, t - 1) for t in taps), (0, 0)))
-    rows, columns = (h + t - 1 for h, t in zip(size, taps, strict=True))
-    neighbours = [x[:, i : i + rows, j : j + columns] for i in range(taps[0]) for j in range(taps[1])]
-    pixels = jnp.concatenate(neighbours, axis=-1).reshape(n * rows * columns, kernel.shape[0])
-    y = (pixels @ kernel).reshape(n, rows, columns, *strides, out).transpose(0, 1, 3, 2, 4, 5)
-    y = y.reshape(n, rows * strides[0], columns * strides[1], out)
-    (top, bottom), (left, right) = cuts
-    height, width = ((h - 1) * s + f for h, s, f in zip(size, strides, window, strict=True))
-    return y[:, top : height - bottom, left : width - right]
+
+@functools.partial(quick_conv_transpose.defjvp, symbolic_zeros=True)
+def _quick_conv_transpose_jvp(strides, cuts, primals, tangents):
+    (x, kernel), (dx, dkernel) = primals, tangents
+    dy = []
+    if not isinstance(dx, SymbolicZero) and _few_pixels(x, kernel):
+        dy.append(_whole_strides(_pasted_by_matmul, dx, kernel, strides, cuts))
+    elif not isinstance(dx, SymbolicZero):
+        dy.append(_xla_conv_transpose(dx, kernel, strides, cuts))
+    if not isinstance(dkernel, SymbolicZero):
+        dy.append(_whole_strides(_pasted_by_matmul, x, dkernel, strides, cuts))
+    return quick_conv_transpose(x, kernel, strides, cuts), sum(dy[1:], start=dy[0])
 
 
 def max_of_slices(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs) -> jax.Array:
@@ -142,6 +144,68 @@ def groups_to_merge(groups: int, channels: int) -> int:
         if merged * channels >= LEAST_CHANNELS and few:
             return merged
     return groups
+
+
+def _few_pixels(x: jax.Array, kernel: jax.Array) -> bool:
+    """Whether to bring the kernel into another order takes as long as the product, or nearly."""
+    fits = all(f <= h for f, h in zip(kernel.shape[:2], x.shape[1:3], strict=True))
+    return fits and math.prod(x.shape[:3]) <= FEW_PIXELS
+
+
+def _xla_conv_transpose(x: jax.Array, kernel: jax.Array, strides: Pair, cuts: PaddingPairs) -> jax.Array:
+    spread = [(f - 1 - a, f - 1 - b) for f, (a, b) in zip(kernel.shape[:2], cuts, strict=True)]
+    return lax.conv_transpose(x, kernel, strides, spread, dimension_numbers=NHWC)
+
+
+def _whole_strides(
+    paste: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Pair,
+    cuts: PaddingPairs,
+) -> jax.Array:
+    """A transposed convolution of stride S as one of stride 1, with S x S pixels as channels.
+
+    An output pixel q S + r, r < S, is a sum over the kernel's taps r, r + S, ... and the input pixels
+    q, q - 1, ... So a kernel that is ceil(F / S) wide pastes all S remainders r, without a product by
+    zero between spread-out pixels.
+    """
+    (n, *size, channels), (*window, _, out) = x.shape, kernel.shape
+    taps = [-(-f // s) for f, s in zip(window, strides, strict=True)]
+    whole = [(0, t * s - f) for f, s, t in zip(window, strides, taps, strict=True)]
+    kernel = jnp.pad(kernel[::-1, ::-1], (*whole, (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps[0], strides[0], taps[1], strides[1], channels, out)
+    y = paste(x, kernel.transpose(0, 2, 4, 1, 3, 5).reshape(*taps, channels, -1))
+    rows, columns = y.shape[1:3]
+    y = y.reshape(n, rows, columns, *strides, out).transpose(0, 1, 3, 2, 4, 5)
+    y = y.reshape(n, rows * strides[0], columns * strides[1], out)
+    (top, bottom), (left, right) = cuts
+    height, width = ((h - 1) * s + f for h, s, f in zip(size, strides, window, strict=True))
+    return y[:, top : height - bottom, left : width - right]
+
+
+def _pasted(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Every pixel of x [N, H, W, in] pastes the kernel [T, T, in, out] on [N, H + T - 1, ..., out]."""
+    return plain_conv(x, kernel[::-1, ::-1], _full(kernel))
+
+
+def _pasted_by_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`_pasted` as one matrix product, of what an output sees or, if that is more, a pixel pastes."""
+    (n, rows, columns, channels), (height, width, _, out) = x.shape, kernel.shape
+    if channels <= out:
+        return conv_of_neighbours(x, kernel[::-1, ::-1], _full(kernel))
+    kernel = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
+    copies = (x.reshape(-1, channels) @ kernel).reshape(n, rows, columns, height, width, out)
+    return sum(
+        jnp.pad(copies[:, :, :, i, j], ((0, 0), (i, height - 1 - i), (j, width - 1 - j), (0, 0)))
+        for i in range(height)
+        for j in range(width)
+    )
+
+
+def _full(kernel: jax.Array) -> Window:
+    """The kernel over every place where it meets a pixel."""
+    return Window((1, 1), tuple((f - 1, f - 1) for f in kernel.shape[:2]), (1, 1))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))

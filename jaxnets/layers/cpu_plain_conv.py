@@ -76,8 +76,10 @@ def plain_form(
     gradient by the image is a convolution of the output's gradient, and that by the kernel is one
     whose window is the output's gradient; so the output may be no smaller than the window, and no
     larger than the image. Else it is 20 to 200 times slower: small maps are then computed by
-    neighbours, others padded first.
+    neighbours, others padded first. A 1x1 convolution is a matrix product.
     """
+    if kernel[:2] == (1, 1) and not any(map(any, window.pads)):
+        return partial(conv_as_matmul, strides=window.strides, precision=precision)
     if is_small(image, kernel, window):
         return partial(conv_of_neighbours, window=window, precision=precision)
     if outgrows(image, kernel, window):

@@ -18,12 +18,12 @@ from jax import lax
 
 from jaxnets.errors import unknown_name
 from jaxnets.layers.cpu_forms import (
-    conv_transpose_as_matmul,
     depthwise_conv,
     max_of_slices,
     merged_grouped_conv,
+    quick_conv_transpose,
 )
-from jaxnets.layers.cpu_plain_conv import NHWC, Window, conv_as_matmul, plain_form
+from jaxnets.layers.cpu_plain_conv import NHWC, Window, plain_form
 from jaxnets.layers.geometry import PaddingPairs, Pair
 
 LOWERINGS = ("auto", "native")
@@ -120,7 +120,7 @@ def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Pair, cuts: Padding
         return native(x, kernel)
     if strides == (1, 1) and min(map(min, spread)) >= 0:
         return conv_general_dilated(x, kernel, strides, spread, dimension_numbers=NHWC)
-    cpu = partial(conv_transpose_as_matmul, strides=strides, cuts=cuts)
+    cpu = partial(quick_conv_transpose, strides=strides, cuts=cuts)
     return lax.platform_dependent(x, kernel, cpu=cpu, default=native)
 
 
@@ -171,6 +171,4 @@ def _cpu_form(
         return partial(depthwise_conv, window=window)
     if groups > 1:
         return partial(merged_grouped_conv, window=window, groups=groups, precision=precision)
-    if kernel[:2] == (1, 1) and not any(map(any, window.pads)):
-        return partial(conv_as_matmul, strides=window.strides, precision=precision)
     return plain_form(image, kernel, window, precision)

@@ -176,7 +176,7 @@ def test_gradients_hold_where_xlas_own_are_garbage():
 def test_groups_are_merged_to_16_channels_and_few_convolutions(groups, channels, merged):
     assert groups_to_merge(groups, channels) == merged
     x = jax.ShapeDtypeStruct((1, 3, 3, groups * channels), jnp.float32)
-    kernel = jax.ShapeDtypeStruct((1, 1, channels, groups), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((2, 2, channels, groups), jnp.float32)
     f = functools.partial(conv, groups=groups)
     if groups != x.shape[-1]:
         assert convolutions_in(f, x, kernel) == groups // merged
@@ -260,10 +260,29 @@ def test_transformations_nest(groups):
         ((2, 2), (3, 3), ((1, 1), (2, 0))),  # copies that do not meet
     ],
 )
+@pytest.mark.parametrize(("images", "channels"), [(2, 24), (60, 3), (60, 24)])  # few pixels and many
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_conv_transpose_is_as_xlas(window, strides, cuts, dtype):
-    x, kernel = normal((2, 4, 5, 3), dtype), normal((*window, 3, 2), dtype, seed=1)
+def test_conv_transpose_is_as_xlas(window, strides, cuts, images, channels, dtype):
+    x, kernel = normal((images, 4, 5, channels), dtype), normal((*window, channels, 2), dtype, seed=1)
     assert_as_native(functools.partial(conv_transpose, strides=strides, cuts=cuts), x, kernel)
+
+
+@pytest.mark.parametrize("images", [2, 60])
+def test_transformations_of_conv_transpose_nest(images):
+    form = functools.partial(conv_transpose, strides=(2, 2), cuts=((1, 1), (0, 1)))
+    x, kernels = normal((images, 4, 5, 3)), normal((2, 3, 3, 3, 2), seed=1)
+
+    @jax.jit
+    @functools.partial(jax.vmap, in_axes=(0, None))
+    def curvature(kernel, x):
+        def loss(kernel, x):
+            return jnp.mean(form(x, kernel) ** 3)
+
+        return jax.jvp(jax.grad(loss, (0, 1)), (kernel, x), (kernel, x))
+
+    actual = curvature(kernels, x)
+    with layers.lowering("native"):
+        assert_close(actual, curvature(kernels, x))
 
 
 @pytest.mark.parametrize(
