@@ -47,7 +47,8 @@ NETWORKS = {
     "xception": ("Xception", None),
     "nasnet_mobile": ("NASNetMobile", None),
     "squeezenet1_0": (None, "squeezenet1_0"),
-    "alexnet_owt": (None, "alexnet"),
+    "alexnet": (None, None),
+    "alexnet_owt": (None, "alexnet"),  # torchvision's is this one
     DCGAN: (None, DCGAN),
 }
 LEARNING_RATE, MOMENTUM = 0.001, 0.9

@@ -96,6 +96,8 @@ def main(inference: bool = False) -> None:
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--inference", action="store_true", default=inference)
     arguments = parser.parse_args()
+    if unknown := [network for network in arguments.networks if network not in NETWORKS]:
+        parser.error(f"unknown networks {unknown}; known are {', '.join(NETWORKS)}")
     pythons = {"ours": sys.executable, "flax": sys.executable}
     if arguments.peer_python:
         pythons |= {"keras": arguments.peer_python, "torch": arguments.peer_python}

@@ -196,15 +196,15 @@ def test_layer_group_and_instance_norm_use_epsilon_of_torch():
         assert 0.2 < np.std(y) < 0.35
 
 
-@pytest.mark.parametrize("size", [1, 4, 5])
-def test_local_response_norm_by_hand(size):
+@pytest.mark.parametrize(("size", "beta"), [(1, 0.6), (4, 0.6), (5, 0.6), (5, 0.75)])
+def test_local_response_norm_by_hand(size, beta):
     x = 5 * normal(2, 2, 2, 7)
-    y = jax.jit(lambda x: layers.local_response_norm(x, size, alpha=0.3, beta=0.6, k=1.5))(x)
+    y = jax.jit(lambda x: layers.local_response_norm(x, size, alpha=0.3, beta=beta, k=1.5))(x)
     expected = np.zeros_like(x, np.float64)
     for channel in range(7):
         near = [c for c in range(channel - size // 2, channel - size // 2 + size) if 0 <= c < 7]
         total = (x[..., near].astype(np.float64) ** 2).sum(-1)
-        expected[..., channel] = x[..., channel] / (1.5 + 0.3 / size * total) ** 0.6
+        expected[..., channel] = x[..., channel] / (1.5 + 0.3 / size * total) ** beta
     np.testing.assert_allclose(y, expected, rtol=1e-4)
 
 
