@@ -1,9 +1,10 @@
 """What it costs to spread the same batch over several devices, by each way of doing it.
 
 Command: JAX_NUM_CPU_DEVICES=8 python benchmarks/scaling.py [--network resnet18] [--batch-size 32]
-Prints the table that is kept in benchmarks/README.md. The whole batch is the same in every row, so on
-the virtual devices of one CPU nothing can get faster: what a row takes beyond the first is the cost
-of the spreading. The steps are the library's own, and take turns.
+Prints the table that is kept in benchmarks/README.md. The whole batch is the same in every row, and so
+is the processor that the virtual devices of one CPU share: what a row takes beyond the first is the
+cost of the spreading. Programs of a core each may also share it better than one of all cores. The
+steps are the library's own, and take turns.
 """
 
 import argparse
