@@ -25,6 +25,8 @@ from jaxnets.layers.geometry import PaddingPairs, Pair
 # channels leaves the CPU's vector units idle, and each one takes its time to compile.
 LEAST_CHANNELS, MOST_CHANNELS = 16, 64
 FEW_CONVOLUTIONS = 16
+
+# Of so few pixels, all images together, a product takes little longer than to reorder its kernel.
 FEW_PIXELS = 1024
 
 
@@ -88,8 +90,8 @@ def quick_conv_transpose(
 ) -> jax.Array:
     """A transposed convolution: XLA's own of few pixels, else a plain one that gives whole strides.
 
-    XLA's own is 20 to 600 times slower where the kernel is larger than the image, and so is its
-    gradient by the kernel; that by the image is a plain convolution with a stride.
+    XLA's own is some 40 times slower where the kernel is larger than the image, and so is its
+    gradient by any kernel; that by the image is a plain convolution with a stride, and fast.
 
     Args:
         x: [N, H, W, in].
@@ -147,7 +149,7 @@ def groups_to_merge(groups: int, channels: int) -> int:
 
 
 def _few_pixels(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether to bring the kernel into another order takes as long as the product, or nearly."""
+    """Whether to reorder the kernel would cost much, and XLA's own convolution is fast."""
     fits = all(f <= h for f, h in zip(kernel.shape[:2], x.shape[1:3], strict=True))
     return fits and math.prod(x.shape[:3]) <= FEW_PIXELS
 
