@@ -1,7 +1,8 @@
 """Plain convolutions, of one group, written as what XLA's CPU backend does well.
 
-It has fast kernels for matrix products, and for convolutions whose window is no larger than the image.
-Images are [N, H, W, C], kernels [H, W, in, out]; `Window` is the rest.
+It has fast kernels for matrix products, and for convolutions whose window is no larger than the image
+and whose axes are in one certain order. Images are [N, H, W, C], kernels [H, W, in, out]; `Window` is
+the rest.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 
 from jaxnets.layers.geometry import PaddingPairs, Pair
 
@@ -59,9 +61,8 @@ def plain_conv(
     window: Window,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """A plain convolution, in a form of `plain_form` or as XLA's own."""
-    form = plain_form(x.shape, kernel.shape, window, precision)
-    return form(x, kernel) if form else _xla_conv(x, kernel, window, precision)
+    """A plain convolution in the form of `plain_form`."""
+    return plain_form(x.shape, kernel.shape, window, precision)(x, kernel)
 
 
 def plain_form(
@@ -69,14 +70,15 @@ def plain_form(
     kernel: tuple[int, ...],
     window: Window,
     precision: lax.PrecisionLike = None,
-) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
-    """How to compute a plain convolution of these shapes; None where XLA's own is as good.
+) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """How to compute a plain convolution of these shapes.
 
     XLA has fast kernels only for windows that are no larger than the image, padding apart. The
     gradient by the image is a convolution of the output's gradient, and that by the kernel is one
     whose window is the output's gradient; so the output may be no smaller than the window, and no
     larger than the image. Else it is 20 to 200 times slower: small maps are then computed by
-    neighbours, others padded first. A 1x1 convolution is a matrix product.
+    neighbours, others padded first. A 1x1 convolution is a matrix product, and of all others the
+    gradients are those of `quick_conv`.
     """
     if kernel[:2] == (1, 1) and not any(map(any, window.pads)):
         return partial(conv_as_matmul, strides=window.strides, precision=precision)
@@ -84,7 +86,73 @@ def plain_form(
         return partial(conv_of_neighbours, window=window, precision=precision)
     if outgrows(image, kernel, window):
         return partial(padded_conv, window=window, precision=precision)
-    return None
+    return partial(quick_conv, window=window, precision=precision)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(2, 3))
+def quick_conv(
+    x: jax.Array, kernel: jax.Array, window: Window, precision: lax.PrecisionLike = None
+) -> jax.Array:
+    """XLA's own convolution, with gradients that XLA has fast kernels for.
+
+    They are for one order of the axes, and the gradients that JAX makes of a convolution have others.
+    XLA brings them into order, but neither in loops nor in branches, which `jax.lax.platform_dependent`
+    is for long enough: there they took 7 to 50 times longer. Besides, the kernel's gradient is a sum
+    over images and pixels. JAX makes a convolution of it that sums over images alone, with the pixels
+    as its window: 2 to 4 times slower than `conv_of_columns` where maps are large.
+    """
+    return _xla_conv(x, kernel, window, precision)
+
+
+@partial(quick_conv.defjvp, symbolic_zeros=True)
+def _quick_conv_jvp(window, precision, primals, tangents):
+    (x, kernel), (dx, dkernel) = primals, tangents
+    dy = []
+    if not isinstance(dx, SymbolicZero):
+        # Backward inputs and outputs change places, so that these axes are then in XLA's order.
+        swapped = kernel.swapaxes(2, 3)
+        dy.append(_xla_conv(dx, swapped, window, precision, ("NHWC", "HWOI", "NHWC")))
+    if not isinstance(dkernel, SymbolicZero):
+        # Of x backward needs what it has anyhow, not the columns that are cut of it.
+        columns = partial(conv_of_columns, window=window, precision=precision)
+        dy.append(jax.checkpoint(columns, prevent_cse=False)(x, dkernel))
+    return quick_conv(x, kernel, window, precision), sum(dy[1:], start=dy[0])
+
+
+def conv_of_columns(
+    x: jax.Array, kernel: jax.Array, window: Window, precision: lax.PrecisionLike = None
+) -> jax.Array:
+    """A plain convolution along the height alone, of every column with its neighbours as channels.
+
+    Backward, the kernel's gradient is a convolution that sums over all columns of all images, whose
+    axes are then in the order of XLA's fast kernels.
+
+    Args:
+        x: [N, H, W, in].
+        kernel: [F, F, in, out].
+        window: how the kernel goes over the image.
+        precision: as in `jax.lax.dot_general`.
+
+    Returns:
+        [N, H', W', out].
+    """
+    (down, right), pads, (far, apart) = window
+    (n, *_, channels), (height, width, _, out) = x.shape, kernel.shape
+    rows, columns = _output_size(x.shape, kernel.shape, window)
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    reach = (columns - 1) * right + 1
+    neighbours = [x[:, :, j * apart : j * apart + reach : right] for j in range(width)]
+    x = jnp.concatenate(neighbours, axis=-1).transpose(3, 1, 0, 2)
+    y = lax.conv_general_dilated(
+        x.reshape(*x.shape[:2], n * columns),
+        kernel.reshape(height, width * channels, out).swapaxes(0, 1),
+        (down,),
+        ((0, 0),),
+        rhs_dilation=(far,),
+        dimension_numbers=("CHN", "IHO", "HNC"),
+        precision=precision,
+    )
+    return y.reshape(rows, n, columns, out).swapaxes(0, 1)
 
 
 def padded_conv(
@@ -93,9 +161,9 @@ def padded_conv(
     window: Window,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """XLA's own convolution of an image that is padded before."""
+    """`quick_conv` of an image that is padded before."""
     padded = jnp.pad(x, ((0, 0), *window.pads, (0, 0)))
-    return _xla_conv(padded, kernel, window._replace(pads=((0, 0), (0, 0))), precision)
+    return quick_conv(padded, kernel, window._replace(pads=((0, 0), (0, 0))), precision)
 
 
 def conv_of_neighbours(
@@ -176,7 +244,11 @@ def _seeing(length: int, window: int, stride: int, pad: Pair, dilation: int, out
 
 
 def _xla_conv(
-    x: jax.Array, kernel: jax.Array, window: Window, precision: lax.PrecisionLike
+    x: jax.Array,
+    kernel: jax.Array,
+    window: Window,
+    precision: lax.PrecisionLike,
+    axes: tuple[str, str, str] = NHWC,
 ) -> jax.Array:
     return lax.conv_general_dilated(
         x,
@@ -184,7 +256,7 @@ def _xla_conv(
         window.strides,
         window.pads,
         rhs_dilation=window.dilation,
-        dimension_numbers=NHWC,
+        dimension_numbers=axes,
         precision=precision,
     )
 

@@ -1,6 +1,7 @@
 """Every form equals XLA's own operation: values and gradients, in float32 and bfloat16."""
 
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -194,6 +195,31 @@ def test_no_convolution_is_left_of_a_1x1_or_a_depthwise_one_but_under_native():
     assert convolutions_in(conv, x, normal((3, 3, 3, 5))) == 1
 
 
+@pytest.mark.parametrize(("groups", "strides", "padding"), [(1, 1, 1), (1, 2, 1), (1, 1, 2), (2, 1, 1)])
+def test_all_convolutions_of_a_gradient_in_a_loop_are_in_the_order_of_xlas_fast_kernels(
+    groups, strides, padding
+):
+    """Batch, rows, columns, features; taps, inputs, outputs. Of XLA's own gradients none is."""
+    images, kernel = jnp.zeros((2, 4, 9, 9, 32)), jnp.zeros((3, 3, 32 // groups, 32))
+    form = functools.partial(
+        conv, groups=groups, strides=(strides, strides), padding=((padding, padding),) * 2
+    )
+
+    def gradients(kernel, images):
+        def loss(x, kernel):
+            return jnp.sum(form(x, kernel) ** 2)
+
+        return lax.map(lambda x: jax.grad(loss, (0, 1))(x, kernel), images)
+
+    def orders():
+        program = jax.jit(gradients).lower(kernel, images).compile().as_text()
+        return set(re.findall(r"dim_labels=(\S+?)[,\s]", program))
+
+    assert orders() == {"b01f_01io->b01f", "b0f_0io->b0f"}
+    with layers.lowering("native"):
+        assert orders() - {"b01f_01io->b01f"}
+
+
 def test_an_image_is_padded_first_where_the_output_would_be_larger():
     x, kernel = jnp.zeros((1, 4, 4, 3)), jnp.zeros((3, 3, 3, 3))
     for padding, padded in ((1, 0), (2, 1)):
@@ -227,10 +253,9 @@ def test_an_export_for_two_platforms_has_each_platforms_own():
     assert tpu.mlir_module().count("stablehlo.convolution") == 1
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
-def test_transformations_nest(groups):
+@pytest.mark.parametrize(("groups", "size"), [(1, 1), (1, 3), (2, 3), (4, 3)])
+def test_transformations_nest(groups, size):
     """An ensemble's vmap over kernels, the gradient of a gradient, forward mode, an empty batch."""
-    size = 1 if groups == 1 else 3
     kernels = normal((3, size, size, 4 // groups, 4), seed=1)
     x = normal((2, 5, 4, 4))
 
@@ -300,19 +325,20 @@ def test_max_pool_is_as_xlas_even_on_ties(window, strides, padding, dtype):
     np.testing.assert_array_equal(*(y.astype(jnp.float32) for y in (pool(x), expected)))
 
 
+@pytest.mark.parametrize("groups", [1, 4])
 @pytest.mark.parametrize("check_vma", [True, False])
-def test_gradients_under_shard_map(check_vma):
-    x, kernel = normal((4, 5, 5, 4)), normal((3, 3, 1, 4))
+def test_gradients_under_shard_map(check_vma, groups):
+    x, kernel = normal((4, 5, 5, 4)), normal((3, 3, 4 // groups, 4))
     mesh = jax.make_mesh((2,), ("batch",), axis_types=(AxisType.Auto,))
 
     def gradient(kernel, x):
-        slope = jax.grad(lambda k: jnp.sum(conv(x, k, groups=4) ** 2))(kernel)
+        slope = jax.grad(lambda k: jnp.sum(conv(x, k, groups) ** 2))(kernel)
         return slope if check_vma else lax.psum(slope, "batch")  # else it is summed already
 
     sharded = jax.shard_map(
         gradient, mesh=mesh, in_specs=(P(), P("batch")), out_specs=P(), check_vma=check_vma
     )
-    expected = jax.grad(lambda k: jnp.sum(conv(x, k, groups=4) ** 2))(kernel)
+    expected = jax.grad(lambda k: jnp.sum(conv(x, k, groups) ** 2))(kernel)
     assert_close(jax.jit(sharded)(kernel, x), expected)
 
 
