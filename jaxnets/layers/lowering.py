@@ -72,7 +72,8 @@ def conv_general_dilated(
 
     Arguments, result and errors are those of the function in `jax.lax`. Other forms are known for
     floating-point images [N, H, W, C] and kernels [H, W, in / groups, out] that are not dilated on
-    the left: 1x1, depthwise and grouped convolutions, and those of maps smaller than the window.
+    the left: of 1x1, depthwise and grouped convolutions, of maps smaller than the window, and of the
+    gradients of all others.
     """
     native = partial(
         lax.conv_general_dilated,
