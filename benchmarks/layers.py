@@ -73,9 +73,7 @@ def gradients(layer: Callable) -> Callable:
 
 def in_branch(form: Callable) -> Callable:
     """The form in a branch for a platform, where `lowering` has it: XLA treats it otherwise there."""
-    return lambda *operands: lax.platform_dependent(
-        *operands, cpu=form, default=lambda *operands: form(*operands)
-    )
+    return partial(lax.platform_dependent, cpu=form, default=form)
 
 
 def in_loop(layer: Callable) -> Callable:

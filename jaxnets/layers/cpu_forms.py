@@ -16,9 +16,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_derivatives import SymbolicZero
 
-from jaxnets.layers.cpu_plain_conv import NHWC, Window, conv_of_neighbours, plain_conv
+from jaxnets.layers.cpu_plain_conv import NHWC, Window, conv_of_neighbours, plain_conv, sum_of_tangents
 from jaxnets.layers.geometry import PaddingPairs, Pair
 
 # Groups are merged, though most of a merged kernel is then zeros: a plain convolution of fewer input
@@ -109,15 +108,18 @@ def quick_conv_transpose(
 
 @functools.partial(quick_conv_transpose.defjvp, symbolic_zeros=True)
 def _quick_conv_transpose_jvp(strides, cuts, primals, tangents):
-    (x, kernel), (dx, dkernel) = primals, tangents
-    dy = []
-    if not isinstance(dx, SymbolicZero) and _few_pixels(x, kernel):
-        dy.append(_whole_strides(_pasted_by_matmul, dx, kernel, strides, cuts))
-    elif not isinstance(dx, SymbolicZero):
-        dy.append(_xla_conv_transpose(dx, kernel, strides, cuts))
-    if not isinstance(dkernel, SymbolicZero):
-        dy.append(_whole_strides(_pasted_by_matmul, x, dkernel, strides, cuts))
-    return quick_conv_transpose(x, kernel, strides, cuts), sum(dy[1:], start=dy[0])
+    x, kernel = primals
+
+    def by_image(dx):
+        if _few_pixels(x, kernel):
+            return _whole_strides(_pasted_by_matmul, dx, kernel, strides, cuts)
+        return _xla_conv_transpose(dx, kernel, strides, cuts)
+
+    def by_kernel(dkernel):
+        return _whole_strides(_pasted_by_matmul, x, dkernel, strides, cuts)
+
+    y = quick_conv_transpose(x, kernel, strides, cuts)
+    return y, sum_of_tangents(tangents, (by_image, by_kernel))
 
 
 def max_of_slices(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs) -> jax.Array:
@@ -228,14 +230,16 @@ def _sum_of_taps(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair)
 
 @functools.partial(_sum_of_taps.defjvp, symbolic_zeros=True)
 def _sum_of_taps_jvp(strides, dilation, primals, tangents):
-    (x, kernel), (dx, dkernel) = primals, tangents
+    x, kernel = primals
     y = _sum_of_taps(x, kernel, strides, dilation)
-    dy = []
-    if not isinstance(dx, SymbolicZero):
-        dy.append(_sum_of_taps(dx, kernel, strides, dilation))
-    if not isinstance(dkernel, SymbolicZero):
-        dy.append(_sum_of_taps_by_rows(x, dkernel, strides, dilation, y.shape))
-    return y, sum(dy[1:], start=dy[0])
+
+    def by_image(dx):
+        return _sum_of_taps(dx, kernel, strides, dilation)
+
+    def by_kernel(dkernel):
+        return _sum_of_taps_by_rows(x, dkernel, strides, dilation, y.shape)
+
+    return y, sum_of_tangents(tangents, (by_image, by_kernel))
 
 
 def _sum_of_taps_by_rows(

@@ -106,17 +106,19 @@ def quick_conv(
 
 @partial(quick_conv.defjvp, symbolic_zeros=True)
 def _quick_conv_jvp(window, precision, primals, tangents):
-    (x, kernel), (dx, dkernel) = primals, tangents
-    dy = []
-    if not isinstance(dx, SymbolicZero):
+    x, kernel = primals
+
+    def by_image(dx):
         # Backward inputs and outputs change places, so that these axes are then in XLA's order.
-        swapped = kernel.swapaxes(2, 3)
-        dy.append(_xla_conv(dx, swapped, window, precision, ("NHWC", "HWOI", "NHWC")))
-    if not isinstance(dkernel, SymbolicZero):
+        return _xla_conv(dx, kernel.swapaxes(2, 3), window, precision, ("NHWC", "HWOI", "NHWC"))
+
+    def by_kernel(dkernel):
         # Of x backward needs what it has anyhow, not the columns that are cut of it.
         columns = partial(conv_of_columns, window=window, precision=precision)
-        dy.append(jax.checkpoint(columns, prevent_cse=False)(x, dkernel))
-    return quick_conv(x, kernel, window, precision), sum(dy[1:], start=dy[0])
+        return jax.checkpoint(columns, prevent_cse=False)(x, dkernel)
+
+    y = quick_conv(x, kernel, window, precision)
+    return y, sum_of_tangents(tangents, (by_image, by_kernel))
 
 
 def conv_of_columns(
@@ -231,6 +233,14 @@ def is_small(
     size = _output_size(image, kernel, window)
     smaller = any(f > min(h, out) for h, f, out in zip(image[1:3], kernel[:2], size, strict=True))
     return smaller and min(size) > 0 and math.prod(kernel[:2]) <= MOST_TAPS
+
+
+def sum_of_tangents(
+    tangents: tuple[jax.Array | SymbolicZero, ...], maps: tuple[Callable[[jax.Array], jax.Array], ...]
+) -> jax.Array:
+    """What linear maps make of an image's and a kernel's tangent, summed but for one that is zero."""
+    found = [f(t) for f, t in zip(maps, tangents, strict=True) if not isinstance(t, SymbolicZero)]
+    return sum(found[1:], start=found[0])
 
 
 def _seeing(length: int, window: int, stride: int, pad: Pair, dilation: int, out: int) -> range:

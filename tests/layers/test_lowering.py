@@ -199,7 +199,7 @@ def test_no_convolution_is_left_of_a_1x1_or_a_depthwise_one_but_under_native():
 def test_all_convolutions_of_a_gradient_in_a_loop_are_in_the_order_of_xlas_fast_kernels(
     groups, strides, padding
 ):
-    """Batch, rows, columns, features; taps, inputs, outputs. Of XLA's own gradients none is."""
+    """Batch, rows, columns, features; taps, inputs, outputs. XLA's own gradients are not."""
     images, kernel = jnp.zeros((2, 4, 9, 9, 32)), jnp.zeros((3, 3, 32 // groups, 32))
     form = functools.partial(
         conv, groups=groups, strides=(strides, strides), padding=((padding, padding),) * 2
