@@ -53,7 +53,7 @@ NETWORKS = {
 }
 LEARNING_RATE, MOMENTUM = 0.001, 0.9
 
-# Takes a step and gives its loss (a logit where nothing is learnt), an array that may be on its way.
+# Takes a step and gives its loss (a logit where nothing is learned), an array that may be on its way.
 Step = Callable[[], Any]
 
 

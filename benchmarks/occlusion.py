@@ -39,7 +39,7 @@ def main() -> None:
     print("| occluder | of | stroke | background | images where the stroke's is greater |")
     print("|---|---|---|---|---|")
     for size in SIZES:
-        for shade, value in (("mean grey", 0.0), ("black, as the ground", black), ("white", white)):
+        for shade, value in (("mean gray", 0.0), ("black, as the ground", black), ("white", white)):
             falls = []
             for start in range(0, len(images), 60):
                 part = slice(start, start + 60)
@@ -59,7 +59,7 @@ def main() -> None:
             off = (falls * ~stroke).sum((1, 2)) / (~stroke).sum((1, 2))
             row = (f"{size} x {size}", shade, f"{on.mean():.4f}", f"{off.mean():.4f}")
             print("|", " | ".join((*row, f"{(on > off).mean():.1%}")), "|", flush=True)
-    print("\nGrey and black squares hide the stroke. A white one hides little of it, but draws a new")
+    print("\nGray and black squares hide the stroke. A white one hides little of it, but draws a new")
     print("one where there was none, so that the background is where it does harm.")
 
 

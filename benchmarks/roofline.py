@@ -167,13 +167,13 @@ def layer_of(source: str, layers: dict[str, str]) -> str:
     if not found:
         _, found, path = source.partition("head/")
     if not found:
-        return "loss, optimiser, copies"
+        return "loss, optimizer, copies"
     parts = (found + path).split("/")
     for end in range(len(parts), 0, -1):
         kind = layers.get("/".join(parts[:end]))
         if kind:
             return kind
-    return "loss, optimiser, copies"
+    return "loss, optimizer, copies"
 
 
 if __name__ == "__main__":

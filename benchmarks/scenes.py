@@ -1,4 +1,4 @@
-"""How well captioners describe scenes whose pairs of colour and digit they have never seen.
+"""How well captioners describe scenes whose pairs of color and digit they have never seen.
 
 Command: python benchmarks/scenes.py [--seeds 0 1 2] [--names show_attend_tell show_and_tell]
 Prints the table that is kept in benchmarks/scenes.md. For each captioner and seed it trains from
@@ -22,7 +22,7 @@ from heading import print_heading
 
 from jaxnets import training
 from jaxnets.captioning import (
-    COLOUR_WORDS,
+    COLOR_WORDS,
     Captioning,
     CaptionSource,
     Vocabulary,
@@ -58,8 +58,8 @@ def train(name: str, seed: int, scenes: int, epochs: int) -> tuple[Captioning, d
         attention_penalty=0.01,
         first_sentence=True,
         word_noise=0.5,
-        recolour=0.5,
-        colour_words=vocabulary.numbers(COLOUR_WORDS),
+        recolor=0.5,
+        color_words=vocabulary.numbers(COLOR_WORDS),
     )
     steps = epochs * (scenes // BATCH)
     schedule = optax.warmup_cosine_decay_schedule(0.0, 2e-3, min(200, steps // 5), steps)
@@ -93,7 +93,7 @@ def score(task: Captioning, variables: dict, held_out: CaptionSource) -> dict[st
 def attention_in_box(task: Captioning, variables: dict, held_out: CaptionSource) -> np.ndarray:
     """Attention mass in the box of the object that words name, over the box's share of the image.
 
-    For the size, the colour and the digit of each object in the first true sentence, [3]; boxes are
+    For the size, the color and the digit of each object in the first true sentence, [3]; boxes are
     laid over the grid of places by area.
     """
 
@@ -149,13 +149,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     options = parser.parse_args()
     print_heading(
-        "Captions of scenes with unseen pairs of colour and digit",
+        "Captions of scenes with unseen pairs of color and digit",
         "`python benchmarks/scenes.py`, measured",
     )
     print(f"- {options.scenes:,} training scenes, epochs: {options.epochs}, batch {BATCH}\n")
     print(
         "| captioner | seed | exact sentence | exact, known pairs | CIDEr-D, nearest (of 10) | "
-        "CIDEr-D, both (of 8.1) | BLEU-4 | attention in box / chance (size, colour, digit word) | "
+        "CIDEr-D, both (of 8.1) | BLEU-4 | attention in box / chance (size, color, digit word) | "
         "captions/s, beam 5 | wall s | CPU s |"
     )
     print("|---" * 11 + "|")

@@ -8,7 +8,7 @@ import optax
 
 from jaxnets import training
 from jaxnets.captioning import (
-    COLOUR_WORDS,
+    COLOR_WORDS,
     Captioning,
     CaptionSource,
     Vocabulary,
@@ -36,7 +36,7 @@ if __name__ == "__main__":
     )
     # Most of a scene is background, so the wish to look everywhere is weak. With one sentence to learn
     # it is known which digit comes first; noise among the words makes it read the digits, and mixed
-    # colours keep what it reads apart from colours.
+    # colors keep what it reads apart from colors.
     task = Captioning(
         captioner,
         mean=(0.25,),
@@ -44,8 +44,8 @@ if __name__ == "__main__":
         attention_penalty=0.01,
         first_sentence=True,
         word_noise=0.5,
-        recolour=0.5,
-        colour_words=vocabulary.numbers(COLOUR_WORDS),
+        recolor=0.5,
+        color_words=vocabulary.numbers(COLOR_WORDS),
     )
     rate = optax.warmup_cosine_decay_schedule(0.0, 2e-3, 200, SCENES // BATCH)
     state, _ = training.fit(

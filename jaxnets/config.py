@@ -62,9 +62,9 @@ class Config:
     word_noise: float | None = None
     """Captioning: the share of words read in training that is replaced by those of other sentences;
     None for 0, or 0.5 for scenes."""
-    recolour: float | None = None
-    """Captioning: the share of training images whose colours are mixed, and whose colour words are not
-    learnt; None for 0, or 0.5 for scenes."""
+    recolor: float | None = None
+    """Captioning: the share of training images whose colors are mixed, and whose color words are not
+    learned; None for 0, or 0.5 for scenes."""
     min_count: int = 1
     """Captioning: rarer words become unknown words."""
     caption_length: int | None = None
@@ -143,7 +143,7 @@ _USUAL = {
         "attention_penalty": 1.0,
         "first_sentence": False,
         "word_noise": 0.0,
-        "recolour": 0.0,
+        "recolor": 0.0,
         "caption_length": 20,
     },
 }
@@ -155,7 +155,7 @@ _SCENES = {
     "attention_penalty": 0.01,
     "first_sentence": True,
     "word_noise": 0.5,
-    "recolour": 0.5,
+    "recolor": 0.5,
     "caption_length": 14,
 }
 _SCENES_BACKBONE = ("block=basic", "depths=[1,1]", "widths=[48,128]", "stem_width=32")
@@ -202,7 +202,7 @@ def read_config(directory: str | Path) -> tuple[Config, dict[str, Any]]:
         for name, value in saved.items()
         if name in names
     }
-    # A run that was begun before a field came to be did without: not as scenes are learnt now.
+    # A run that was begun before a field came to be did without: not as scenes are learned now.
     values = {**_USUAL[saved.get("task", "classification")], **values}
     return Config(**values, run_dir=Path(directory)), saved["data"]
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# Eight virtual devices, so that data parallelism can be tested on any machine.
+# Eight virtual devices, so that data parallelizm can be tested on any machine.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -43,7 +43,7 @@ def one_device():
 
 @pytest.fixture(scope="session")
 def digits():
-    """The digits dataset, 32 x 32 grey."""
+    """The digits dataset, 32 x 32 gray."""
     from jaxnets import data
 
     return data.load("digits")

@@ -107,7 +107,7 @@ def reference_mean(logits, targets, weights, *args, **options):
 
 
 class TinyBackbone(nn.Module):
-    """Two dense layers over all pixels, the first one with batch normalisation."""
+    """Two dense layers over all pixels, the first one with batch normalization."""
 
     @nn.compact
     def __call__(self, images, train=False):
@@ -267,7 +267,7 @@ def test_augmentations_are_given_single_images_of_0_to_1(batch):
     variables = start(task, batch)
     loss, _ = task.loss(variables, batch, KEY)
     assert shapes == [(4, 4, 1), (6, 4, 4, 1)]
-    # They come before the normalisation.
+    # They come before the normalization.
     halved = {**batch, "image": (batch["image"] / 510).astype(np.float32)}
     plain = make_task(mean=(0.3,), std=(0.2,))
     assert float(loss) == pytest.approx(float(plain.loss(variables, halved, KEY)[0]), rel=1e-6)
@@ -334,7 +334,7 @@ def test_bytes_and_floats_of_0_to_1_agree(batch):
 @pytest.mark.parametrize(
     ("mean", "std"), [((0.5,), (0.25,)), ((0.2, 0.4, 0.6), (0.1, 0.2, 0.3)), ((0.2, 0.4, 0.6), (0.5,))]
 )
-def test_images_are_normalised_by_channel(mean, std):
+def test_images_are_normalized_by_channel(mean, std):
     batch = make_batch(shape=(4, 4, 3))
     task = make_task(mean=mean, std=std)
     variables = start(task, batch)

@@ -41,7 +41,7 @@ def net():
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Pictures of noise in colours for three of the seven classes, of which one is no picture."""
+    """Pictures of noise in colors for three of the seven classes, of which one is no picture."""
     root = tmp_path_factory.mktemp("pictures") / "val"
     rng = np.random.default_rng(0)
     for label in (1, 4, 6):

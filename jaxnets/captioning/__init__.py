@@ -11,10 +11,10 @@ from jaxnets.captioning.evaluation import (
 from jaxnets.captioning.frozen import freeze_backbone, with_backbone
 from jaxnets.captioning.source import CaptionSource
 from jaxnets.captioning.task import Captioning
-from jaxnets.captioning.vocabulary import COLOUR_WORDS, Vocabulary, tokenize
+from jaxnets.captioning.vocabulary import COLOR_WORDS, Vocabulary, tokenize
 
 __all__ = [
-    "COLOUR_WORDS",
+    "COLOR_WORDS",
     "CaptionSource",
     "Captioner",
     "Captioning",

@@ -71,7 +71,7 @@ def sample(
     Args:
         step, cache, start, end, length, pad: as for `greedy`.
         key: of the draws.
-        temperature: divides the logits; below 1 favours what is likely.
+        temperature: divides the logits; below 1 favors what is likely.
         top_k: draw among so many of the likeliest (Fan et al. 2018); None for all.
         top_p: draw among the fewest that together have this probability (nucleus sampling:
             Holtzman et al. 2019, section 3.1), after the temperature; None for all.

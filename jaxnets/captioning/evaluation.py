@@ -80,7 +80,7 @@ def evaluate_captions(
 ) -> dict[str, float]:
     """Scores of what captioners write about the images of a source, against all their sentences.
 
-    Arguments as for `write_captions`. The references are the whole sentences, tokenised by
+    Arguments as for `write_captions`. The references are the whole sentences, tokenized by
     `tokenize`, also where training cuts them.
 
     Returns:

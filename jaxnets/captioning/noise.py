@@ -1,4 +1,4 @@
-"""What is drawn anew for each step of training: the sentence of an image, words, colours."""
+"""What is drawn anew for each step of training: the sentence of an image, words, colors."""
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ def with_word_noise(key: jax.Array, captions: jax.Array, rate: float) -> jax.Arr
     return jnp.where(jax.random.bernoulli(key, rate, captions.shape), others, captions)
 
 
-def recoloured(key: jax.Array, images: jax.Array, rate: float) -> tuple[jax.Array, jax.Array]:
-    """Images f32[N, H, W, C], a share of them with mixed colours, and which these are, bool[N]."""
+def recolored(key: jax.Array, images: jax.Array, rate: float) -> tuple[jax.Array, jax.Array]:
+    """Images f32[N, H, W, C], a share of them with mixed colors, and which these are, bool[N]."""
     choice_key, key = jax.random.split(key)
     chosen = jax.random.bernoulli(choice_key, rate, (len(images),))
     mixed = jax.vmap(random_channel_mix(p=1))(jax.random.split(key, len(images)), images)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxnets.captioning import decoding
 from jaxnets.captioning.captioner import SAMPLING, Captioner
 from jaxnets.captioning.frozen import FROZEN, Variables, freeze_backbone
-from jaxnets.captioning.noise import choose, recoloured, with_word_noise
+from jaxnets.captioning.noise import choose, recolored, with_word_noise
 from jaxnets.captioning.vocabulary import END, PAD, START
 from jaxnets.data.whitening import normalize, to_float
 from jaxnets.errors import InputError
@@ -39,7 +39,7 @@ class Captioning:
         model: a captioner of `create_captioner`.
         mean, std: per channel, in units of 0 to 1; images become (image - mean) / std.
         frozen: the backbone learns nothing and is applied in eval mode; its variables are in the
-            collection "frozen", out of the optimiser's reach.
+            collection "frozen", out of the optimizer's reach.
         attention_penalty: lambda of lambda * sum_i (1 - sum_t alpha_ti)^2 for each sentence, which
             spreads the looks over the image (Xu et al. 2015, equation 14).
         first_sentence: learn the first sentence of each image alone. Where sentences differ in what
@@ -50,18 +50,18 @@ class Captioning:
             same place of another sentence of the batch. What words before make likely counts less
             then, and what is in the image more (unigram noising: Xie et al. 2017,
             arXiv:1703.02573, section 3.2).
-        recolour: the share of the training images, not of features, whose colours are mixed
-            (`data.color.random_channel_mix`). The `colour_words` of their sentences are not learnt.
-            So what a thing is called does not come to depend on its colour (random 1x1
+        recolor: the share of the training images, not of features, whose colors are mixed
+            (`data.color.random_channel_mix`). The `color_words` of their sentences are not learned.
+            So what a thing is called does not come to depend on its color (random 1x1
             convolutions: Xu et al. 2021, arXiv:2007.13003).
-        colour_words: the numbers of the words for colours: `vocabulary.numbers(COLOUR_WORDS)`.
+        color_words: the numbers of the words for colors: `vocabulary.numbers(COLOR_WORDS)`.
         entropy_weight: lambda_e of hard attention (section 4.1 of the same).
         reinforce_weight: lambda_r of hard attention.
         augment: `(key, image f32[H, W, C] in 0 to 1) -> image`, for training only. Beware of flips:
             they turn left into right.
 
     Raises:
-        InputError: a std of 0 or less, or a word_noise or recolour that is no share.
+        InputError: a std of 0 or less, or a word_noise or recolor that is no share.
     """
 
     model: Captioner
@@ -72,8 +72,8 @@ class Captioning:
     first_sentence: bool = False
     scheduled_sampling: Callable[[jax.Array], jax.Array] | None = None
     word_noise: float = 0.0
-    recolour: float = 0.0
-    colour_words: tuple[int, ...] = ()
+    recolor: float = 0.0
+    color_words: tuple[int, ...] = ()
     entropy_weight: float = 0.002
     reinforce_weight: float = 1.0
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
@@ -81,7 +81,7 @@ class Captioning:
     def __post_init__(self):
         if min(self.std) <= 0:
             raise InputError(f"std is {self.std}; every number must be above 0")
-        for name in ("word_noise", "recolour"):
+        for name in ("word_noise", "recolor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
 
@@ -111,19 +111,19 @@ class Captioning:
             (with the penalties) and `top1`, the share of words that were the likeliest, given the
             true ones before. `loss.weight` is the number of words.
         """
-        choice_key, augment_key, noise_key, colour_key, *keys = jax.random.split(key, 7)
+        choice_key, augment_key, noise_key, color_key, *keys = jax.random.split(key, 7)
         rngs = dict(zip(("dropout", "attention", SAMPLING), keys, strict=True))
         given = batch["captions"]
         captions = given[:, 0] if self.first_sentence else choose(choice_key, given)
         read = captions
         if self.word_noise:
             read = with_word_noise(noise_key, captions, self.word_noise)
-        real = learnt = (captions != PAD) & (_weights(batch) > 0)[:, None]
-        if self.recolour and "image" in batch:
-            images, mixed = recoloured(colour_key, to_float(batch["image"]), self.recolour)
+        real = learned = (captions != PAD) & (_weights(batch) > 0)[:, None]
+        if self.recolor and "image" in batch:
+            images, mixed = recolored(color_key, to_float(batch["image"]), self.recolor)
             batch = {**batch, "image": images}
-            coloured = jnp.isin(captions, jnp.array(self.colour_words, jnp.int32))
-            learnt = real & ~(mixed[:, None] & coloured)
+            colored = jnp.isin(captions, jnp.array(self.color_words, jnp.int32))
+            learned = real & ~(mixed[:, None] & colored)
         features, collections = self._train_features(variables, batch, augment_key, rngs["dropout"])
         progress = variables.get(PROGRESS)
         rate = None
@@ -139,7 +139,7 @@ class Captioning:
             rngs=rngs,
         )
         log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), captions[..., None], axis=-1)[..., 0]
-        log_p = jnp.where(learnt, log_p, 0.0)
+        log_p = jnp.where(learned, log_p, 0.0)
         example = -jnp.sum(log_p, axis=1)
         if "attention" in looks:
             seen = jnp.sum(jnp.where(real[..., None], looks["attention"], 0.0), axis=1)
@@ -156,7 +156,7 @@ class Captioning:
         if progress is not None:
             collections = {**collections, PROGRESS: progress}
         weights = _weights(batch)
-        word_weights = jnp.where(learnt, weights[:, None], 0.0)
+        word_weights = jnp.where(learned, weights[:, None], 0.0)
         words = jnp.sum(word_weights)
         total = jnp.sum(jnp.where(weights > 0, example * weights, 0.0))
         right = (jnp.argmax(logits, axis=-1) == captions).astype(jnp.float32)
@@ -164,7 +164,7 @@ class Captioning:
             "loss": Mean(total, words),
             "top1": Mean.of(right.ravel(), word_weights.ravel()),
         }
-        # What hard attention adds is minimised but not reported: it is no loss and may be negative.
+        # What hard attention adds is minimized but not reported: it is no loss and may be negative.
         total += jnp.sum(jnp.where(weights > 0, surrogate * weights, 0.0))
         # A batch of nothing but padding has no loss; 0 / 1 keeps its gradient finite.
         return total / jnp.where(words > 0, words, 1), (collections, sums)

@@ -18,10 +18,10 @@ SPECIALS = ("<pad>", "<start>", "<end>", "<unknown>")
 PAD, START, END, UNKNOWN = range(len(SPECIALS))
 
 VOCABULARY_FILE = "vocabulary.json"
-# The basic colour terms of English (Berlin and Kay 1969), in both spellings.
-COLOUR_WORDS = (
+# The basic color terms of English (Berlin and Kay 1969), in both spellings.
+COLOR_WORDS = (
     "black", "white", "red", "green", "yellow", "blue",
-    "brown", "purple", "pink", "orange", "grey", "gray",
+    "brown", "purple", "pink", "orange", "gray", "gray",
 )  # fmt: skip
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
@@ -30,7 +30,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 def tokenize(text: str) -> list[str]:
     """The words of a text in lower case: runs of letters and digits, apostrophes inside them kept.
 
-    Punctuation is dropped, as the COCO caption evaluation does after its own tokeniser; "a man's
+    Punctuation is dropped, as the COCO caption evaluation does after its own tokenizer; "a man's
     T-shirt." gives "a", "man's", "t", "shirt".
     """
     return _WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))

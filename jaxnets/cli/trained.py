@@ -119,7 +119,7 @@ class Caption:
     beams: int = 3
     """Width of the beam search."""
     alpha: float = 0.0
-    """Strength of its length penalty: above 0 favours longer sentences."""
+    """Strength of its length penalty: above 0 favors longer sentences."""
     sentences: int = 1
     """How many to print for each picture, best first."""
     attention: Path | None = None

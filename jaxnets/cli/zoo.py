@@ -109,11 +109,11 @@ def _print_weights(names: list[str]) -> None:
     from jaxnets.models import published_weights
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("model", "claimed top-1", "pixels", "crop", "interpolation", "licence", "weights"):
+    for heading in ("model", "claimed top-1", "pixels", "crop", "interpolation", "license", "weights"):
         justify = "right" if heading in ("claimed top-1", "pixels", "crop") else "left"
         table.add_column(heading, justify=justify, no_wrap=True)
     for name in names:
         for row in published_weights(name):
             numbers = f"{row.top1:.2f}", str(row.size), f"{row.crop:.3f}"
-            table.add_row(name, *numbers, row.interpolation, row.licence, row.source)
+            table.add_row(name, *numbers, row.interpolation, row.license, row.source)
     Console().print(table)

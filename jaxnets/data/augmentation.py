@@ -72,7 +72,7 @@ def mixup(alpha: float = 0.2) -> BatchAugmentation:
 def cutmix(alpha: float = 1.0) -> BatchAugmentation:
     """Pastes a box of another image into each, and blends the targets by area (Yun et al. 2019).
 
-    As in the authors' program one box holds for the batch: its centre is uniform, its sides are
+    As in the authors' program one box holds for the batch: its center is uniform, its sides are
     ``sqrt(1 - share)`` of the image's with the share of Beta(alpha, alpha), and the borders cut it
     off. The targets are blended by the share of pixels that were pasted.
 
@@ -83,10 +83,10 @@ def cutmix(alpha: float = 1.0) -> BatchAugmentation:
 
     def augment(key: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         _check_targets(images, targets)
-        share_key, centre_key, partner_key = jax.random.split(key, 3)
+        share_key, center_key, partner_key = jax.random.split(key, 3)
         _, height, width, _ = images.shape
         side = jnp.sqrt(1 - _beta(share_key, alpha))
-        draws = jax.random.uniform(centre_key, (2,))
+        draws = jax.random.uniform(center_key, (2,))
         row = geometry.whole_number(draws[0], height)
         column = geometry.whole_number(draws[1], width)
         box_height = jnp.floor(side * height).astype(jnp.int32)
@@ -141,7 +141,7 @@ AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
     "stretch": geometry.random_stretch,
     "lens": geometry.lens_distortion,
     "color": color.color_jitter,
-    "grey": color.random_grey,
+    "gray": color.random_gray,
     "channel_mix": color.random_channel_mix,
     "noise": color.gaussian_noise,
     "erase": color.random_erasing,

@@ -27,7 +27,7 @@ class CaptionedFiles:
         paths: N image files.
         captions: the sentences of each.
         size: side of the square that every image is resized to, in pixels.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (gray) or 3 (RGB).
         strict: raise InputError for an image that cannot be decoded.
     """
 
@@ -73,9 +73,9 @@ def load_captions(
 
     Args:
         path: the folder.
-        size: side of the square that every image is resized to: shorter side, then centre crop
+        size: side of the square that every image is resized to: shorter side, then center crop
             (default 224).
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (gray) or 3 (RGB).
         strict: refuse images without a caption and images that cannot be decoded. Otherwise the
             former are left out with a warning, and the latter get weight 0.
 

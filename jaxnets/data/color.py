@@ -1,7 +1,7 @@
-"""Augmentations that change values: colour jitter, grey, noise, erasing.
+"""Augmentations that change values: color jitter, gray, noise, erasing.
 
 Every augmentation is ``augment(key, image) -> image`` for one image f32[H, W, C] in [0, 1]. What
-only colours have, hue and saturation, is left alone unless there are three channels.
+only colors have, hue and saturation, is left alone unless there are three channels.
 """
 
 import jax
@@ -47,8 +47,8 @@ def color_jitter(
     return augment
 
 
-def random_grey(p: float = 0.2) -> Augmentation:
-    """Replaces the colours by their luma (ITU-R BT.601) with probability `p`.
+def random_gray(p: float = 0.2) -> Augmentation:
+    """Replaces the colors by their luma (ITU-R BT.601) with probability `p`.
 
     Raises:
         InputError: `p` is no probability.
@@ -60,8 +60,8 @@ def random_grey(p: float = 0.2) -> Augmentation:
 
         if image.shape[-1] != 3:
             return image
-        grey = dm_pix.rgb_to_grayscale(image, keep_dims=True)
-        return jnp.where(jax.random.bernoulli(key, float(p)), grey, image)
+        gray = dm_pix.rgb_to_grayscale(image, keep_dims=True)
+        return jnp.where(jax.random.bernoulli(key, float(p)), gray, image)
 
     return augment
 
@@ -69,7 +69,7 @@ def random_grey(p: float = 0.2) -> Augmentation:
 def random_channel_mix(p: float = 0.2) -> Augmentation:
     """Makes every channel a random mean of all channels, darkened by a random factor.
 
-    With probability `p`. Shapes stay, colours become any others: a random 1x1 convolution (Xu et al.
+    With probability `p`. Shapes stay, colors become any others: a random 1x1 convolution (Xu et al.
     2021, arXiv:2007.13003, section 3.1), but of weights above 0, so that light stays light. Those of a
     mean are the softmax of 3 times normal draws, most of it one channel; the factor is uniform in
     [0.2, 1].

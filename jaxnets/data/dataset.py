@@ -1,4 +1,4 @@
-"""What a dataset is: two random-access sources of labelled images and the names of their classes.
+"""What a dataset is: two random-access sources of labeled images and the names of their classes.
 
 A source answers ``len(source)`` and ``source[i]``, a dict with ``image`` (uint8[H, W, C]), what is
 known of it, such as ``label`` (int32), and, where an image can turn out to be unreadable, ``weight``
@@ -19,7 +19,7 @@ Batch = dict[str, np.ndarray]
 
 
 class Source(Protocol):
-    """A random-access source of labelled images.
+    """A random-access source of labeled images.
 
     A source that can may also have ``labels`` (int32[N], without decoding an image) and
     ``take(indices) -> {"image": uint8[B, H, W, C], "label": int32[B]}`` (many examples at once,
@@ -36,7 +36,7 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Labelled images to train on, and those held out.
+    """Labeled images to train on, and those held out.
 
     Attributes:
         name: the spec it was loaded by, as ``"digits"``.

@@ -23,7 +23,7 @@ def check_shape_options(size: int | None, channels: int) -> None:
     if size is not None and (not isinstance(size, int) or size < 1):
         raise InputError(f"size must be a positive number of pixels, got {size!r}")
     if channels not in (1, 3):
-        raise InputError(f"channels must be 1 (grey) or 3 (RGB), got {channels!r}")
+        raise InputError(f"channels must be 1 (gray) or 3 (RGB), got {channels!r}")
 
 
 def fit(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def fit(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
     Args:
         image: in any mode. One of 16 bits keeps its upper 8, where Pillow itself would saturate.
         size: side of the square, or None to keep the size.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (gray) or 3 (RGB).
 
     Returns:
         uint8[size, size, channels].

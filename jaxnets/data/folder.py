@@ -32,7 +32,7 @@ class FolderSource:
         labels: int[N].
         class_names: the K names.
         size: side of the square that every image is resized to, in pixels.
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (gray) or 3 (RGB).
         strict: raise InputError for an image that cannot be decoded.
     """
 
@@ -80,9 +80,9 @@ def load_folder(
 
     Args:
         path: the folder.
-        size: side of the square that every image is resized to: shorter side, then centre crop
+        size: side of the square that every image is resized to: shorter side, then center crop
             (default 224).
-        channels: 1 (grey) or 3 (RGB).
+        channels: 1 (gray) or 3 (RGB).
         strict: raise for an unreadable image, here or when it is decoded, and do not go on without.
 
     Raises:

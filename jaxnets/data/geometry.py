@@ -1,7 +1,7 @@
 """Augmentations that move pixels: flips, crops, rotation, shear, stretch, lens distortion.
 
 Every augmentation is ``augment(key, image) -> image`` for one image f32[H, W, C] in [0, 1], and
-keeps its shape. What comes from outside the image is black. Pixel centres lie at whole numbers, and
+keeps its shape. What comes from outside the image is black. Pixel centers lie at whole numbers, and
 whatever turns or stretches does so about the middle of the image.
 """
 
@@ -233,7 +233,7 @@ def affine(
     Returns:
         f32[H, W, C].
     """
-    rows, columns = _from_centre(image)
+    rows, columns = _from_center(image)
     turn = jnp.deg2rad(jnp.asarray(degrees, jnp.float32))
     cosine, sine = jnp.cos(turn), jnp.sin(turn)
     # From the pixel that is wanted back to where it comes from, so each move is undone. Written
@@ -271,7 +271,7 @@ def distort(image: jax.Array, strength: jax.Array | float) -> jax.Array:
     Returns:
         f32[H, W, C].
     """
-    rows, columns = _from_centre(image)
+    rows, columns = _from_center(image)
     corner = ((image.shape[0] - 1) ** 2 + (image.shape[1] - 1) ** 2) / 4
     factor = 1 + strength * (rows**2 + columns**2) / max(corner, 1)
     return warp(image, rows * factor, columns * factor)
@@ -299,7 +299,7 @@ def warp(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     return jnp.clip(read(framed, places), 0, 1)  # the four weights may add up to an ulp more than 1
 
 
-def _from_centre(image: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _from_center(image: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The row and the column of each pixel from the middle of the image, f32[H, W] each."""
     height, width, _ = image.shape
     rows = jnp.arange(height, dtype=jnp.float32) - (height - 1) / 2

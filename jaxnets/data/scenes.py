@@ -1,9 +1,9 @@
 """Scenes: two digits on a piece of a photograph, with the sentences that are true of them.
 
-An endless set that needs no download: real handwritten digits, of random size, colour and place, over
+An endless set that needs no download: real handwritten digits, of random size, color and place, over
 crops of the two photographs that come with scikit-learn. Scene number k of a split is always the
-same. Some pairs of a colour and a digit are never seen in training, so that a held-out scene shows
-whether a network has learnt colours and digits, or pictures.
+same. Some pairs of a color and a digit are never seen in training, so that a held-out scene shows
+whether a network has learned colors and digits, or pictures.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jaxnets.data.dataset import Dataset
 from jaxnets.errors import InputError, unknown_name
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-COLOURS = {
+COLORS = {
     "red": (225, 40, 40),
     "yellow": (235, 215, 40),
     "green": (40, 190, 60),
@@ -33,7 +33,7 @@ MIN_SIZE = 32  # pixels: a small digit has then 6, about as few as can be read
 _LENGTHS = {"train": 20_000, "seen": 2_000, "test": 2_000}
 _PHOTO_SIDES = (2.0, 3.0, 4.0)  # heights of the photographs, in sides of the image
 _TRAIN_SHARE = 0.6  # of a photograph's width; the rest is for held-out scenes
-_DIMMED = 0.5  # the photographs are darkened, so that every colour stands out
+_DIMMED = 0.5  # the photographs are darkened, so that every color stands out
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +62,13 @@ class _Object:
 
     digit: int
     glyph: int  # which of the handwritten ones
-    colour: str
+    color: str
     size: str
-    rgb: np.ndarray  # float[3], the colour with its jitter
+    rgb: np.ndarray  # float[3], the color with its jitter
     place: tuple[int, int, int]  # row, column and side of its square, in pixels
 
     def __str__(self) -> str:
-        return f"a {self.size} {self.colour} {DIGITS[self.digit]}"
+        return f"a {self.size} {self.color} {DIGITS[self.digit]}"
 
 
 class SceneSource:
@@ -79,7 +79,7 @@ class SceneSource:
     `len(source)` only says what an epoch is.
 
     Args:
-        split: "train"; "seen", new scenes of the pairs of colour and digit in training; or "test",
+        split: "train"; "seen", new scenes of the pairs of color and digit in training; or "test",
             scenes with at least one pair that training never shows. Both held-out splits use
             digits and parts of the photographs that training does not.
         count: scenes in an epoch; None for 20,000 in training and 2,000 in the others.
@@ -149,12 +149,12 @@ class SceneSource:
             _Object(
                 digit=digit,
                 glyph=_draw(rng, glyphs[digit]),
-                colour=colour,
+                color=color,
                 size=size,
-                rgb=np.clip(COLOURS[colour] + rng.uniform(-20, 20, 3), 0, 255),
+                rgb=np.clip(COLORS[color] + rng.uniform(-20, 20, 3), 0, 255),
                 place=place,
             )
-            for (colour, digit), size, place in zip(pairs, sizes, places, strict=True)
+            for (color, digit), size, place in zip(pairs, sizes, places, strict=True)
         )
         return rng, relation, *objects
 
@@ -174,27 +174,27 @@ def load_scenes(*, size: int = 64, channels: int = 3, count: int | None = None) 
 
     Args:
         size: side of the images in pixels.
-        channels: 3; a colour is half of what is told of an object.
+        channels: 3; a color is half of what is told of an object.
         count: training scenes in an epoch; 20,000 by default. There are 2,000 held-out ones.
 
     Raises:
         InputError: a number out of range.
     """
     if channels != 3:
-        raise InputError(f"channels is {channels}; scenes are told by their colours and have 3")
+        raise InputError(f"channels is {channels}; scenes are told by their colors and have 3")
     train, test = SceneSource("train", size=size, count=count), SceneSource("test", size=size)
     return Dataset("scenes", train, test, DIGITS)
 
 
-def is_unseen(colour: str, digit: int) -> bool:
-    """Whether training never shows this pair: one colour of each digit, two digits of each colour."""
-    return (list(COLOURS).index(colour) + digit) % len(COLOURS) == 0
+def is_unseen(color: str, digit: int) -> bool:
+    """Whether training never shows this pair: one color of each digit, two digits of each color."""
+    return (list(COLORS).index(color) + digit) % len(COLORS) == 0
 
 
 def _pair(rng: np.random.Generator, unseen: bool | None) -> tuple[str, int]:
-    """A colour and a digit: a pair held out from training, one of training, or (None) any."""
+    """A color and a digit: a pair held out from training, one of training, or (None) any."""
     while True:
-        pair = _draw(rng, COLOURS), _draw(rng, range(len(DIGITS)))
+        pair = _draw(rng, COLORS), _draw(rng, range(len(DIGITS)))
         if unseen is None or is_unseen(*pair) == unseen:
             return pair
 
@@ -215,10 +215,10 @@ def _places(
     slack = side - sum(extents)
     before, gap = np.sort(rng.integers(0, slack + 1, 2))  # of the slack, what lies before and between
     along = (before, extents[0] + gap)
-    centre = rng.uniform(max(extents) / 2, side - max(extents) / 2)
+    center = rng.uniform(max(extents) / 2, side - max(extents) / 2)
     shift = rng.uniform(-side / 16, side / 16, 2)
     across = [
-        int(np.clip(round(centre + d - e / 2), 0, side - e)) for e, d in zip(extents, shift, strict=True)
+        int(np.clip(round(center + d - e / 2), 0, side - e)) for e, d in zip(extents, shift, strict=True)
     ]
     places = zip(along, across, extents, strict=True)
     return [(int(a), c, e) if vertical else (c, int(a), e) for a, c, e in places]

@@ -59,13 +59,13 @@ def load(spec: str, **options: Any) -> Dataset:
 def load_digits(*, size: int = 32, channels: int = 1) -> Dataset:
     """Loads the 1,797 handwritten digits that come with scikit-learn; nothing is downloaded.
 
-    They are 8x8 pixels of 17 grey levels, from the UCI repository's "Optical Recognition of
+    They are 8x8 pixels of 17 gray levels, from the UCI repository's "Optical Recognition of
     Handwritten Digits" (Alpaydin and Kaynak, 1998), white on black. A fifth (360), the same for
     every seed, is held out with every class in its share.
 
     Args:
         size: side of the images in pixels; they are enlarged with Pillow's bilinear filter.
-        channels: 1, or 3 to repeat the grey for a net that wants RGB.
+        channels: 1, or 3 to repeat the gray for a net that wants RGB.
 
     Raises:
         InputError: `size` or `channels` out of range.

@@ -79,7 +79,7 @@ def load_tfds(
     strict: bool = False,
     data_dir: str | None = None,
 ) -> Dataset:
-    """Loads a prepared TensorFlow dataset of labelled or captioned images: its train and test splits.
+    """Loads a prepared TensorFlow dataset of labeled or captioned images: its train and test splits.
 
     Nothing is downloaded: preparing a dataset may need TensorFlow, reading one that was prepared in
     the array_record format does not.
@@ -90,7 +90,7 @@ def load_tfds(
             of ``"coco_captions"``); the held-out split is ``test`` or else ``validation``.
         size: side of the square that every image is resized to, as for a folder; by default images
             of one size keep it, and others come in 224 pixels.
-        channels: 1 (grey) or 3 (RGB); by default what the dataset has.
+        channels: 1 (gray) or 3 (RGB); by default what the dataset has.
         strict: raise for an image that cannot be decoded, instead of giving it weight 0.
         data_dir: where it was prepared (default: TensorFlow Datasets' own folder).
 
@@ -134,7 +134,7 @@ def load_tfds(
 
 
 def _stored_shape(shape: tuple[int | None, ...]) -> tuple[int | None, int | None, int]:
-    """(H, W, C) of a feature's shape; one of two axes is grey."""
+    """(H, W, C) of a feature's shape; one of two axes is gray."""
     height, width, channels = (*shape, 1) if len(shape) == 2 else shape
     return height, width, channels or 3
 

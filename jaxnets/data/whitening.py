@@ -1,4 +1,4 @@
-"""Bringing pixel values to a common scale: normalisation and PCA or ZCA whitening."""
+"""Bringing pixel values to a common scale: normalization and PCA or ZCA whitening."""
 
 from typing import Literal, NamedTuple
 
@@ -57,7 +57,7 @@ def channel_statistics(source: Source, batch_size: int = 256) -> tuple[np.ndarra
 
     Returns:
         Mean and standard deviation, float32[C] each, for images in [0, 1]. The deviation is at
-        least one grey level, so that a channel that never changes can be divided by it.
+        least one gray level, so that a channel that never changes can be divided by it.
 
     Raises:
         InputError: no image can be read.

@@ -116,7 +116,7 @@ def integrated_gradients(
     Args:
         model, variables, images, classes: as for `saliency`.
         baseline: where the way begins; a number or an array that broadcasts to the images. 0 is an
-            image of the mean colour where images were normalized.
+            image of the mean color where images were normalized.
         steps: gradients along the way.
 
     Returns:

@@ -35,7 +35,7 @@ class Mistake(NamedTuple):
 def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
     """Draws how often each class was taken for each.
 
-    The colour is the share among the images of the true class. Up to 20 classes the numbers of images
+    The color is the share among the images of the true class. Up to 20 classes the numbers of images
     stand in the cells, up to 40 every class is named; of more the most frequent confusions are listed.
 
     Args:

@@ -29,7 +29,7 @@ class ReceptiveField(NamedTuple):
 
     Attributes:
         size: pixels over (height, width); `math.inf` where it sees the whole image, however large.
-        stride: how many pixels apart neighbours look, over (height, width); None where there is no
+        stride: how many pixels apart neighbors look, over (height, width); None where there is no
             map any more.
     """
 

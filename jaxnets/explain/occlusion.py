@@ -31,7 +31,7 @@ def occlusion(
     """How much the score falls when a pixel is covered, as the mean over all places of an occluder.
 
     Zeiler and Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 4.2, slide
-    a grey square over the image and draw the probability at each place; here each pixel has the mean
+    a gray square over the image and draw the probability at each place; here each pixel has the mean
     fall over the places that cover it. Occluders are `stride` apart from the upper left corner on;
     the last ones may hang over the far edges, so that every pixel is covered.
 
@@ -44,7 +44,7 @@ def occlusion(
         classes: an int, i32[N], or None for the class that each image scores highest.
         size: of the occluder in pixels, an int or (height, width).
         stride: pixels from one place to the next, an int or (rows, columns).
-        value: what the occluder is made of: a number, or one for each channel. 0 is the mean colour
+        value: what the occluder is made of: a number, or one for each channel. 0 is the mean color
             where images were normalized.
         probability: measure the probability of the class in place of its score.
         batch_size: images at a time, about.

@@ -3,7 +3,7 @@
 It is read off the jaxpr, operation by operation, so that no layer has to say it of itself.
 
 A value's *view* is the receptive field of one of its positions: how many pixels of the image it can
-depend on along each axis, and how far apart the views of two neighbours are. A window of F positions
+depend on along each axis, and how far apart the views of two neighbors are. A window of F positions
 adds (F - 1) times the stride of what it slides over, and its own stride multiplies it. Where paths
 meet the largest counts; how far they are shifted against one another is left out. What sums up all
 positions, such as a global mean, a dense layer on a flattened map or attention, sees all: `math.inf`.
@@ -31,7 +31,7 @@ class View(NamedTuple):
 
     Attributes:
         size: pixels over (height, width); `math.inf` for all.
-        stride: pixels between neighbours, over (height, width).
+        stride: pixels between neighbors, over (height, width).
         axes: for each axis of the array, the axes of the image it runs along: 0 height, 1 width.
     """
 

@@ -15,7 +15,7 @@ def plot_layer_ratios(
 ) -> None:
     """Draws the update-to-weight ratio of each layer over a run, a row a layer, sorted by name.
 
-    The colour tells the size; green is the band of 0.001 to 0.01 in which it is commonly wanted
+    The color tells the size; green is the band of 0.001 to 0.01 in which it is commonly wanted
     (CS231n, "Ratio of weights:updates"). Below, in blue, a layer hardly learns; above, in orange and
     red, its rate is high.
 

@@ -19,9 +19,9 @@ def plot_search(found: dict[str, Any], path: str | Path) -> None:
     """Draws every trial of a search where its hyperparameters lie, on logarithmic axes.
 
     A panel for the first hyperparameter (usually the learning rate) against each other one, or against
-    what was measured where it is the only one. Colour is what was measured on the held-out examples,
+    what was measured where it is the only one. Color is what was measured on the held-out examples,
     the marker is the stage, a dashed frame the ranges that a later stage drew from. A candidate that
-    was kept is drawn as the last stage it was trained in saw it. Colours go by the logarithm of the
+    was kept is drawn as the last stage it was trained in saw it. Colors go by the logarithm of the
     error or of the loss, so that the differences among the good ones show.
 
     Args:
@@ -57,7 +57,7 @@ def plot_search(found: dict[str, Any], path: str | Path) -> None:
 
 
 def _draw(panel, found: dict[str, Any], first: str, other: str | None, colors: dict[str, Any]):
-    """Fills one panel; returns what the colour bar is to explain."""
+    """Fills one panel; returns what the color bar is to explain."""
     monitor, stages = found["monitor"], found["stages"]
     last_stage = {trial["candidate"]: trial["stage"] for trial in found["trials"]}
 
@@ -111,7 +111,7 @@ def _frame(number: int) -> dict[str, Any]:
 
 
 def _legend(found: dict[str, Any]) -> list:
-    """A handle for each kind of mark, in no colour of the colour bar."""
+    """A handle for each kind of mark, in no color of the color bar."""
     from matplotlib.lines import Line2D
 
     def handle(label: str, **style) -> Line2D:
@@ -151,7 +151,7 @@ def _with_margin(ends: list[float]) -> tuple[float, float]:
 
 
 def _colors(monitor: str, scores: list[float]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Colour map and scale of the marks, and ticks of the colour bar: the better the brighter."""
+    """Color map and scale of the marks, and ticks of the color bar: the better the brighter."""
     from matplotlib.colors import FuncNorm, LogNorm, Normalize
 
     low, high = (min(scores), max(scores)) if scores else (0.1, 0.9)

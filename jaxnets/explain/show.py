@@ -19,10 +19,10 @@ def show_attributions(
     path: str | PathLike,
     titles: Sequence[str] | None = None,
 ) -> None:
-    """Draws a row for each image: the image, and beside it every attribution over a grey copy.
+    """Draws a row for each image: the image, and beside it every attribution over a gray copy.
 
     Attributions of one sign are drawn from dark to bright, those of both signs from blue through white
-    to red; a bar beside each says what its colours mean. Where there are channels, those of one sign
+    to red; a bar beside each says what its colors mean. Where there are channels, those of one sign
     are shown by their maximum (Simonyan et al. 2013, section 3.1) and those of both by their sum.
 
     Args:
@@ -52,8 +52,8 @@ def show_attributions(
 def show_filters(kernels: Any, path: str | PathLike, title: str = "filters") -> None:
     """Draws filters as small images: those that read one or three channels, else their first channels.
 
-    Filters of three channels are drawn in colour, each scaled to its own range with 0 in the middle
-    grey; others from blue (negative) to red with one bar for all.
+    Filters of three channels are drawn in color, each scaled to its own range with 0 in the middle
+    gray; others from blue (negative) to red with one bar for all.
 
     Args:
         kernels: [out, F, F, in], of `filters`.
@@ -88,7 +88,7 @@ def show_filters(kernels: Any, path: str | PathLike, title: str = "filters") -> 
 def show_feature_maps(
     image: np.ndarray, maps: Any, path: str | PathLike, title: str = "feature maps"
 ) -> None:
-    """Draws an image and the maps that a layer makes of it, with one colour bar for all maps.
+    """Draws an image and the maps that a layer makes of it, with one color bar for all maps.
 
     Args:
         image: uint8[H, W, 1 or 3].
@@ -132,7 +132,7 @@ def show_deconvnet(
 
     Args:
         images: uint8[N, H, W, 1 or 3].
-        pixels: [N, H, W, C], of `deconvnet`; each is scaled to its own range, with 0 in grey.
+        pixels: [N, H, W, C], of `deconvnet`; each is scaled to its own range, with 0 in gray.
         strengths: [N], the activations.
         path: of the picture.
         boxes: i32[N, 4], where the activations see, of `receptive_field`; drawn in red.
@@ -164,7 +164,7 @@ def show_deconvnet(
                 box.set(fill=False, edgecolor="red", linewidth=1.2)
                 axis.add_patch(box)
     where = "\nred: the pixels that the unit depends on" if boxes is not None else ""
-    figure.supxlabel(f"above: images; below: projections, 0 is grey{where}", fontsize=9)
+    figure.supxlabel(f"above: images; below: projections, 0 is gray{where}", fontsize=9)
     save(figure, path)
 
 
@@ -252,10 +252,10 @@ def _picture(axis: Any, image: np.ndarray) -> None:
 
 
 def _heat(axis: Any, image: np.ndarray, values: np.ndarray, signed: bool) -> None:
-    """A map over a grey copy of its image, with its colour bar."""
+    """A map over a gray copy of its image, with its color bar."""
     height, width, _ = image.shape
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    # Under colours in which 0 is white the copy is a faint one.
+    # Under colors in which 0 is white the copy is a faint one.
     axis.imshow(image.mean(-1), cmap="gray", vmin=-400 if signed else 0, vmax=255, extent=extent)
     largest = float(np.abs(values).max()) or 1.0
     coarse = values.shape != image.shape[:2]

@@ -34,7 +34,7 @@ class Summary:
             trains, such as auxiliary heads.
         memory: bytes in float32 of all variables (running statistics too), the input, and what
             every row without rows inside puts out: roughly what a training step keeps until its
-            backward pass. Gradients, the optimiser's state and what the compiler saves by fusing,
+            backward pass. Gradients, the optimizer's state and what the compiler saves by fusing,
             or adds as workspace, are left out.
         parts: how many levels of the tree are parts of a composition (backbone, head), and not
             layers.

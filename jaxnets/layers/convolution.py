@@ -182,16 +182,16 @@ class MaskedConv(nn.Module):
     """A same-size convolution that sees only pixels above, or to the left in the same row.
 
     Van den Oord et al. 2016, "Pixel Recurrent Neural Networks", sections 3.4 and 3.5. Kind "A"
-    (first layer) does not see the centre pixel, kind "B" (later layers) does. Parameters `kernel`
+    (first layer) does not see the center pixel, kind "B" (later layers) does. Parameters `kernel`
     and `bias` as in `Conv`; the kernel is stored whole and masked when used.
 
     Attributes:
         features: number of output channels.
         kernel_size: odd, an int or (height, width).
         kind: "A" or "B".
-        colours: how many colours are predicted one after the other within a pixel. With 3, input
-            and output channels are cut into three consecutive blocks (R, G, B), and at the centre
-            a block sees the blocks of earlier colours; kind "B" also its own.
+        colors: how many colors are predicted one after the other within a pixel. With 3, input
+            and output channels are cut into three consecutive blocks (R, G, B), and at the center
+            a block sees the blocks of earlier colors; kind "B" also its own.
         use_bias: whether a bias is added.
         kernel_init: by default He normal of the unmasked fan-in.
     """
@@ -199,7 +199,7 @@ class MaskedConv(nn.Module):
     features: int
     kernel_size: int | Pair
     kind: str
-    colours: int = 1
+    colors: int = 1
     use_bias: bool = True
     kernel_init: Initializer = HE_NORMAL
 
@@ -208,10 +208,10 @@ class MaskedConv(nn.Module):
         """Maps [N, H, W, C] to [N, H, W, features].
 
         Raises:
-            InputError: an unknown kind, an even kernel, or channels that colours do not divide.
+            InputError: an unknown kind, an even kernel, or channels that colors do not divide.
         """
         check_maps(x)
-        mask = causal_mask(self.kernel_size, x.shape[-1], self.features, self.kind, self.colours)
+        mask = causal_mask(self.kernel_size, x.shape[-1], self.features, self.kind, self.colors)
         kernel_size = mask.shape[:2]
         conv = nn.Conv(
             self.features,
@@ -227,30 +227,29 @@ class MaskedConv(nn.Module):
 
 
 def causal_mask(
-    kernel_size: int | Pair, channels: int, features: int, kind: str, colours: int = 1
+    kernel_size: int | Pair, channels: int, features: int, kind: str, colors: int = 1
 ) -> np.ndarray:
     """What `MaskedConv` may see: bool[H, W, channels, features].
 
     Raises:
-        InputError: an unknown kind, an even kernel, or channels that colours do not divide.
+        InputError: an unknown kind, an even kernel, or channels that colors do not divide.
     """
     height, width = pair(kernel_size, "kernel_size")
     if kind not in MASK_KINDS:
         raise unknown_name("mask kind", kind, MASK_KINDS)
     if height % 2 == 0 or width % 2 == 0:
-        raise InputError(f"kernel_size {kernel_size} has no centre pixel; give odd sizes")
-    if colours < 1 or channels % colours or features % colours:
+        raise InputError(f"kernel_size {kernel_size} has no center pixel; give odd sizes")
+    if colors < 1 or channels % colors or features % colors:
         raise InputError(
-            f"colours {colours} must divide both the {channels} input channels and the "
-            f"{features} features"
+            f"colors {colors} must divide both the {channels} input channels and the {features} features"
         )
     mask = np.zeros((height, width, channels, features), bool)
     mask[: height // 2] = True
     mask[height // 2, : width // 2] = True
-    colour_in = np.arange(channels) * colours // channels
-    colour_out = np.arange(features) * colours // features
+    color_in = np.arange(channels) * colors // channels
+    color_out = np.arange(features) * colors // features
     sees = np.less if kind == "A" else np.less_equal
-    mask[height // 2, width // 2] = sees(colour_in[:, None], colour_out[None, :])
+    mask[height // 2, width // 2] = sees(color_in[:, None], color_out[None, :])
     return mask
 
 

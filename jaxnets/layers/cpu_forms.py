@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnets.layers.cpu_plain_conv import NHWC, Window, conv_of_neighbours, plain_conv, sum_of_tangents
+from jaxnets.layers.cpu_plain_conv import NHWC, Window, conv_of_neighbors, plain_conv, sum_of_tangents
 from jaxnets.layers.geometry import PaddingPairs, Pair
 
 # Groups are merged, though most of a merged kernel is then zeros: a plain convolution of fewer input
@@ -197,7 +197,7 @@ def _pasted_by_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`_pasted` as one matrix product, of what an output sees or, if that is more, a pixel pastes."""
     (n, rows, columns, channels), (height, width, _, out) = x.shape, kernel.shape
     if channels <= out:
-        return conv_of_neighbours(x, kernel[::-1, ::-1], _full(kernel))
+        return conv_of_neighbors(x, kernel[::-1, ::-1], _full(kernel))
     kernel = kernel.transpose(2, 0, 1, 3).reshape(channels, -1)
     copies = (x.reshape(-1, channels) @ kernel).reshape(n, rows, columns, height, width, out)
     return sum(

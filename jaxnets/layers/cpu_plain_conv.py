@@ -77,13 +77,13 @@ def plain_form(
     gradient by the image is a convolution of the output's gradient, and that by the kernel is one
     whose window is the output's gradient; so the output may be no smaller than the window, and no
     larger than the image. Else it is 20 to 200 times slower: small maps are then computed by
-    neighbours, others padded first. A 1x1 convolution is a matrix product, and of all others the
+    neighbors, others padded first. A 1x1 convolution is a matrix product, and of all others the
     gradients are those of `quick_conv`.
     """
     if kernel[:2] == (1, 1) and not any(map(any, window.pads)):
         return partial(conv_as_matmul, strides=window.strides, precision=precision)
     if is_small(image, kernel, window):
-        return partial(conv_of_neighbours, window=window, precision=precision)
+        return partial(conv_of_neighbors, window=window, precision=precision)
     if outgrows(image, kernel, window):
         return partial(padded_conv, window=window, precision=precision)
     return partial(quick_conv, window=window, precision=precision)
@@ -124,7 +124,7 @@ def _quick_conv_jvp(window, precision, primals, tangents):
 def conv_of_columns(
     x: jax.Array, kernel: jax.Array, window: Window, precision: lax.PrecisionLike = None
 ) -> jax.Array:
-    """A plain convolution along the height alone, of every column with its neighbours as channels.
+    """A plain convolution along the height alone, of every column with its neighbors as channels.
 
     Backward, the kernel's gradient is a convolution that sums over all columns of all images, whose
     axes are then in the order of XLA's fast kernels.
@@ -143,8 +143,8 @@ def conv_of_columns(
     rows, columns = _output_size(x.shape, kernel.shape, window)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     reach = (columns - 1) * right + 1
-    neighbours = [x[:, :, j * apart : j * apart + reach : right] for j in range(width)]
-    x = jnp.concatenate(neighbours, axis=-1).transpose(3, 1, 0, 2)
+    neighbors = [x[:, :, j * apart : j * apart + reach : right] for j in range(width)]
+    x = jnp.concatenate(neighbors, axis=-1).transpose(3, 1, 0, 2)
     y = lax.conv_general_dilated(
         x.reshape(*x.shape[:2], n * columns),
         kernel.reshape(height, width * channels, out).swapaxes(0, 1),
@@ -168,7 +168,7 @@ def padded_conv(
     return quick_conv(padded, kernel, window._replace(pads=((0, 0), (0, 0))), precision)
 
 
-def conv_of_neighbours(
+def conv_of_neighbors(
     x: jax.Array,
     kernel: jax.Array,
     window: Window,
@@ -197,7 +197,7 @@ def conv_of_neighbours(
         return jnp.zeros((x.shape[0], *size, kernel.shape[3]), x.dtype)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     spans = [(out - 1) * s + 1 for out, s in zip(size, strides, strict=True)]
-    neighbours = jnp.concatenate(
+    neighbors = jnp.concatenate(
         [
             x[:, i : i + spans[0] : strides[0], j : j + spans[1] : strides[1]]
             for i in (tap * dilation[0] for tap in tops)
@@ -205,7 +205,7 @@ def conv_of_neighbours(
         ],
         axis=-1,
     )
-    pixels = neighbours.reshape(-1, neighbours.shape[-1])
+    pixels = neighbors.reshape(-1, neighbors.shape[-1])
     seeing = kernel[tops.start : tops.stop, lefts.start : lefts.stop]
     y = jnp.matmul(pixels, seeing.reshape(pixels.shape[1], -1), precision=precision)
     return y.reshape(x.shape[0], *size, kernel.shape[3])
@@ -228,7 +228,7 @@ def is_small(
 ) -> bool:
     """Whether the image or the output is smaller than the window, which has few taps.
 
-    With many taps (of a 16x16 patch, say) putting the neighbours together would take longer.
+    With many taps (of a 16x16 patch, say) putting the neighbors together would take longer.
     """
     size = _output_size(image, kernel, window)
     smaller = any(f > min(h, out) for h, f, out in zip(image[1:3], kernel[:2], size, strict=True))

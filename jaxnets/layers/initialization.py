@@ -1,4 +1,4 @@
-"""Parameters drawn at once, so that a deep network is initialised in seconds.
+"""Parameters drawn at once, so that a deep network is initialized in seconds.
 
 XLA compiles the random numbers of each parameter as a program of their own: for NASNet-A mobile 357
 such programs, which took 80 seconds of processor time to compile (jaxlib 0.10.2, CPU). Here each

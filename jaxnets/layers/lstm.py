@@ -57,7 +57,7 @@ class LSTMLayer(nn.Module):
 
 
 class _Gate(nn.Module):
-    """Kernel and bias of one gate, initialised as Flax's cell does."""
+    """Kernel and bias of one gate, initialized as Flax's cell does."""
 
     features: int
     recurrent: bool = False

@@ -1,4 +1,4 @@
-"""Normalisation. Statistics are taken in float32, whatever the type of the input."""
+"""Normalization. Statistics are taken in float32, whatever the type of the input."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ DATA_AXIS = "batch"
 
 
 class BatchNorm(nn.Module):
-    """Batch normalisation over every axis but the last (Ioffe and Szegedy 2015, algorithms 1, 2).
+    """Batch normalization over every axis but the last (Ioffe and Szegedy 2015, algorithms 1, 2).
 
     It is used as Flax's, with the same names: parameters `scale` and `bias`, running statistics
     `mean` and `var` in the collection `batch_stats`, float32 always. It differs in this:
@@ -25,13 +25,13 @@ class BatchNorm(nn.Module):
       `jit` over sharded arrays that is so anyway.
     - The running variance follows the unbiased estimate, n / (n - 1) times the variance over the
       n values of a channel in the global batch, as in the paper and in torch. The batch itself is
-      normalised with the biased one.
+      normalized with the biased one.
     - The variance is the mean of squared deviations from the mean, not E[x^2] - E[x]^2, which
       loses all its digits when the mean is large.
     - The output has the input's type.
 
     Attributes:
-        use_running_average: True to normalise by the running statistics (evaluation), False by
+        use_running_average: True to normalize by the running statistics (evaluation), False by
             those of the batch (training, which updates the running ones). May be given at the
             call instead.
         momentum: the share of the old running statistics that is kept; torch's is 1 minus this.
@@ -41,7 +41,7 @@ class BatchNorm(nn.Module):
         bias_init: zeros by default.
         scale_init: ones by default.
         axis_name: the mapped axis to average over where there is one; None for the statistics of
-            each device alone. While initialising no axis is looked for.
+            each device alone. While initializing no axis is looked for.
     """
 
     use_running_average: bool | None = None
@@ -100,7 +100,7 @@ def LayerNorm(  # noqa: N802  (it stands where a module stands)
     use_scale: bool = True,
     name: str | None = None,
 ) -> nn.LayerNorm:
-    """Normalises each vector of channels by itself (Ba et al. 2016), as Flax's module.
+    """Normalizes each vector of channels by itself (Ba et al. 2016), as Flax's module.
 
     The epsilon is torch's 1e-5, not Flax's 1e-6; the variance is computed as in `BatchNorm`.
     """
@@ -116,7 +116,7 @@ def GroupNorm(  # noqa: N802  (it stands where a module stands)
     use_scale: bool = True,
     name: str | None = None,
 ) -> nn.GroupNorm:
-    """Normalises groups of consecutive channels of each image (Wu and He 2018), as Flax's module.
+    """Normalizes groups of consecutive channels of each image (Wu and He 2018), as Flax's module.
 
     The epsilon is torch's 1e-5, not Flax's 1e-6. Flax raises a ValueError when the channels cannot
     be cut into `num_groups`.
@@ -137,7 +137,7 @@ def InstanceNorm(  # noqa: N802  (it stands where a module stands)
     use_scale: bool = True,
     name: str | None = None,
 ) -> nn.InstanceNorm:
-    """Normalises each channel of each image by itself (Ulyanov et al. 2016), as Flax's module.
+    """Normalizes each channel of each image by itself (Ulyanov et al. 2016), as Flax's module.
 
     The epsilon is torch's 1e-5, not Flax's 1e-6. torch's InstanceNorm2d has neither scale nor bias
     unless asked (`affine=True`); here both are there unless declined.
@@ -154,14 +154,14 @@ def local_response_norm(
     beta: float = 0.75,
     k: float = 1.0,
 ) -> jax.Array:
-    """Damps a channel by its neighbours: x / (k + alpha / size * sum of their squares)^beta.
+    """Damps a channel by its neighbors: x / (k + alpha / size * sum of their squares)^beta.
 
     Krizhevsky et al. 2012, section 3.3, with torch's meaning of alpha, which is divided by `size`.
     The paper's is not: its n = 5, k = 2, alpha = 1e-4, beta = 0.75 are `size=5, alpha=5e-4, k=2`.
 
     Args:
         x: [..., C].
-        size: how many neighbouring channels are summed, size // 2 of them before and
+        size: how many neighboring channels are summed, size // 2 of them before and
             (size - 1) // 2 after; beyond the first and the last there are zeros.
         alpha: the weight of the mean square.
         beta: the exponent.

@@ -1,4 +1,4 @@
-"""Regularisation: noise on units, weights and whole paths, and penalties on weights.
+"""Regularization: noise on units, weights and whole paths, and penalties on weights.
 
 The modules draw from the random stream "dropout", and are the identity when deterministic.
 """

@@ -1,6 +1,6 @@
 """Scores of written sentences against reference sentences: BLEU, ROUGE-L, CIDEr and CIDEr-D.
 
-All take tokens, a list of words a sentence, so that nobody's tokeniser is hidden in them: N
+All take tokens, a list of words a sentence, so that nobody's tokenizer is hidden in them: N
 hypotheses, and for each of them one reference or more. They are those of the COCO caption evaluation
 (pycocoevalcap); a corpus is scored as a whole. METEOR is not here: it wants Java or a download.
 """

@@ -4,7 +4,7 @@ convolutional neural networks", arXiv:1404.5997, that public weights are for.
 
 Departures from the paper: all layers in one tower unless `groups=2`; images of 224 are padded by 2,
 without which the 55 x 55 maps that the paper prints cannot come about; maps that are not 6 x 6 in
-the end are averaged down to that, so that other images fit too; He's initialisation.
+the end are averaged down to that, so that other images fit too; He's initialization.
 """
 
 from flax import linen as nn

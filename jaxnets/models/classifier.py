@@ -30,7 +30,7 @@ class Classifier(nn.Module):
             training: in train mode their logits are sown in the collection "auxiliary", by the same
             names.
         num_classes: the K of the logits; 0 where the head ends before its last dense layer.
-        input_size: (height, width, channels) the network was made for; initialise it with that.
+        input_size: (height, width, channels) the network was made for; initialize it with that.
         min_size: the shortest side of an image that still reaches the last feature map.
         max_size: the longest side it can take; None where there is none.
         model_name: what the registry calls it.
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
             InputError: the images have another rank, another type or a size that does not fit.
         """
         features = self.features(images, train)
-        if train or self.is_initializing():  # every parameter exists, however it was initialised
+        if train or self.is_initializing():  # every parameter exists, however it was initialized
             for name, head in self.auxiliary.items():
                 logits = head(features[name], train).astype(jnp.float32)
                 if not self.is_initializing():
@@ -124,6 +124,6 @@ def _explained(images: jax.Array) -> Iterator[None]:
         height, width, channels = jnp.shape(images)[1:]
         raise InputError(
             f"images: {height} x {width} pixels of {channels} channels do not fit the parameters, which "
-            "were made for another size or number of channels; convert the images, or initialise the "
+            "were made for another size or number of channels; convert the images, or initialize the "
             "model with images like these"
         ) from error

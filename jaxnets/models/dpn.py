@@ -6,7 +6,7 @@ others are put beside them, as in a DenseNet. Normalization and ReLU come before
 with an epsilon of 1e-3 (that of the authors' weights), and after the last sum. DPN-68 and DPN-107 are
 from the authors' program. (timm names an ELU for the end, but computes the ReLU.)
 
-Departure from the paper: He's initialisation.
+Departure from the paper: He's initialization.
 """
 
 from functools import partial

@@ -7,7 +7,7 @@ stages of 3x3 convolutions with the channels of FitNet 4, each a highway layer b
 ones that change the number of channels, as in the paper; a hidden dense layer of 500; the last.
 
 Departures from what is known of it: ReLU, where FitNet has maxout; the last maps are averaged, so
-that images of any size fit; He's initialisation.
+that images of any size fit; He's initialization.
 """
 
 from flax import linen as nn

@@ -35,7 +35,7 @@ class MLP(nn.Module):
 
 
 def build(*, num_classes: int = 10, widths: tuple[int, ...], dropout: float = 0.0) -> Classifier:
-    """A multi-layer perceptron for 28 x 28 grey images; initialised with others, it takes those.
+    """A multi-layer perceptron for 28 x 28 gray images; initialized with others, it takes those.
 
     Args:
         num_classes: 0 for the last hidden layer's units.

@@ -7,7 +7,7 @@ in Network CIFAR10 Model": 966,986 with 10 classes).
 
 Departures from the paper: as in those definitions, the second pooling of the net for CIFAR takes
 the mean, not the maximum, and poolings also take the windows that hang over the far edge; He's
-initialisation in place of fixed deviations of 0.01 and 0.05.
+initialization in place of fixed deviations of 0.01 and 0.05.
 """
 
 from collections.abc import Callable

@@ -25,7 +25,7 @@ class PublishedWeights(NamedTuple):
         interpolation: "bilinear" or "bicubic", of the scaling.
         mean, std: of each channel, in units of 0 to 1.
         order: of the channels, "RGB" or "BGR"; `mean` and `std` are in it.
-        licence: as the publisher states it.
+        license: as the publisher states it.
         settings: of `create_model`, with which the model computes what these weights were trained in.
     """
 
@@ -39,7 +39,7 @@ class PublishedWeights(NamedTuple):
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     order: str = "RGB"
-    licence: str = "Apache-2.0"
+    license: str = "Apache-2.0"
     settings: Mapping[str, Any] = {}
 
     @property
@@ -86,7 +86,7 @@ def torchvision(
         resize=resize,
         size=size,
         interpolation="bilinear",
-        **{"library": "torchvision", "licence": "BSD-3-Clause"} | others,
+        **{"library": "torchvision", "license": "BSD-3-Clause"} | others,
     )
 
 
@@ -102,6 +102,6 @@ def cadene(
         resize=resize,
         size=size,
         interpolation="bilinear",
-        licence="not stated",
+        license="not stated",
         **others,
     )

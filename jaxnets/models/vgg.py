@@ -32,7 +32,7 @@ VARIANTS = {
 }
 
 # torchvision's weights, which timm keeps too, without a pickle.
-_OF_TORCHVISION = {"interpolation": "bilinear", "licence": "BSD-3-Clause"}
+_OF_TORCHVISION = {"interpolation": "bilinear", "license": "BSD-3-Clause"}
 WEIGHTS = {
     "vgg11": (published.timm("vgg11.tv_in1k", 69.02, **_OF_TORCHVISION),),
     "vgg13": (published.timm("vgg13.tv_in1k", 69.93, **_OF_TORCHVISION),),

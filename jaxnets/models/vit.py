@@ -3,7 +3,7 @@ for Image Recognition at Scale", arXiv:2010.11929, section 3.1 and table 1.
 
 Each patch of the image is a token; so is the class token, from whose last state the classifier reads.
 The position embedding has one row for each token, so the images have the size that the model was
-initialised with.
+initialized with.
 
 Departures from the paper: position embedding and kernels start as in its authors' program (normal of
 deviation 0.02; Xavier uniform), but biases at zero and the classifier as LeCun normal; there is no
@@ -75,7 +75,7 @@ class Embedding(nn.Module):
 
         Raises:
             InputError: the images cannot be cut into patches, or have another size than those the
-                model was initialised with.
+                model was initialized with.
         """
         side, (height, width) = self.patch_size, images.shape[1:3]
         if height % side or width % side:
@@ -96,7 +96,7 @@ class Embedding(nn.Module):
             if known != x.shape[1]:
                 raise InputError(
                     f"images: {height} x {width} pixels make {x.shape[1]} patches, but the position "
-                    f"embedding was made for {known}; resize the images, or initialise the model with "
+                    f"embedding was made for {known}; resize the images, or initialize the model with "
                     "images like these"
                 )
         token = self.param("cls_token", nn.initializers.zeros, (1, 1, self.width), jnp.float32)
@@ -215,7 +215,7 @@ def build(
     drop_path: float = 0.0,
     dropout: float = 0.0,
 ) -> Classifier:
-    """A Vision Transformer for images of the size it is initialised with.
+    """A Vision Transformer for images of the size it is initialized with.
 
     Args:
         num_classes: 0 for the last state of the class token.

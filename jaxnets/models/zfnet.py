@@ -7,7 +7,7 @@ Departures from the paper: images are padded by 1, without which the 110 x 110 m
 cannot come about; the max-pools also take the windows that hang over the far edge, which gives its
 55 and 13; its "contrast normalization" is AlexNet's local response normalization, with the same
 constants; maps that are not 6 x 6 in the end are averaged down to that, so that other images fit
-too; He's initialisation in place of a fixed 0.01.
+too; He's initialization in place of a fixed 0.01.
 """
 
 from flax import linen as nn

@@ -56,7 +56,7 @@ def load_run(
         directory: that `train` made.
         step: which checkpoint: the "latest", the "best" by test accuracy (of captioners by exact
             sentences), or that of a step.
-        task: what the run must have learnt; None for either.
+        task: what the run must have learned; None for either.
 
     Raises:
         InputError: if it holds no run, one of another task, or no such checkpoint.

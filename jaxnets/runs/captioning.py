@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxnets import data
 from jaxnets.captioning import (
-    COLOUR_WORDS,
+    COLOR_WORDS,
     Captioning,
     CaptionSource,
     Vocabulary,
@@ -82,8 +82,8 @@ class CaptionRun:
         config: how it was trained.
         vocabulary: its words.
         image_shape: (H, W, C) of the images it was trained on.
-        task: the captioner, with the normalisation of its images.
-        variables: what it learnt.
+        task: the captioner, with the normalization of its images.
+        variables: what it learned.
     """
 
     directory: Path
@@ -200,8 +200,8 @@ def _task(config: Config, vocabulary: Vocabulary, mean: tuple, std: tuple, steps
         attention_penalty=config.attention_penalty,
         first_sentence=config.first_sentence,
         word_noise=config.word_noise,
-        recolour=config.recolour,
-        colour_words=vocabulary.numbers(COLOUR_WORDS),
+        recolor=config.recolor,
+        color_words=vocabulary.numbers(COLOR_WORDS),
         scheduled_sampling=_sampling(config.scheduled_sampling, steps),
         augment=data.augmentation.by_name(config.augment) if config.augment else None,
     )

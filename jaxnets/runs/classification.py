@@ -49,8 +49,8 @@ class Run:
         config: how it was trained.
         class_names: what its labels mean.
         image_shape: (H, W, C) of the images it was trained on.
-        task: the model, with the normalisation of its images.
-        variables: what it learnt.
+        task: the model, with the normalization of its images.
+        variables: what it learned.
     """
 
     directory: Path
@@ -178,7 +178,7 @@ def make_task(config: Config, model, dataset: data.Dataset) -> Classification:
 
 
 def _usual_augmentation(dataset: data.Dataset) -> str:
-    """By the look of the images: grey ones may be of digits, which must not be flipped."""
+    """By the look of the images: gray ones may be of digits, which must not be flipped."""
     height, _, channels = dataset.image_shape
     if channels == 1:
         return "digits"

@@ -127,7 +127,7 @@ def load_variables(directory: Path, step: int | Literal["latest", "best"]) -> di
 
 
 def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The optimiser as configured; its learning rate, weight decay and the like may be traced."""
+    """The optimizer as configured; its learning rate, weight decay and the like may be traced."""
     if config.optimizer not in OPTIMIZERS:  # told by create_optimizer, with the nearest names
         return training.create_optimizer(config.optimizer, 0.0)
     usual = OPTIMIZERS[config.optimizer]

@@ -116,7 +116,7 @@ class Checkpointer:
             The state as host arrays, and the position that was saved with it.
 
         Raises:
-            CheckpointError: if there is none, or it belongs to another model or optimiser: the first
+            CheckpointError: if there is none, or it belongs to another model or optimizer: the first
                 difference is named.
         """
         arrays, position = self._read(step)
@@ -124,13 +124,13 @@ class Checkpointer:
         difference = _first_difference(wanted, arrays)
         if difference:
             raise CheckpointError(
-                f"the checkpoint in {self.directory} is of another model or optimiser: {difference}; "
+                f"the checkpoint in {self.directory} is of another model or optimizer: {difference}; "
                 "resume with what it was trained with, or choose another run directory"
             )
         return flax.serialization.from_state_dict(like, arrays), position
 
     def restore_variables(self, step: int | None = None) -> Variables:
-        """The variables to predict with, whatever optimiser they were trained by: host arrays."""
+        """The variables to predict with, whatever optimizer they were trained by: host arrays."""
         arrays, _ = self._read(step)
         params = arrays["params"] if arrays["ema"] is None else arrays["ema"]
         return {"params": params, **arrays["collections"]}

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules by name, all of them Optax's."""
+"""Optimizers and learning-rate schedules by name, all of them Optax's."""
 
 from typing import Any, NamedTuple
 
@@ -36,9 +36,9 @@ def create_optimizer(
     momentum: float = 0.9,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """An Optax optimiser with the usual settings of image classification.
+    """An Optax optimizer with the usual settings of image classification.
 
-    Weight decay spares biases and the scales and shifts of normalisations. "adamw" and "lars" decay
+    Weight decay spares biases and the scales and shifts of normalizations. "adamw" and "lars" decay
     in their own ways; with the others the decay is L2, added to the gradient as in PyTorch.
 
     Args:
@@ -46,7 +46,7 @@ def create_optimizer(
             or "lars" (You et al. 2017, for very large batches).
         learning_rate: a number or a schedule. It can be read (a number also overwritten) in the
             state's `hyperparams["learning_rate"]`. This and the numbers below may be traced, so that
-            optimisers of several settings run under one `vmap` (`training.search`).
+            optimizers of several settings run under one `vmap` (`training.search`).
         weight_decay: 0 for none.
         momentum: of "momentum", "nesterov", "rmsprop" and "lars".
         clip_norm: scales gradients down to this global norm; None for never.

@@ -1,7 +1,7 @@
 """Mixed precision without plumbing.
 
 Flax layers whose `dtype` is None follow their inputs. So it is enough to cast the parameters inside
-the loss (a task casts its images to match them): matrix products run in bfloat16, while the optimiser
+the loss (a task casts its images to match them): matrix products run in bfloat16, while the optimizer
 keeps float32 parameters, batch statistics stay float32 and scores return as float32. bfloat16 has the
 exponent range of float32, so that losses need no scaling.
 """

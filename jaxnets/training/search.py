@@ -70,7 +70,7 @@ def search(
     on_stage: Callable[[SearchResult], None] = lambda result: None,
     progress: bool = True,
 ) -> SearchResult:
-    """Searches the hyperparameters of an optimiser, coarse to fine, many candidates under one `vmap`.
+    """Searches the hyperparameters of an optimizer, coarse to fine, many candidates under one `vmap`.
 
     Every candidate of a stage is trained as `fit` would with this seed and the stage's epochs: from the
     same parameters, on the same batches, by the whole of its learning-rate schedule. Those that a stage
@@ -82,7 +82,7 @@ def search(
         train: examples to learn from.
         validation: examples to compare candidates by, held out of the training set
             (`data.hold_out`). Not the test set: what is chosen by it is no longer measured by it.
-        optimizer: `(steps, **values) -> optimiser` for a run of so many steps, whose values are traced
+        optimizer: `(steps, **values) -> optimizer` for a run of so many steps, whose values are traced
             scalars, by the names of `space`; `create_optimizer` and `create_schedule` take such.
         space: the lowest and highest value of each hyperparameter, both above 0.
         stages: see `Stage`; None for `halving(24, (2, 5, 12))`.

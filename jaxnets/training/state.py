@@ -18,7 +18,7 @@ class TrainState:
         step: i32[], steps taken.
         params: float32 parameters.
         collections: the other variables, such as `batch_stats`.
-        opt_state: the optimiser's.
+        opt_state: the optimizer's.
         ema: exponential moving average of the parameters, or None.
         key: u32[...], the raw data of the one key from which all randomness is derived.
     """

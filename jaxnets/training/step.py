@@ -39,15 +39,15 @@ def make_train_step(
     whole batch, however it was cut.
 
     The sums are those of `task.loss` and the means `grad_norm`, `update_ratio` (norm of the update
-    over norm of the parameters; wanted near 0.001 to 0.01) and, where the optimiser was made by
+    over norm of the parameters; wanted near 0.001 to 0.01) and, where the optimizer was made by
     `create_optimizer`, `learning_rate`.
 
     Args:
-        task: whose loss to minimise.
+        task: whose loss to minimize.
         optimizer: any Optax transformation.
         precision: "float32", or "bfloat16" for the forward and backward pass.
         accumulate: cut each replica's share into so many micro-batches, one after the other; the
-            optimiser sees their joint gradient. Memory falls, numbers stay (but for batch statistics,
+            optimizer sees their joint gradient. Memory falls, numbers stay (but for batch statistics,
             which are those of a micro-batch).
         ema_decay: how much of the moving average of the parameters is kept at each step.
 

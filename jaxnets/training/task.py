@@ -13,7 +13,7 @@ Batch = dict[str, jax.Array]
 class Task(Protocol):
     """A learning problem: a model, a loss and its measures.
 
-    It knows nothing of devices, data sources or optimisers. It computes in the dtype of the parameters
+    It knows nothing of devices, data sources or optimizers. It computes in the dtype of the parameters
     it is given, and keeps losses and metrics in float32.
     """
 

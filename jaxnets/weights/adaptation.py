@@ -31,7 +31,7 @@ def adapted(variables: Mapping[str, Any], model: Classifier, key: jax.Array) -> 
 
     A layer that scores other classes is drawn anew, and so is an auxiliary head that was not there;
     one that the model lacks is dropped. The first convolution of a net for other images becomes their
-    sum for 1 channel, so that a grey image gives what it gave in three equal channels. For more, the
+    sum for 1 channel, so that a gray image gives what it gave in three equal channels. For more, the
     channels are repeated in order and scaled by old / new, so that activations keep their size.
 
     Args:

@@ -219,10 +219,10 @@ def rules_of(model: Classifier, library: str) -> Rules:
 def abstract_leaves(model: Classifier) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
     """Path and shape of every variable; nothing is computed."""
 
-    def initialise() -> Variables:
+    def initialize() -> Variables:
         return model.init(jax.random.key(0), jnp.zeros((1, *model.input_size)))
 
-    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(initialise))
+    leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(initialize))
     return [(tuple(key.key for key in keys), leaf.shape) for keys, leaf in leaves]
 
 

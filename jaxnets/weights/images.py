@@ -38,7 +38,7 @@ class Preprocessing:
         size: of the square that is cut out.
         interpolation: one of `INTERPOLATIONS`.
         mean, std: of each channel, in units of 0 to 1. As many as there are channels: with one, the
-            picture is made grey.
+            picture is made gray.
         order: of the channels, "RGB" or "BGR"; `mean` and `std` are in it.
 
     Raises:
@@ -106,7 +106,7 @@ class Preprocessing:
         return (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
     def of_channels(self, channels: int) -> "Preprocessing":
-        """The same for pictures of so many channels: grey ones get the mean of the constants."""
+        """The same for pictures of so many channels: gray ones get the mean of the constants."""
         if channels == 1:
             mean, std = (float(np.mean(self.mean)),), (float(np.mean(self.std)),)
             return replace(self, mean=mean, std=std, order="RGB")

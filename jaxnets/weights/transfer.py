@@ -55,7 +55,7 @@ def layerwise_decay(model: Classifier, decay: float) -> optax.GradientTransforma
     backbone, and so on to the first (Howard and Ruder 2018, arXiv:1801.06146, section 3.2; Clark et al.
     2020, arXiv:2003.10555, appendix A).
 
-    Chain it behind the optimiser, so that its weight decay is scaled too.
+    Chain it behind the optimizer, so that its weight decay is scaled too.
 
     Args:
         model: as for `freeze_mask`.
@@ -90,14 +90,14 @@ def backbone_parts(model: Classifier) -> tuple[str, ...]:
     """The parts of a backbone that have parameters, in the order in which it calls them."""
     parts = []
 
-    def initialise() -> None:
+    def initialize() -> None:
         images = jnp.zeros((1, *model.input_size))
         # Flax's own `init` lists modules as they are called; a tree that has been through JAX, as that
         # of the model's `init` has, is sorted by name.
         variables = nn.Module.init(model, jax.random.key(0), images)
         parts.extend(variables["params"]["backbone"])
 
-    jax.eval_shape(initialise)
+    jax.eval_shape(initialize)
     return tuple(parts)
 
 

@@ -157,7 +157,7 @@ def test_scheduled_sampling_sees_the_step_and_none_is_teacher_forcing():
     assert len(rates) == 1  # traced once: the rate is an array
 
 
-def test_only_the_first_sentence_is_learnt_where_so_asked():
+def test_only_the_first_sentence_is_learned_where_so_asked():
     batch = make_batch()
     drawn, first = make_task("show_and_tell"), make_task("show_and_tell", first_sentence=True)
     variables = draw(drawn, batch)
@@ -180,10 +180,10 @@ def test_the_loss_with_word_noise_is_of_the_true_words_after_other_ones():
     assert other[0] != pytest.approx(other[1], rel=1e-4)
 
 
-def test_of_recoloured_images_all_words_but_colours_are_learnt():
+def test_of_recolored_images_all_words_but_colors_are_learned():
     batch = single_sentences(make_batch())
     batch["captions"][:] = [5, 7, 4, END, PAD, PAD]
-    tasks = [make_task("show_and_tell", recolour=rate, colour_words=(7, 8)) for rate in (0.0, 0.5, 1.0)]
+    tasks = [make_task("show_and_tell", recolor=rate, color_words=(7, 8)) for rate in (0.0, 0.5, 1.0)]
     variables = draw(tasks[0], batch)
     words = [[float(jax.jit(task.loss)(variables, batch, jax.random.key(seed))[1][1]["loss"].weight)
               for seed in range(20)] for task in tasks]  # fmt: skip
@@ -193,13 +193,13 @@ def test_of_recoloured_images_all_words_but_colours_are_learnt():
     assert 3 * count < np.mean(words[1]) < 4 * count
 
 
-def test_the_gradient_of_recoloured_images_knows_no_colour_word():
+def test_the_gradient_of_recolored_images_knows_no_color_word():
     batch = single_sentences(make_batch())
     other = {**batch, "captions": batch["captions"].copy()}
     batch["captions"][:] = [5, 7, END, PAD, PAD, PAD]
     other["captions"][:] = [5, 8, END, PAD, PAD, PAD]
     # The word is read by what follows it: one step is taken, and the end is left out, too.
-    task = make_task("show_and_tell", recolour=1.0, colour_words=(7, 8, END))
+    task = make_task("show_and_tell", recolor=1.0, color_words=(7, 8, END))
     variables = draw(task, batch)
     grads = [jax.jit(jax.grad(lambda p, b: task.loss({**variables, "params": p}, b, KEY)[0]))(
         variables["params"], b) for b in (batch, other)]  # fmt: skip
@@ -207,7 +207,7 @@ def test_the_gradient_of_recoloured_images_knows_no_colour_word():
         np.testing.assert_allclose(mine, theirs, atol=1e-7)
 
 
-def test_a_frozen_backbone_is_out_of_the_optimisers_reach_and_keeps_its_statistics():
+def test_a_frozen_backbone_is_out_of_the_optimizers_reach_and_keeps_its_statistics():
     task, batch = make_task("show_and_tell", frozen=True), make_batch()
     variables = draw(task, batch)
     assert set(variables["params"]) == {"decoder"}
@@ -217,7 +217,7 @@ def test_a_frozen_backbone_is_out_of_the_optimisers_reach_and_keeps_its_statisti
 
 
 class Blobs:
-    """Images of four colours, told by one word; and by two, but for the last colour."""
+    """Images of four colors, told by one word; and by two, but for the last color."""
 
     image_shape = (8, 8, 3)
     NAMES = ("black", "red", "green", "blue")
@@ -246,7 +246,7 @@ def blobs():
 
 @pytest.fixture(scope="module")
 def trained(blobs):
-    """A Show, Attend and Tell that has learnt the blobs, by `fit` on eight devices."""
+    """A Show, Attend and Tell that has learned the blobs, by `fit` on eight devices."""
     task = make_task("show_attend_tell", attention_penalty=0.01, decoder={"features": 16})
     state, history = training.fit(
         task, blobs, test=blobs, optimizer=optax.adam(0.02), epochs=16, batch_size=16,
@@ -357,7 +357,7 @@ def test_a_decoder_without_attention_has_none_to_show():
         ({"image": np.zeros((5, 4, 4, 2), np.uint8)}, "image has 2 channels"),
     ],
 )
-def test_a_batch_that_cannot_be_learnt_is_named(change, words):
+def test_a_batch_that_cannot_be_learned_is_named(change, words):
     task = make_task("lrcn", mean=(0.1, 0.2, 0.3))
     task.check(make_batch())
     with pytest.raises(InputError, match=words):

@@ -1,4 +1,4 @@
-"""Backbones of captioners that do not learn, or that learnt elsewhere."""
+"""Backbones of captioners that do not learn, or that learned elsewhere."""
 
 import pytest
 from small_captioners import draw, make_batch, make_task

@@ -1,10 +1,10 @@
-"""What is drawn anew for each step: sentences, words, colours."""
+"""What is drawn anew for each step: sentences, words, colors."""
 
 import jax
 import numpy as np
 from small_captioners import make_batch
 
-from jaxnets.captioning.noise import choose, recoloured, with_word_noise
+from jaxnets.captioning.noise import choose, recolored, with_word_noise
 
 KEY = jax.random.key(0)
 
@@ -29,12 +29,12 @@ def test_word_noise_reads_words_of_the_same_place_of_other_sentences():
     assert 0.35 < some < 0.5  # half of the words, of which a tenth are their own
 
 
-def test_a_share_of_the_images_is_recoloured_and_the_others_stay():
+def test_a_share_of_the_images_is_recolored_and_the_others_stay():
     images = np.random.default_rng(0).random((400, 3, 4, 3), np.float32)
-    got, chosen = jax.jit(recoloured, static_argnums=2)(KEY, images, 0.3)
+    got, chosen = jax.jit(recolored, static_argnums=2)(KEY, images, 0.3)
     np.testing.assert_array_equal((np.asarray(got) != images).any((1, 2, 3)), chosen)
     assert abs(np.mean(chosen) - 0.3) < 0.07
     first, second = np.flatnonzero(chosen)[:2]
     same = np.tile(images[:1], (400, 1, 1, 1))
-    got = np.asarray(recoloured(KEY, same, 0.3)[0])
+    got = np.asarray(recolored(KEY, same, 0.3)[0])
     assert (got[first] != got[second]).all()  # each in a way of its own

@@ -71,17 +71,17 @@ def test_a_batch_is_its_images_one_by_one_and_gradients_are_finite(name, images)
 
 
 @pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
-def test_grey_images_pass(name, images):
+def test_gray_images_pass(name, images):
     image = with_extremes(images[0, ..., :1])
     got = np.asarray(eight(name)(jax.random.key(0), image))
     assert got.shape == (8, *image.shape)
     assert got.min() >= 0
     assert got.max() <= 1
-    assert (got != image).any() == (name != "grey")
+    assert (got != image).any() == (name != "gray")
 
 
-@pytest.mark.parametrize("name", ["color", "grey", "rotate"])
-def test_grey_in_three_channels_comes_out_as_grey_in_one(name, images):
+@pytest.mark.parametrize("name", ["color", "gray", "rotate"])
+def test_gray_in_three_channels_comes_out_as_gray_in_one(name, images):
     """Saturation, hue and luma have nothing to change in it."""
     sample, image = eight(name), images[0, ..., :1]
     one, three = (sample(jax.random.key(0), np.repeat(image, count, -1)) for count in (1, 3))
@@ -99,7 +99,7 @@ def test_zero_strength_changes_nothing(images):
         "stretch": geometry.random_stretch(1),
         "lens": geometry.lens_distortion(0),
         "color": color.color_jitter(0, 0, 0, 0),
-        "grey": color.random_grey(p=0),
+        "gray": color.random_gray(p=0),
         "channel_mix": color.random_channel_mix(p=0),
         "noise": color.gaussian_noise(0),
         "erase": color.random_erasing(p=0),
@@ -145,16 +145,16 @@ def test_unknown_names_are_refused_with_the_nearest():
 
 
 def test_digits_stay_the_digits_they_are_under_their_preset():
-    """Nearest neighbours still tell augmented digits; of flipped ones they tell far fewer."""
+    """Nearest neighbors still tell augmented digits; of flipped ones they tell far fewer."""
     digits = data.load("digits", size=16)
-    neighbours = KNeighborsClassifier(1).fit(
+    neighbors = KNeighborsClassifier(1).fit(
         digits.train.images.reshape(len(digits.train), -1), digits.train.labels
     )
 
     def accuracy(augment):
         images = digits.test.images / np.float32(255)
         seen = jit(lambda images: augmentation.apply(jax.random.key(0), images, augment))(images)
-        return neighbours.score(np.asarray(seen).reshape(len(images), -1) * 255, digits.test.labels)
+        return neighbors.score(np.asarray(seen).reshape(len(images), -1) * 255, digits.test.labels)
 
     assert accuracy(augmentation.digits()) > 0.8
     assert accuracy(geometry.random_flip(p=1)) < 0.5

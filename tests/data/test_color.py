@@ -78,16 +78,16 @@ def test_hue_turns_that_of_hsv_alone(image):
     assert spread(turns, 0.2)
 
 
-def test_grey_is_pillows_luma_in_three_channels(image):
+def test_gray_is_pillows_luma_in_three_channels(image):
     levels = np.round(image * 255).astype(np.uint8)
-    grey = np.asarray(color.random_grey(p=1)(jax.random.key(0), levels / np.float32(255)))
+    gray = np.asarray(color.random_gray(p=1)(jax.random.key(0), levels / np.float32(255)))
     wanted = np.asarray(Image.fromarray(levels).convert("L")) / 255
-    np.testing.assert_allclose(grey, np.stack([wanted] * 3, -1), atol=0.6 / 255)
+    np.testing.assert_allclose(gray, np.stack([wanted] * 3, -1), atol=0.6 / 255)
 
 
-def test_grey_comes_with_its_probability(image):
-    grey = np.ptp(samples(color.random_grey(p=0.3), image, 1000), axis=-1).max((1, 2)) < 1e-6
-    assert abs(grey.mean() - 0.3) < 0.05
+def test_gray_comes_with_its_probability(image):
+    gray = np.ptp(samples(color.random_gray(p=0.3), image, 1000), axis=-1).max((1, 2)) < 1e-6
+    assert abs(gray.mean() - 0.3) < 0.05
 
 
 def test_mixed_channels_are_darkened_means_of_all(image):
@@ -148,7 +148,7 @@ def test_erasing_comes_with_its_probability():
         (color.color_jitter, {"contrast": -0.1}),
         (color.color_jitter, {"saturation": 2}),
         (color.color_jitter, {"hue": 0.6}),
-        (color.random_grey, {"p": -1}),
+        (color.random_gray, {"p": -1}),
         (color.gaussian_noise, {"sigma": -0.1}),
         (color.random_erasing, {"p": 2}),
         (color.random_erasing, {"scale": (0.1, 2)}),

@@ -13,9 +13,9 @@ from jaxnets.data import decoding, folder
 from jaxnets.errors import InputError
 
 
-def save(path, colour=(200, 0, 0), size=(8, 8), **options):
+def save(path, color=(200, 0, 0), size=(8, 8), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, colour).save(path, **options)
+    Image.new("RGB", size, color).save(path, **options)
 
 
 def truncated_png(path):
@@ -104,13 +104,13 @@ def test_the_shorter_side_is_fitted_and_the_middle_kept(tmp_path):
 
 
 def test_shrinking_averages(tmp_path):
-    """A board of single black and white pixels becomes grey, not black or white."""
+    """A board of single black and white pixels becomes gray, not black or white."""
     board = np.indices((64, 64)).sum(0) % 2 * 255
     Image.fromarray(board.astype(np.uint8)).save(tmp_path / "board.png")
     assert abs(decoding.decode(str(tmp_path / "board.png"), 8, 1).astype(int) - 127.5).max() < 10
 
 
-def test_exif_orientation_is_honoured(tmp_path):
+def test_exif_orientation_is_honored(tmp_path):
     """Orientation 6: what is shown is the stored image turned a quarter clockwise."""
     stored = np.zeros((16, 16, 3), np.uint8)
     stored[:, :8] = 255  # white on the left
@@ -122,7 +122,7 @@ def test_exif_orientation_is_honoured(tmp_path):
     assert shown[10:].max() < 15
 
 
-def test_modes_become_eight_bits_of_grey_or_rgb(tmp_path):
+def test_modes_become_eight_bits_of_gray_or_rgb(tmp_path):
     red = Image.new("RGB", (4, 4), (255, 0, 0))
     deep = Image.fromarray(np.full((4, 4), 0x4080, np.uint16))
     cases = {
@@ -135,9 +135,9 @@ def test_modes_become_eight_bits_of_grey_or_rgb(tmp_path):
         image.save(tmp_path / f"{name}.png")
         pixels = decoding.decode(str(tmp_path / f"{name}.png"), 4, 3)
         np.testing.assert_array_equal(pixels, np.broadcast_to(wanted, (4, 4, 3)), err_msg=name)
-    grey = decoding.decode(str(tmp_path / "palette.png"), 4, 1)
-    assert grey.shape == (4, 4, 1)
-    assert set(grey.ravel()) == {76}  # 0.299 * 255
+    gray = decoding.decode(str(tmp_path / "palette.png"), 4, 1)
+    assert gray.shape == (4, 4, 1)
+    assert set(gray.ravel()) == {76}  # 0.299 * 255
     red.convert("CMYK").save(tmp_path / "print.jpg")
     assert decoding.decode(str(tmp_path / "print.jpg"), 4, 3)[0, 0].argmax() == 0
 

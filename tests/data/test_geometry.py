@@ -100,8 +100,8 @@ def test_affine_equals_scipy_with_the_inverted_product_of_matrices(image, parame
     shear = np.array([[1, 0], [np.tan(slant), 1]])  # rows first: column += tan * row
     stretch = np.diag(parameters.get("stretch", (1, 1)))
     back = np.linalg.inv(rotation @ shear @ stretch)
-    centre = (np.array(image.shape[:2]) - 1) / 2
-    offset = centre - back @ (centre + parameters.get("translation", (0, 0)))
+    center = (np.array(image.shape[:2]) - 1) / 2
+    offset = center - back @ (center + parameters.get("translation", (0, 0)))
     wanted = [
         ndimage.affine_transform(plane, back, offset, order=1, mode="grid-constant")
         for plane in np.moveaxis(image, -1, 0)

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from jaxnets import data
 from jaxnets.data import scenes
-from jaxnets.data.scenes import COLOURS, DIGITS, SceneSource, is_unseen
+from jaxnets.data.scenes import COLORS, DIGITS, SceneSource, is_unseen
 from jaxnets.errors import InputError
 
-OBJECT = rf"a (small|large) ({'|'.join(COLOURS)}) ({'|'.join(DIGITS)})"
+OBJECT = rf"a (small|large) ({'|'.join(COLORS)}) ({'|'.join(DIGITS)})"
 SENTENCE = re.compile(rf"{OBJECT} (above|below|left of|right of) {OBJECT}")
 
 numbers = st.integers(0, 10**6)
@@ -21,7 +21,7 @@ splits = st.sampled_from(["train", "seen", "test"])
 
 
 def parse(sentence):
-    """The two objects (size, colour, digit) and the relation between them."""
+    """The two objects (size, color, digit) and the relation between them."""
     parts = SENTENCE.fullmatch(sentence).groups()
     return parts[:3], parts[3], parts[4:]
 
@@ -48,7 +48,7 @@ def test_the_sentences_are_true_of_the_picture(index, split, size):
         assert right <= other_left
         assert top < other_bottom
         assert other_top < bottom
-    for (told_size, colour, digit), label, box, mask in zip(
+    for (told_size, color, digit), label, box, mask in zip(
         (first, second), scene.labels, scene.boxes, scene.masks, strict=True
     ):
         assert DIGITS[label] == digit
@@ -57,8 +57,8 @@ def test_the_sentences_are_true_of_the_picture(index, split, size):
         # Handwriting fills its square in height but for a margin.
         assert (box[3] - box[1] > 0.28 * size) == (told_size == "large")
         ink = np.median(scene.image[mask].astype(float), axis=0)
-        likeness = {name: np.abs(ink - rgb).sum() for name, rgb in COLOURS.items()}
-        assert min(likeness, key=likeness.get) == colour
+        likeness = {name: np.abs(ink - rgb).sum() for name, rgb in COLORS.items()}
+        assert min(likeness, key=likeness.get) == color
 
 
 def test_a_scene_is_always_the_same_and_scenes_differ():
@@ -70,10 +70,10 @@ def test_a_scene_is_always_the_same_and_scenes_differ():
 
 
 def test_unseen_pairs_are_never_trained_on_and_in_every_held_out_scene():
-    assert sum(is_unseen(colour, digit) for colour in COLOURS for digit in range(10)) == 10
+    assert sum(is_unseen(color, digit) for color in COLORS for digit in range(10)) == 10
     pairs = {
         split: [
-            [(colour, DIGITS.index(digit)) for _, colour, digit in parse(sentence)[::2]]
+            [(color, DIGITS.index(digit)) for _, color, digit in parse(sentence)[::2]]
             for sentence in (SceneSource(split).captions(index)[0] for index in range(500))
         ]
         for split in ("train", "seen", "test")

@@ -59,10 +59,10 @@ def test_digits_grow_to_the_size_that_is_asked_for():
     assert np.corrcoef(shrunk.ravel(), small.images.ravel())[0, 1] > 0.97
 
 
-def test_digits_in_three_channels_repeat_the_grey():
-    grey, colour = data.load("digits", size=16).train, data.load("digits", size=16, channels=3).train
-    assert colour.image_shape == (16, 16, 3)
-    np.testing.assert_array_equal(colour.images, np.repeat(grey.images, 3, -1))
+def test_digits_in_three_channels_repeat_the_gray():
+    gray, color = data.load("digits", size=16).train, data.load("digits", size=16, channels=3).train
+    assert color.image_shape == (16, 16, 3)
+    np.testing.assert_array_equal(color.images, np.repeat(gray.images, 3, -1))
 
 
 @pytest.mark.parametrize("spec", ["digit", "folder:", "tfds:", "folder", "mnist"])

@@ -45,7 +45,7 @@ class BlobImages(tfds.core.GeneratorBasedBuilder):
 
 
 class TensorBlobs(BlobImages):
-    """Grey arrays of one size."""
+    """Gray arrays of one size."""
 
     HELD_OUT = "test"
 

@@ -1,4 +1,4 @@
-"""Normalisation and whitening, against NumPy and scikit-learn."""
+"""Normalization and whitening, against NumPy and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -39,8 +39,8 @@ def test_zca_is_the_symmetric_whitening_nearest_to_the_images(images):
     zca = data.fit_whitening(images, epsilon=0, kind="zca")
     np.testing.assert_allclose(zca.matrix, zca.matrix.T, atol=1e-4)
     pca = data.fit_whitening(images, epsilon=0, kind="pca")
-    centred = images - images.mean(0)
-    near, far = (np.square(data.whiten(images, fit) - centred).sum() for fit in (zca, pca))
+    centered = images - images.mean(0)
+    near, far = (np.square(data.whiten(images, fit) - centered).sum() for fit in (zca, pca))
     assert near < far
 
 

@@ -13,7 +13,7 @@ def where(picture, color):
     return np.argwhere(np.abs(picture.astype(int) - color).max(-1) < 6)
 
 
-def test_a_layer_is_green_within_the_wanted_band_and_another_colour_beyond(tmp_path):
+def test_a_layer_is_green_within_the_wanted_band_and_another_color_beyond(tmp_path):
     records = [{"conv1": 3e-3, "conv2": 3e-2}, {"conv1": 3e-4, "conv2": 3e-3}]
     plot_layer_ratios(records, [1, 2], tmp_path / "r.png", unit="epoch")
     picture = np.asarray(Image.open(tmp_path / "r.png").convert("RGB"))
@@ -28,7 +28,7 @@ def test_a_layer_is_green_within_the_wanted_band_and_another_colour_beyond(tmp_p
     assert orange[:, 1].max() < pale[:, 1].min()  # and the first record on the left
 
 
-def test_layers_are_in_the_order_of_their_numbers_and_absent_ones_grey(tmp_path):
+def test_layers_are_in_the_order_of_their_numbers_and_absent_ones_gray(tmp_path):
     records = [{}, {"block10/conv": 1e-3, "block9/conv": float("nan")}]
     plot_layer_ratios(records, [5, 10], tmp_path / "r.svg")
     found = [

@@ -32,7 +32,7 @@ def cell_colors(path, count):
     """Darkness (0 to 255) in the corner of each cell of a matrix, beside its number."""
     picture = 255 - pixels(path).astype(int)
     dark = np.abs(picture - picture[2, 2]).max(-1) > 100
-    frame = dark[:, : picture.shape[1] * 4 // 5]  # without the colour bar
+    frame = dark[:, : picture.shape[1] * 4 // 5]  # without the color bar
     rows = np.flatnonzero(frame.mean(1) > 0.5)
     columns = np.flatnonzero(frame[rows[0] : rows[-1]].mean(0) > 0.9)
     top, bottom, left, right = rows[0], rows[-1], columns[0], columns[-1]
@@ -86,8 +86,8 @@ def test_a_matrix_of_another_size_is_refused(tmp_path):
 def test_mistakes_show_image_classes_and_probability(tmp_path):
     red = np.zeros((8, 16, 3), np.uint8)
     red[..., 0] = 255
-    grey = np.full((8, 16, 1), 100, np.uint8)
-    mistakes = [Mistake(red, 0, 9, 0.987), Mistake(grey, 1, 0, 0.5)]
+    gray = np.full((8, 16, 1), 100, np.uint8)
+    mistakes = [Mistake(red, 0, 9, 0.987), Mistake(gray, 1, 0, 0.5)]
     plot_mistakes(mistakes, LONG, tmp_path / "m.png", title="2 of 9 images wrong")
     assert_nothing_touches_the_edge(tmp_path / "m.png")
     picture = pixels(tmp_path / "m.png")

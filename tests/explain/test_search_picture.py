@@ -39,7 +39,7 @@ def drawn(monkeypatch, tmp_path):
     def drawn(found):
         plot_search(found, tmp_path / "search.png")
         assert np.asarray(Image.open(tmp_path / "search.png")).std() > 10
-        return seen[-1].axes[:-1]  # the last is the colour bar
+        return seen[-1].axes[:-1]  # the last is the color bar
 
     return drawn
 

@@ -20,7 +20,7 @@ DRAW = {
         IMAGES, {"saliency": abs(SIGNED), "both signs": SIGNED}, path, ["a dog: 30%", "a cat: 2%"]
     ),
     "filters": lambda path: explain.show_filters(RNG.normal(size=(9, 3, 3, 1)), path),
-    "colours": lambda path: explain.show_filters(RNG.normal(size=(12, 3, 3, 3)), path, "in colour"),
+    "colors": lambda path: explain.show_filters(RNG.normal(size=(12, 3, 3, 3)), path, "in color"),
     "maps": lambda path: explain.show_feature_maps(IMAGES[0], abs(SIGNED[0]), path, "maps of conv1"),
     "deconvnet": lambda path: explain.show_deconvnet(
         IMAGES, SIGNED, [1.5, 0.25], path, [[2, 3, 9, 10], [0, 0, 4, 5]], "unit 3 of conv2"
@@ -33,7 +33,7 @@ DRAW = {
 TEXTS = {
     "attributions": ["a dog: 30%", "a cat: 2%", "saliency", "both signs"],
     "filters": ["filters", "weight", "9 filters of 3 x 3", "8"],
-    "colours": ["in colour", "12 filters of 3 x 3"],
+    "colors": ["in color", "12 filters of 3 x 3"],
     "maps": ["maps of conv1", "image", "unit 2", "activation", "3 maps of 16 x 20"],
     "deconvnet": ["unit 3 of conv2", "activation 1.5", "activation 0.25"],
     "receptive": ["receptive field", "7 x 8 of 16 x 20 pixels: rows 2 to 8, columns 4 to 11"],

@@ -258,7 +258,7 @@ def test_receptive_fields_are_where_gradients_are(module, paths):
         field = rows[path].receptive_field
         here = seen(shapes, path, middle)
         extents = tuple(pixels.max() - pixels.min() + 1 for pixels in here)
-        if path == "f":  # behind a transposed convolution neighbours see by turns a little less
+        if path == "f":  # behind a transposed convolution neighbors see by turns a little less
             shortfall = [size - extent for size, extent in zip(field.size, extents, strict=True)]
             assert all(0 <= pixels <= 2 for pixels in shortfall)
             continue
@@ -328,7 +328,7 @@ def test_a_recurrent_net_counts_every_step(layer, gates):
 
 
 class Twice(nn.Module):
-    """One layer, used twice, under rematerialisation; and one that only hands on."""
+    """One layer, used twice, under rematerialization; and one that only hands on."""
 
     @nn.compact
     def __call__(self, x, train):

@@ -68,7 +68,7 @@ def state_dict(shapes: Mapping[str, tuple[int, ...]], quiet: str = "") -> dict[s
 
 
 def images(count: int, size: int) -> np.ndarray:
-    """Coloured blobs on a coloured ground under noise, about -2 to 2: f32[count, size, size, 3]."""
+    """Colored blobs on a colored ground under noise, about -2 to 2: f32[count, size, size, 3]."""
     y, x = (np.mgrid[:size, :size] + 0.5) / size
     drawn = []
     for i in range(count):
@@ -76,8 +76,8 @@ def images(count: int, size: int) -> np.ndarray:
         for blob in range(6):
             row, column, radius = uniform(f"place {i} {blob}", (3,), 0, 1)
             distance = np.hypot(y - row, x - column) / (0.05 + 0.25 * radius)
-            colour = uniform(f"colour {i} {blob}", (3,), -2, 2)
-            image = image + np.exp(-(distance**2) / 2)[:, :, None] * colour
+            color = uniform(f"color {i} {blob}", (3,), -2, 2)
+            image = image + np.exp(-(distance**2) / 2)[:, :, None] * color
         drawn.append(image + uniform(f"noise {i}", (size, size, 3), -0.5, 0.5))
     return np.stack(drawn).astype(np.float32)
 

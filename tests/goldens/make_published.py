@@ -47,7 +47,7 @@ def timm_says(source: str) -> dict:
                 "interpolation": wanted["interpolation"],
                 "mean": wanted["mean"],
                 "std": wanted["std"],
-                "licence": config.license,
+                "license": config.license,
             }
     raise LookupError(source)
 

@@ -23,7 +23,7 @@ def test_the_table_in_the_docs_is_this_one():
     listed = [line for line in text.splitlines() if line.startswith("| `")]
     assert listed == [
         f"| `{name}` | {row.top1:.2f} | {row.size} | {row.crop:.3f} | {row.interpolation} "
-        f"| {row.licence} | `{row.source}` |"
+        f"| {row.license} | `{row.source}` |"
         for name, row in ROWS
     ]
 
@@ -41,8 +41,8 @@ def test_a_row_says_what_its_library_says(name, row):
         assert row.resize == said["resize"]
     if "top1" in said:
         assert row.top1 == pytest.approx(said["top1"], abs=0.006)
-    if "licence" in said:
-        assert row.licence.lower() == said["licence"]
+    if "license" in said:
+        assert row.license.lower() == said["license"]
     assert row.order == said.get("order", "RGB")
     mean, std = np.array(said["mean"]), np.array(said["std"])
     if said.get("transform_input"):

@@ -66,6 +66,6 @@ def test_maxout_takes_the_largest_of_consecutive_channels():
         ("he_uniform", 300, 2),
     ],
 )
-def test_initialisers_have_the_variance_of_their_papers(init, fan, gain):
+def test_initializers_have_the_variance_of_their_papers(init, fan, gain):
     weights = getattr(layers, init)()(jax.random.key(0), (300, 500))
     assert np.var(weights) == pytest.approx(gain / fan, rel=0.02)

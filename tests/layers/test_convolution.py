@@ -171,8 +171,8 @@ def test_separable_conv_is_a_conv_with_a_factored_kernel():
 
 
 @pytest.mark.parametrize("kind", ["A", "B"])
-def test_masked_conv_sees_only_what_comes_before_in_raster_and_colour_order(kind):
-    conv = layers.MaskedConv(6, 3, kind, colours=3, use_bias=False)
+def test_masked_conv_sees_only_what_comes_before_in_raster_and_color_order(kind):
+    conv = layers.MaskedConv(6, 3, kind, colors=3, use_bias=False)
     x = normal(4, 5, 3)
     params = {"kernel": np.ones((3, 3, 3, 6), np.float32)}
     jacobian = jax.jit(jax.jacobian(lambda x: apply(conv, x[None], **params)[0]))(x)
@@ -182,8 +182,8 @@ def test_masked_conv_sees_only_what_comes_before_in_raster_and_colour_order(kind
         near = (abs(dy) <= 1) & (abs(dx) <= 1)
         before = near & ((dy < 0) | ((dy == 0) & (dx < 0)))
         expected = np.repeat(before[:, :, None], 3, axis=2).astype(float)
-        colour = feature // 2  # features 0, 1 predict red, 2, 3 green, 4, 5 blue
-        expected[row, column, : colour + (kind == "B")] = 1
+        color = feature // 2  # features 0, 1 predict red, 2, 3 green, 4, 5 blue
+        expected[row, column, : color + (kind == "B")] = 1
         np.testing.assert_array_equal(jacobian[row, column, feature], expected)
 
 
@@ -231,8 +231,8 @@ X = jnp.zeros((1, 4, 4, 3))
         (lambda: layers.im2col(X[0], 2), r"images has shape \(4, 4, 3\)"),
         (lambda: layers.conv_by_im2col(X, jnp.zeros((2, 2, 4, 5))), "kernel has shape"),
         (lambda: layers.MaskedConv(4, 3, "C").init(jax.random.key(0), X), "mask kind 'C'"),
-        (lambda: layers.MaskedConv(4, 2, "A").init(jax.random.key(0), X), "centre"),
-        (lambda: layers.MaskedConv(4, 3, "A", colours=3).init(jax.random.key(0), X), "colours 3"),
+        (lambda: layers.MaskedConv(4, 2, "A").init(jax.random.key(0), X), "center"),
+        (lambda: layers.MaskedConv(4, 3, "A", colors=3).init(jax.random.key(0), X), "colors 3"),
         (lambda: layers.SeparableConv(4, 3).init(jax.random.key(0), X[0]), "x has shape"),
     ],
 )

@@ -28,7 +28,7 @@ def train(v, x, module=TRAIN):
     return y, updated["batch_stats"]
 
 
-def test_training_normalises_by_the_biased_and_remembers_the_unbiased_variance():
+def test_training_normalizes_by_the_biased_and_remembers_the_unbiased_variance():
     x, v = 3 * normal(4, 3, 2, 5) + 1, variables(5)
     y, stats = jax.jit(train)(v, x)
     mean, var = x.mean((0, 1, 2), np.float64), x.var((0, 1, 2), np.float64)
@@ -55,7 +55,7 @@ def test_parameters_and_statistics_are_named_as_flax_names_them():
         "params": {"scale": (4,), "bias": (4,)},
         "batch_stats": {"mean": (4,), "var": (4,)},
     }
-    np.testing.assert_array_equal(v["batch_stats"]["mean"], 0)  # initialising is no training step
+    np.testing.assert_array_equal(v["batch_stats"]["mean"], 0)  # initializing is no training step
     np.testing.assert_array_equal(v["batch_stats"]["var"], 1)
     bare = layers.BatchNorm(use_running_average=True, use_bias=False, use_scale=False)
     assert "params" not in bare.init(jax.random.key(0), x)
@@ -105,7 +105,7 @@ def test_other_axes_are_let_alone():
     np.testing.assert_allclose(y[1], train(v, x[1])[0], atol=1e-5)
 
 
-def test_initialising_looks_for_no_axis():
+def test_initializing_looks_for_no_axis():
     x = normal(4, 6, 2, 2, 3)
     mapped = jax.vmap(
         lambda x: TRAIN.init_with_output(jax.random.key(0), x)[0], axis_name=layers.DATA_AXIS

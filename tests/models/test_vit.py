@@ -50,9 +50,9 @@ def test_maps_and_scores_match_numpy(drawn_variables):
         return x @ layer["kernel"] + layer["bias"]
 
     def norm(x, layer):
-        centred = x - x.mean(-1, keepdims=True)
+        centered = x - x.mean(-1, keepdims=True)
         return (
-            centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6) * layer["scale"]
+            centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-6) * layer["scale"]
             + layer["bias"]
         )
 
@@ -97,7 +97,7 @@ def test_maps_and_scores_match_numpy(drawn_variables):
     np.testing.assert_allclose(scores, dense(x[:, 0], params["head"]["fc"]), rtol=1e-4, atol=1e-5)
 
 
-def test_position_embedding_has_the_size_of_the_images_it_was_initialised_with(drawn_variables):
+def test_position_embedding_has_the_size_of_the_images_it_was_initialized_with(drawn_variables):
     model = small()
     variables = drawn_variables(model, IMAGES)
     assert variables["params"]["backbone"]["embedding"]["pos_embed"].shape == (1, 1 + 3 * 2, 12)

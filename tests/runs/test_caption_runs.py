@@ -11,17 +11,17 @@ from jaxnets.captioning import Vocabulary
 from jaxnets.errors import InputError
 from jaxnets.pretrained import load_pretrained
 
-COLOURS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
+COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 
 
 def make_folder(root, count=60):
-    """Pictures of one colour, which their captions tell."""
+    """Pictures of one color, which their captions tell."""
     root.mkdir()
     rng = np.random.default_rng(0)
     images, annotations = [], []
     for number in range(count):
-        name = list(COLOURS)[number % 3]
-        pixels = rng.integers(0, 50, (32, 32, 3)) + COLOURS[name]
+        name = list(COLORS)[number % 3]
+        pixels = rng.integers(0, 50, (32, 32, 3)) + COLORS[name]
         Image.fromarray(pixels.astype(np.uint8)).save(root / f"{number}.png")
         images.append({"id": number, "file_name": f"{number}.png"})
         annotations.append({"image_id": number, "caption": f"A {name} picture."})
@@ -123,13 +123,13 @@ def test_a_run_that_is_older_than_a_field_of_the_configuration_is_read(trained, 
     for name in ("vocabulary.json", "checkpoints"):
         (tmp_path / name).symlink_to(trained / name)
     saved = json.loads((trained / "config.json").read_text())
-    del saved["recolour"]
-    saved["dataset"] = "scenes"  # which would be recoloured if it were begun now
+    del saved["recolor"]
+    saved["dataset"] = "scenes"  # which would be recolored if it were begun now
     (tmp_path / "config.json").write_text(json.dumps(saved))
     loaded = [runs.load_run(directory) for directory in (tmp_path, trained)]
     old, new = (runs.caption([run], [folder / "0.png"]) for run in loaded)
     assert old == new
-    assert loaded[0].config.recolour == 0
+    assert loaded[0].config.recolor == 0
 
 
 def test_a_run_is_resumed_with_its_own_captions_only(trained, folder, refused):
@@ -185,7 +185,7 @@ def test_what_is_left_open_suits_the_task():
     scenes = config.completed(config.Config(task="captioning"))
     assert (scenes.model, scenes.dataset, scenes.epochs) == ("resnetv2_50", "scenes", 8)
     assert (scenes.attention_penalty, scenes.learning_rate) == (0.01, 2e-3)
-    assert (scenes.first_sentence, scenes.word_noise, scenes.recolour) == (True, 0.5, 0.5)
+    assert (scenes.first_sentence, scenes.word_noise, scenes.recolor) == (True, 0.5, 0.5)
     assert "attention_features=96" in scenes.captioner_settings
     told = config.completed(
         config.Config(task="captioning", model="resnet18", learning_rate=0.1, captioner="lrcn")
@@ -194,4 +194,4 @@ def test_what_is_left_open_suits_the_task():
     assert told.captioner_settings == ("features=192", "dropout=0.1")
     coco = config.completed(config.Config(task="captioning", dataset="captions:coco"))
     assert (coco.attention_penalty, coco.captioner_settings) == (1.0, ())
-    assert (coco.first_sentence, coco.word_noise, coco.recolour) == (False, 0.0, 0.0)
+    assert (coco.first_sentence, coco.word_noise, coco.recolor) == (False, 0.0, 0.0)

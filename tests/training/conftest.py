@@ -10,7 +10,7 @@ from jaxnets.models import Classifier
 
 
 class TinyBackbone(nn.Module):
-    """Two convolutions, each with batch normalisation."""
+    """Two convolutions, each with batch normalization."""
 
     @nn.compact
     def __call__(self, images, train=False):

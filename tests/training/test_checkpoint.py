@@ -101,7 +101,7 @@ def test_a_checkpoint_of_another_model_is_refused(checkpointer, state, task, bat
         task = dataclasses.replace(task, model=model)
         optimizer = create_optimizer("adamw", lambda step: 0.1, clip_norm=1.0)
     other = create_state(task, optimizer, jax.random.key(0), batch, ema=True)
-    with pytest.raises(CheckpointError, match="another model or optimiser") as error:
+    with pytest.raises(CheckpointError, match="another model or optimizer") as error:
         checkpointer.restore(other)
     if change == "classes":
         assert "ema/head/fc/bias has shape (4,), wanted (7,)" in str(error.value)
@@ -218,7 +218,7 @@ def test_a_run_killed_at_a_random_step_and_resumed_ends_in_the_same_bits(tmp_pat
     for run in runs:
         assert run.latest_step == 4 * 22
         run.close()
-    assert_equal(found, wanted)  # parameters, moving average, optimiser state, key and step
+    assert_equal(found, wanted)  # parameters, moving average, optimizer state, key and step
     # No step is logged twice, none is missing, and the numbers are the same.
     a, b = (read_history(run) for run in (whole, killed))
     assert [r["step"] for r in b.steps] == list(range(1, 89))

@@ -141,7 +141,7 @@ def test_an_unknown_monitor_is_refused_with_those_there_are(run):
 
 
 def exploding(steps, throw):
-    """An optimiser that behaves for some steps, and then throws the parameters far away."""
+    """An optimizer that behaves for some steps, and then throws the parameters far away."""
 
     def update(updates, state, params=None):
         far = jax.tree.map(lambda g: jnp.where(state >= steps, throw, -0.01 * g), updates)
@@ -196,7 +196,7 @@ def test_counts_below_one_are_refused(run, name):
 
 
 def test_weights_and_statistics_come_from_training_alone(run, source):
-    """The test set is measured, never learnt from."""
+    """The test set is measured, never learned from."""
     (with_test, _), (without, _) = run(), run(test=None)
     assert_equal(with_test.params, without.params)
     assert_equal(with_test.collections, without.collections)
@@ -204,9 +204,9 @@ def test_weights_and_statistics_come_from_training_alone(run, source):
 
 def test_images_of_other_channels_than_the_parameters_are_refused(run, task, one_device):
     state, _ = run(epochs=1)
-    colours = ArraySource(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8), ["0", "1", "2", "3"])
+    colors = ArraySource(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8), ["0", "1", "2", "3"])
     with pytest.raises(InputError, match="8 x 8 pixels of 3 channels do not fit the parameters"):
-        evaluate(task, state.variables, colours, batch_size=8, parallel=one_device)
+        evaluate(task, state.variables, colors, batch_size=8, parallel=one_device)
 
 
 def test_a_profile_is_a_trace_of_a_few_steps_that_changes_no_number(run, tmp_path):

@@ -1,4 +1,4 @@
-"""Optimisers against updates by hand and PyTorch's, schedules against their formulas."""
+"""Optimizers against updates by hand and PyTorch's, schedules against their formulas."""
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ def test_weight_decay_is_for_leaves_of_two_dimensions_and_more():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_weight_decay_spares_biases_and_normalisations(name):
+def test_weight_decay_spares_biases_and_normalizations(name):
     plain = update_once(create_optimizer(name, 0.1))
     decayed = update_once(create_optimizer(name, 0.1, weight_decay=0.5))
     assert_close(decayed["conv"]["bias"], plain["conv"]["bias"], rtol=0)

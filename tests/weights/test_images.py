@@ -51,9 +51,9 @@ def test_files_are_turned_upright(picture, tmp_path):
     )
 
 
-def test_grey_takes_the_mean_of_the_constants(picture):
-    grey = Preprocessing(20, 20).of_channels(1)
-    found = grey(Image.fromarray(picture))
+def test_gray_takes_the_mean_of_the_constants(picture):
+    gray = Preprocessing(20, 20).of_channels(1)
+    found = gray(Image.fromarray(picture))
     light = np.asarray(Image.fromarray(picture).convert("L"))[:, 6:26, None]
     np.testing.assert_allclose(found, (light / 255 - 0.449) / 0.226, atol=1e-5)
     assert Preprocessing(20, 20).of_channels(4).mean == (0.485, 0.456, 0.406, 0.485)
@@ -79,5 +79,5 @@ def test_what_cannot_be_is_refused(picture, tmp_path):
         Preprocessing(20, 20, "bilinea")
     with pytest.raises(InputError, match="unknown order of channels 'GBR'"):
         Preprocessing(20, 20, order="GBR")
-    with pytest.raises(InputError, match="unknown kind of crops 'centre'"):
-        preprocess.crops(picture, "centre")
+    with pytest.raises(InputError, match="unknown kind of crops 'center'"):
+        preprocess.crops(picture, "center")

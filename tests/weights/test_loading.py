@@ -104,11 +104,11 @@ def test_one_channel_takes_the_sum_and_four_repeat(written):
     path, variables = written("resnet18", num_classes=3, **SMALL)
     kernel = variables["params"]["backbone"]["stem"]["conv1"]["kernel"]
     model, loaded = jaxnets.load_pretrained("resnet18", path, in_channels=1, **SMALL)
-    grey = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype(np.float32)
-    coloured = create_model("resnet18", num_classes=3, **SMALL)
+    gray = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype(np.float32)
+    colored = create_model("resnet18", num_classes=3, **SMALL)
     np.testing.assert_allclose(
-        model.apply(loaded, grey),
-        coloured.apply(variables, np.repeat(grey, 3, axis=3)),
+        model.apply(loaded, gray),
+        colored.apply(variables, np.repeat(gray, 3, axis=3)),
         rtol=1e-3,
     )
     _, loaded = jaxnets.load_pretrained("resnet18", path, in_channels=4, **SMALL)
@@ -201,16 +201,16 @@ def test_what_is_saved_is_loaded_without_a_name(written, tmp_path):
         weights.save(tmp_path / "mine.npz", loaded)
 
 
-def test_a_net_for_grey_images_comes_and_goes(written, tmp_path):
+def test_a_net_for_gray_images_comes_and_goes(written, tmp_path):
     path, _ = written("resnet18", num_classes=3, **SMALL)
-    grey = weights.load("resnet18", path, in_channels=1, **SMALL)
-    assert grey.preprocessing.mean == pytest.approx([np.mean((0.485, 0.456, 0.406))])
+    gray = weights.load("resnet18", path, in_channels=1, **SMALL)
+    assert gray.preprocessing.mean == pytest.approx([np.mean((0.485, 0.456, 0.406))])
     for library in ("jaxnets", "torchvision"):
-        weights.save(tmp_path / "grey.safetensors", grey, library)
-        again = weights.load("resnet18", tmp_path / "grey.safetensors", **SMALL)
-        assert_same(again.variables, grey.variables)
-        assert again.model == grey.model
-        assert again.preprocessing == grey.preprocessing
+        weights.save(tmp_path / "gray.safetensors", gray, library)
+        again = weights.load("resnet18", tmp_path / "gray.safetensors", **SMALL)
+        assert_same(again.variables, gray.variables)
+        assert again.model == gray.model
+        assert again.preprocessing == gray.preprocessing
 
 
 def test_weights_of_another_architecture_are_named(written):
