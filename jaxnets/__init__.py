@@ -12,27 +12,28 @@ Everything is imported when it is first used, so that `import jaxnets` is quick.
 
 import importlib
 
+from jaxnets.recipes import TASKS
+
 _PACKAGES = (
-    "captioning",
     "data",
     "explain",
     "layers",
     "losses",
     "metrics",
     "models",
+    "recipes",
     "runs",
     "training",
     "weights",
+    *TASKS,
 )
 _NAMES = {
-    "Captioning": "jaxnets.captioning",
-    "Classification": "jaxnets.classification",
     "InputError": "jaxnets.errors",
-    "create_captioner": "jaxnets.captioning",
     "create_model": "jaxnets.models",
     "list_models": "jaxnets.models",
     "load_pretrained": "jaxnets.pretrained",
     "summary": "jaxnets.explain",
+    **{name: f"jaxnets.{task}" for task, offered in TASKS.items() for name in offered},
 }
 
 __all__ = [*_NAMES, *_PACKAGES]

@@ -1,11 +1,15 @@
-"""The flat configuration of a training run, and the file in which the run keeps it."""
+"""The configuration that every training run has, and the file in which a run keeps it.
+
+A task's own configuration is a dataclass over `RunConfig`, or over `ImageConfig` where it learns from
+images: its fields and defaults, which `jaxnets train --help` shows.
+"""
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from jaxnets import atomic
 from jaxnets.errors import InputError
@@ -15,196 +19,140 @@ RUNS = Path("runs")
 
 
 @dataclass(frozen=True)
-class Config:
-    """How to train a classifier, or a captioner."""
+class RunConfig:
+    """What is configured of any run."""
 
-    task: Literal["classification", "captioning"] = "classification"
-    """What to learn about images: a label, or a sentence."""
     model: str | None = None
-    """Architecture, of a captioner its backbone; `jaxnets models` lists them. None for lenet5, or a
-    small ResNet for captioning."""
+    """Architecture; `jaxnets models` lists them."""
     settings: tuple[str, ...] = ()
-    """Settings of the architecture, as NAME=VALUE: drop_path=0.2 small_input=true."""
-    dataset: str | None = None
-    """digits, scenes, folder:PATH (a sub-folder for each class), captions:PATH (images and a
-    captions*.json in COCO's format) or tfds:NAME. None for digits, or scenes for captioning."""
+    """Its settings as NAME=VALUE: drop_path=0.2 small_input=true."""
+    dataset: str = ""
+    """What to train on."""
     data_dir: str | None = None
-    """Where tfds datasets were prepared; None for its own default."""
-    image_size: int | None = None
-    """Side of the images in pixels; None for what suits dataset and model."""
-    strict: bool = False
-    """Refuse a folder with an unreadable image, instead of leaving the image out."""
-    balance: Literal["none", "weights", "over", "under"] = "none"
-    """Imbalanced classes: weigh the loss, or repeat or drop examples."""
-    augment: tuple[str, ...] | None = None
-    """Augmentations by name, in this order; None for what suits the dataset."""
-    mixup: float = 0.0
-    """Strength of mixup (alpha of its beta distribution); 0 for none."""
-    cutmix: float = 0.0
-    """Strength of cutmix; 0 for none."""
+    """Where tfds datasets were prepared; None for tfds's own."""
 
-    captioner: Literal["show_and_tell", "lrcn", "show_attend_tell"] = "show_attend_tell"
-    """Captioning: the decoder."""
-    captioner_settings: tuple[str, ...] = ()
-    """Captioning: settings of the decoder, as NAME=VALUE: features=512 attention=hard."""
-    feature: str | None = None
-    """Captioning: the map of the backbone that is read, by name; None for the last."""
-    freeze_backbone: bool = False
-    """Captioning: leave the backbone as it is."""
-    attention_penalty: float | None = None
-    """Captioning: weight of the wish to look at every place; None for 1, as in the paper, or 0.01 for
-    scenes, most of which is background."""
-    scheduled_sampling: float = 0.0
-    """Captioning: how often own words are read instead of true ones at the end; it grows linearly."""
-    first_sentence: bool | None = None
-    """Captioning: learn the first sentence of each image alone, not one drawn anew each time; None for
-    no, or yes for scenes."""
-    word_noise: float | None = None
-    """Captioning: the share of words read in training that is replaced by those of other sentences;
-    None for 0, or 0.5 for scenes."""
-    recolor: float | None = None
-    """Captioning: the share of training images whose colors are mixed, and whose color words are not
-    learned; None for 0, or 0.5 for scenes."""
-    min_count: int = 1
-    """Captioning: rarer words become unknown words."""
-    caption_length: int | None = None
-    """Captioning: the most words of a sentence, with its end; None for 20, or 14 for scenes."""
-
-    loss: Literal["cross_entropy", "hinge", "mse", "bce"] = "cross_entropy"
-    """Training loss."""
-    label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
-    epochs: int | None = None
-    """Passes over the training images; None for 30, for captioning 6, or 8 of scenes."""
+    epochs: int = 10
+    """Passes over the training set."""
     batch_size: int = 64
-    """Images a step, over all devices and processes."""
+    """Examples a step, over all devices and processes."""
     optimizer: str = "adamw"
     """sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or lars."""
     learning_rate: float | None = None
     """Peak learning rate; None for what is usual with the optimizer."""
     schedule: str = "cosine"
-    """Of the learning rate: constant, cosine or step."""
+    """Schedule of the learning rate: constant, cosine or step."""
     warmup_epochs: float | None = None
-    """Epochs in which the learning rate rises from 0; None for 1, or a tenth of a short run."""
+    """Epochs of linear warm-up; None for 1, or a tenth of a short run."""
     weight_decay: float | None = None
-    """On kernels, never on biases and norms; None for what is usual with the optimizer."""
+    """Weight decay of kernels; None for what is usual with the optimizer."""
     momentum: float = 0.9
-    """Of momentum, nesterov, rmsprop and lars."""
+    """Momentum of momentum, nesterov, rmsprop and lars."""
     clip_norm: float | None = None
-    """Scale gradients down to this global norm."""
+    """Largest global norm of the gradient."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the forward and backward pass."""
+    """Precision of the forward and backward pass."""
     accumulate: int = 1
-    """Micro-batches to each step, for batches that do not fit in memory."""
+    """Micro-batches a step, for batches that do not fit in memory."""
     ema_decay: float | None = None
-    """Keep a moving average of the weights, and measure with it: 0.999, say."""
+    """Decay of a moving average of the weights to evaluate: 0.999, say."""
     patience: int | None = None
-    """Stop after so many epochs without a better test accuracy."""
+    """Epochs without improvement after which to stop."""
     stop_above: float | None = 3.0
-    """Stop when the loss passes so many times its start."""
+    """Stop when the loss passes this multiple of its start."""
     seed: int = 0
-    """Of parameters, order, augmentation and dropout."""
+    """Seed of parameters, order, augmentation and dropout."""
 
     run_dir: Path | None = None
-    """Where the run is kept; None for a new folder under runs/."""
+    """Directory of the run; None for a new one under runs/."""
     resume: bool = False
-    """Go on with the run in run-dir, or with the newest one under runs/."""
+    """Resume the run in run-dir, or the newest one under runs/."""
     log_every: int = 10
     """Steps between two records in metrics.jsonl."""
     checkpoint_every: int | None = None
-    """Steps between two checkpoints, besides those at the end of each epoch."""
+    """Steps between checkpoints, besides those of each epoch."""
     keep: int = 2
-    """How many of the last checkpoints to keep, besides the best."""
+    """Last checkpoints to keep, besides the best."""
     workers: int = 0
-    """Processes that read and decode images; 0 reads in the background of this one."""
+    """Processes that load data; 0 for threads of this one."""
     profile: bool = False
-    """Write a trace of a few steps, for JAX's profiler, into the run's directory."""
+    """Write a trace of a few steps for JAX's profiler."""
     plots: bool = False
-    """Draw more than the curves: each layer's update-to-weight ratio, the confusion matrix and the worst
-    mistakes."""
+    """Draw more pictures than the curves when training ends."""
     strategy: Literal["auto", "pmap", "shard_map", "single"] = "auto"
-    """How to use the devices: pmap where there is more than one."""
+    """How to use the devices; auto is pmap where there are several."""
+
+    # What may differ between a run and its continuation.
+    free_on_resume: ClassVar[frozenset[str]] = frozenset(
+        {"epochs", "run_dir", "resume", "log_every", "checkpoint_every", "keep", "workers", "strategy",
+         "stop_above", "patience", "data_dir", "strict", "profile", "plots"}
+    )  # fmt: skip
+
+    def completed(self) -> Self:
+        """The configuration with what was left open, and depends on other fields, filled in."""
+        return self
+
+    @classmethod
+    def saved(cls, values: Mapping[str, Any]) -> Self:
+        """The configuration of a run that was begun with these values.
+
+        Fields that are gone are passed over, and those that came later have their defaults.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        known = {name: value for name, value in values.items() if name in names}
+        return cls(**{n: tuple(v) if isinstance(v, list) else v for n, v in known.items()})
 
 
-# What may differ between a run and its continuation.
-_FREE_ON_RESUME = {
-    "epochs", "run_dir", "resume", "log_every", "checkpoint_every", "keep", "workers", "strategy",
-    "stop_above", "patience", "data_dir", "strict", "profile", "plots",
-}  # fmt: skip
+@dataclass(frozen=True)
+class ImageConfig(RunConfig):
+    """What is configured of a run that learns from images."""
+
+    image_size: int | None = None
+    """Side of the images in pixels; None for what suits dataset and model."""
+    strict: bool = False
+    """Refuse a dataset with an unreadable image, instead of leaving it out."""
+    augment: tuple[str, ...] | None = None
+    """Augmentations by name, in this order; None for what suits the dataset."""
 
 
-# What was not said. Captions of scenes have a recipe of their own: benchmarks/scenes.md says why.
-_USUAL = {
-    "classification": {"model": "lenet5", "dataset": "digits", "epochs": 30},
-    "captioning": {
-        "model": "resnetv2_50",
-        "dataset": "scenes",
-        "epochs": 6,
-        "attention_penalty": 1.0,
-        "first_sentence": False,
-        "word_noise": 0.0,
-        "recolor": 0.0,
-        "caption_length": 20,
-    },
-}
-_SCENES = {
-    "epochs": 8,
-    "learning_rate": 2e-3,
-    "weight_decay": 0.1,
-    "clip_norm": 5.0,
-    "attention_penalty": 0.01,
-    "first_sentence": True,
-    "word_noise": 0.5,
-    "recolor": 0.5,
-    "caption_length": 14,
-}
-_SCENES_BACKBONE = ("block=basic", "depths=[1,1]", "widths=[48,128]", "stem_width=32")
-_SCENES_DECODER = ("features=192", "dropout=0.1")
-_SCENES_ATTENTION = ("embedding=96", "attention_features=96")
+def part_of(kind: type, command: Any) -> Any:
+    """The part of a command's fields that makes a `kind`, such as a configuration."""
+    return kind(**{field.name: getattr(command, field.name) for field in dataclasses.fields(kind)})
 
 
-def completed(config: Config) -> Config:
-    """The configuration with everything filled in that depends on the task and was left open."""
-    usual = dict(_USUAL[config.task])
-    if config.task == "captioning" and config.dataset in (None, "scenes"):
-        usual |= _SCENES
-        if config.model is None and not config.settings:
-            usual["settings"] = _SCENES_BACKBONE
-        if not config.captioner_settings:
-            attends = config.captioner == "show_attend_tell"
-            usual["captioner_settings"] = _SCENES_DECODER + (_SCENES_ATTENTION if attends else ())
-    opened = {name: value for name, value in usual.items() if getattr(config, name) in (None, ())}
-    return dataclasses.replace(config, **opened)
+def read_config(directory: str | Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """What a run keeps of itself.
 
-
-def alone(command: Config) -> Config:
-    """The configuration itself, of a command that has fields of its own besides."""
-    names = [field.name for field in dataclasses.fields(Config)]
-    return Config(**{name: getattr(command, name) for name in names})
-
-
-def read_config(directory: str | Path) -> tuple[Config, dict[str, Any]]:
-    """The configuration of the run in a directory, and what it knows of its data.
+    Returns:
+        The name of its task, the values of its configuration, and what it knows of its data.
 
     Raises:
-        InputError: if it holds no run.
+        InputError: if the directory holds no run.
     """
     path = Path(directory) / CONFIG_FILE
     try:
         saved = json.loads(path.read_text())
+        task, about = saved.pop("task"), saved.pop("data")
     except FileNotFoundError:
         raise InputError(f"{directory} holds no run: it has no {CONFIG_FILE}") from None
     except json.JSONDecodeError as error:
         raise InputError(f"{path} is not JSON: {error}") from None
-    names = {field.name for field in dataclasses.fields(Config)}
-    values = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in saved.items()
-        if name in names
-    }
-    # A run that was begun before a field came to be did without: not as scenes are learned now.
-    values = {**_USUAL[saved.get("task", "classification")], **values}
-    return Config(**values, run_dir=Path(directory)), saved["data"]
+    except (KeyError, AttributeError):
+        raise InputError(f"{path} is not the configuration of a run: it names no task or data") from None
+    return task, saved, about
+
+
+def write_config(directory: Path, task: str, config: RunConfig, about: Mapping[str, Any]) -> None:
+    """Writes the configuration, and what is known of the data, into a run's directory."""
+    values = dataclasses.asdict(config)
+    for transient in ("run_dir", "resume"):
+        values.pop(transient)
+    text = json.dumps({"task": task, **values, "data": about}, indent=2)
+    atomic.write_text(directory / CONFIG_FILE, text + "\n")
+
+
+def is_run(directory: str | Path) -> bool:
+    """Whether a path is the directory of a run."""
+    return (Path(directory) / CONFIG_FILE).is_file() and (Path(directory) / "checkpoints").is_dir()
 
 
 def newest_run() -> Path:
@@ -217,14 +165,6 @@ def newest_run() -> Path:
     if not found:
         raise InputError(f"there is no run under {RUNS}/; train one, or name its directory")
     return max(found, key=lambda path: path.stat().st_mtime).parent
-
-
-def write_config(directory: Path, config: Config, about: dict[str, Any]) -> None:
-    """Writes the configuration, and what is known of the data, into a run's directory."""
-    values = dataclasses.asdict(config)
-    for transient in ("run_dir", "resume"):
-        values.pop(transient)
-    atomic.write_text(directory / CONFIG_FILE, json.dumps({**values, "data": about}, indent=2) + "\n")
 
 
 def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
@@ -245,11 +185,11 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
     return parsed
 
 
-def refuse_changes(saved: Config, config: Config) -> None:
+def refuse_changes(saved: RunConfig, config: RunConfig) -> None:
     """Raises an `InputError` where a resumed run would not give the numbers it was begun for."""
-    for field in dataclasses.fields(Config):
+    for field in dataclasses.fields(config):
         before, now = getattr(saved, field.name), getattr(config, field.name)
-        if field.name not in _FREE_ON_RESUME and before != now:
+        if field.name not in config.free_on_resume and before != now:
             raise InputError(
                 f"resume: {field.name} is {now!r}, but the run in {config.run_dir} was begun with "
                 f"{before!r}; leave it so, or start a new run"

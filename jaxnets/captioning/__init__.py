@@ -3,9 +3,9 @@
 from jaxnets.captioning import decoding
 from jaxnets.captioning.captioner import Captioner, create_captioner
 from jaxnets.captioning.evaluation import (
+    Writer,
     cache_features,
     evaluate_captions,
-    make_writer,
     write_captions,
 )
 from jaxnets.captioning.frozen import freeze_backbone, with_backbone
@@ -19,12 +19,12 @@ __all__ = [
     "Captioner",
     "Captioning",
     "Vocabulary",
+    "Writer",
     "cache_features",
     "create_captioner",
     "decoding",
     "evaluate_captions",
     "freeze_backbone",
-    "make_writer",
     "tokenize",
     "with_backbone",
     "write_captions",

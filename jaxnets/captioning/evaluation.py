@@ -1,6 +1,7 @@
 """Writing captions for whole sets of images, and scoring them; features computed once for all."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,17 +12,17 @@ from jaxnets.captioning.frozen import Variables
 from jaxnets.captioning.source import CaptionSource
 from jaxnets.captioning.task import Batch, Captioning
 from jaxnets.captioning.vocabulary import END, START, tokenize
-from jaxnets.data import eval_batches
 from jaxnets.errors import InputError
 from jaxnets.metrics import text
+from jaxnets.training import predict_all
 
 Members = Sequence[tuple[Captioning, Variables]]
 
 
-def make_writer(
-    members: Members, *, width: int = 3, length: int = 20, alpha: float = 0.0
-) -> Callable[[Batch], decoding.Beams]:
-    """A function from batches of images to their sentences by beam search, compiled once a shape.
+class Writer:
+    """Writes sentences about images by beam search, by one captioner or the ensemble of several.
+
+    `predict(all_variables, batch)` is a pure function, for `jax.jit` and `training.predict_all`.
 
     Args:
         members: a captioner and its variables, or several of one vocabulary, whose log probabilities
@@ -31,48 +32,48 @@ def make_writer(
     Raises:
         InputError: no members, or members that know different numbers of words.
     """
-    sizes = {task.model.decoder.vocabulary_size for task, _ in members}
-    if len(sizes) != 1:
-        raise InputError(f"members know {sorted(sizes)} words; an ensemble has one vocabulary")
-    tasks = [task for task, _ in members]
 
-    @jax.jit
-    def write(all_variables, batch):
+    def __init__(self, members: Members, *, width: int = 3, length: int = 20, alpha: float = 0.0):
+        sizes = {task.model.decoder.vocabulary_size for task, _ in members}
+        if len(sizes) != 1:
+            raise InputError(f"members know {sorted(sizes)} words; an ensemble has one vocabulary")
+        self.tasks = [task for task, _ in members]
+        self.variables = {str(number): variables for number, (_, variables) in enumerate(members)}
+        self.width, self.length, self.alpha = width, length, alpha
+
+    def predict(self, variables: Variables, batch: Batch) -> decoding.Beams:
+        """The sentences of a batch of images: `tokens` i32[N, width, length] and `scores`."""
         steps, caches = [], []
-        for task, variables in zip(tasks, all_variables, strict=True):
-            features = task.encode(variables, batch)
-            caches.append(task.start(variables, features))
-            steps.append(task.step(variables, jnp.repeat(features, width, axis=0)))
+        for number, task in enumerate(self.tasks):
+            own = variables[str(number)]
+            features = task.encode(own, batch)
+            caches.append(task.start(own, features))
+            steps.append(task.step(own, jnp.repeat(features, self.width, axis=0)))
         return decoding.beam_search(
             decoding.ensemble(steps),
             tuple(caches),
             jnp.full(len(features), START),
-            width=width,
+            width=self.width,
             end=END,
-            length=length,
-            alpha=alpha,
+            length=self.length,
+            alpha=self.alpha,
         )
-
-    return lambda batch: write([variables for _, variables in members], batch)
 
 
 def write_captions(
     members: Members, source: CaptionSource, *, batch_size: int = 64, **options: int | float
 ) -> list[str]:
-    """The best sentence for each image of a source.
+    """The best sentence for each image of a source, on all devices.
 
     Args:
-        members: as for `make_writer`.
+        members: as for `Writer`.
         source: the images; its own sentences are not looked at.
         batch_size: images at a time.
-        **options: of `make_writer`.
+        **options: of `Writer`.
     """
-    writer = make_writer(members, **{"length": source.length, **options})
-    written = []
-    for batch in eval_batches(source, batch_size):
-        tokens = np.asarray(writer({"image": batch["image"]}).tokens[:, 0])
-        written += [source.vocabulary.decode(row) for row in tokens]
-    return written[: len(source)]
+    writer = Writer(members, **{"length": source.length, **options})
+    predictions = predict_all(writer, writer.variables, source, batch_size=batch_size)
+    return [source.vocabulary.decode(row) for _, beams in predictions for row in beams.tokens[:, 0]]
 
 
 def evaluate_captions(
@@ -141,14 +142,18 @@ def cache_features(
     if not task.frozen or task.augment is not None:
         raise InputError("features can be cached for a task with frozen=True and without augment")
 
-    @jax.jit
-    def encode(variables, batch):
-        features = task.encode(variables, batch)
-        return features.mean(axis=1, keepdims=True) if mean else features
+    encoder = _Encoder(task, mean)
+    parts = [
+        (features, batch["captions"], batch["weight"])
+        for batch, features in predict_all(encoder, variables, source, batch_size=batch_size)
+    ]
+    return FeatureSource(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    parts = []
-    for batch in eval_batches(source, batch_size):
-        features = np.asarray(encode(variables, {"image": batch["image"]}))
-        parts.append((features, batch["captions"], batch["weight"]))
-    columns = (np.concatenate(column)[: len(source)] for column in zip(*parts, strict=True))
-    return FeatureSource(*columns)
+
+class _Encoder(NamedTuple):
+    task: Captioning
+    mean: bool
+
+    def predict(self, variables: Variables, batch: Batch) -> jax.Array:
+        features = self.task.encode(variables, batch)
+        return features.mean(axis=1, keepdims=True) if self.mean else features

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +13,13 @@ from jaxnets.captioning.captioner import SAMPLING, Captioner
 from jaxnets.captioning.frozen import FROZEN, Variables, freeze_backbone
 from jaxnets.captioning.noise import choose, recolored, with_word_noise
 from jaxnets.captioning.vocabulary import END, PAD, START
-from jaxnets.data.whitening import normalize, to_float
+from jaxnets.data import inputs
+from jaxnets.data.augmentation import Augmentation
+from jaxnets.data.inputs import weights_of
+from jaxnets.data.whitening import to_float
 from jaxnets.errors import InputError
-from jaxnets.metrics import Mean, Metrics
+from jaxnets.metrics import Mean, Metrics, Share
+from jaxnets.training import Headline
 
 Batch = dict  # image uint8 or f32 [N, H, W, C], or features f32[N, L, D]; captions i32[N, K, T]; weight
 
@@ -40,8 +45,8 @@ class Captioning:
         mean, std: per channel, in units of 0 to 1; images become (image - mean) / std.
         frozen: the backbone learns nothing and is applied in eval mode; its variables are in the
             collection "frozen", out of the optimizer's reach.
-        attention_penalty: lambda of lambda * sum_i (1 - sum_t alpha_ti)^2 for each sentence, which
-            spreads the looks over the image (Xu et al. 2015, equation 14).
+        attention_penalty: weight of the attention coverage penalty, lambda of lambda * sum_i (1 -
+            sum_t alpha_ti)^2 for each sentence (Xu et al. 2015, equation 14).
         first_sentence: learn the first sentence of each image alone. Where sentences differ in what
             they begin with, a decoder that has to be ready for all of them looks at several things
             at once.
@@ -57,8 +62,8 @@ class Captioning:
         color_words: the numbers of the words for colors: `vocabulary.numbers(COLOR_WORDS)`.
         entropy_weight: lambda_e of hard attention (section 4.1 of the same).
         reinforce_weight: lambda_r of hard attention.
-        augment: `(key, image f32[H, W, C] in 0 to 1) -> image`, for training only. Beware of flips:
-            they turn left into right.
+        augment: `(key, example) -> example`, for training only, of `image` (f32[H, W, C] in 0 to 1)
+            and `captions`. Beware of flips: they turn left into right.
 
     Raises:
         InputError: a std of 0 or less, or a word_noise or recolor that is no share.
@@ -76,11 +81,12 @@ class Captioning:
     color_words: tuple[int, ...] = ()
     entropy_weight: float = 0.002
     reinforce_weight: float = 1.0
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    augment: Augmentation | None = None
+
+    headline: ClassVar[Headline] = Headline("exact", "exact sentences")
 
     def __post_init__(self):
-        if min(self.std) <= 0:
-            raise InputError(f"std is {self.std}; every number must be above 0")
+        inputs.check_constants(self.mean, self.std)
         for name in ("word_noise", "recolor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
@@ -92,7 +98,7 @@ class Captioning:
             features = jnp.asarray(batch["features"])[:1]
             variables = self.model.init(key, features, tokens, method="decode")
         else:
-            images = normalize(to_float(jnp.asarray(batch["image"])[:1]), self.mean, self.std)
+            images = inputs.normalized(batch["image"][:1], self.mean, self.std)
             variables = self.model.init(key, images, tokens)
             if self.frozen:
                 variables = freeze_backbone(variables)
@@ -113,69 +119,31 @@ class Captioning:
         """
         choice_key, augment_key, noise_key, color_key, *keys = jax.random.split(key, 7)
         rngs = dict(zip(("dropout", "attention", SAMPLING), keys, strict=True))
-        given = batch["captions"]
-        captions = given[:, 0] if self.first_sentence else choose(choice_key, given)
-        read = captions
-        if self.word_noise:
-            read = with_word_noise(noise_key, captions, self.word_noise)
-        real = learned = (captions != PAD) & (_weights(batch) > 0)[:, None]
-        if self.recolor and "image" in batch:
-            images, mixed = recolored(color_key, to_float(batch["image"]), self.recolor)
-            batch = {**batch, "image": images}
-            colored = jnp.isin(captions, jnp.array(self.color_words, jnp.int32))
-            learned = real & ~(mixed[:, None] & colored)
+        batch, words = self._words(batch, choice_key, noise_key, color_key)
         features, collections = self._train_features(variables, batch, augment_key, rngs["dropout"])
-        progress = variables.get(PROGRESS)
-        rate = None
-        if self.scheduled_sampling is not None:
-            rate = self.scheduled_sampling(progress["steps"])
-        logits, looks = self.model.apply(
-            {"params": variables["params"]},
-            features,
-            read,
-            train=True,
-            sampling_rate=rate,
-            method="decode",
-            rngs=rngs,
-        )
-        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), captions[..., None], axis=-1)[..., 0]
-        log_p = jnp.where(learned, log_p, 0.0)
-        example = -jnp.sum(log_p, axis=1)
-        if "attention" in looks:
-            seen = jnp.sum(jnp.where(real[..., None], looks["attention"], 0.0), axis=1)
-            example += self.attention_penalty * jnp.sum(jnp.square(1 - seen), axis=-1)
-        if progress is not None:
-            progress = {**progress, "steps": progress["steps"] + 1}
-        surrogate = 0.0
-        if "log_place" in looks:
-            surrogate = self._reinforce(looks, real, log_p, progress["log_likelihood"])
-            mean = Mean.of(jnp.sum(log_p, axis=1), _weights(batch)).total / jnp.maximum(
-                jnp.sum(_weights(batch)), 1
-            )
-            progress["log_likelihood"] = 0.9 * progress["log_likelihood"] + 0.1 * mean
+        logits, looks = self._decode(variables, features, words.read, rngs)
+        likelihood = _log_likelihood(logits, words)
+        example = -likelihood + self._attention_penalty(looks, words)
+        surrogate, progress = self._hard_attention(looks, words, likelihood, variables.get(PROGRESS))
         if progress is not None:
             collections = {**collections, PROGRESS: progress}
-        weights = _weights(batch)
-        word_weights = jnp.where(learned, weights[:, None], 0.0)
-        words = jnp.sum(word_weights)
-        total = jnp.sum(jnp.where(weights > 0, example * weights, 0.0))
-        right = (jnp.argmax(logits, axis=-1) == captions).astype(jnp.float32)
-        sums = {
-            "loss": Mean(total, words),
-            "top1": Mean.of(right.ravel(), word_weights.ravel()),
-        }
+        total = jnp.sum(jnp.where(words.weights > 0, example * words.weights, 0.0))
+        word_weights = jnp.where(words.learned, words.weights[:, None], 0.0)
+        right = (jnp.argmax(logits, axis=-1) == words.wanted).astype(jnp.float32)
+        loss = Mean(total, jnp.sum(word_weights))
+        sums = {"loss": loss, "top1": Share.of(right.ravel(), word_weights.ravel())}
         # What hard attention adds is minimized but not reported: it is no loss and may be negative.
-        total += jnp.sum(jnp.where(weights > 0, surrogate * weights, 0.0))
+        total += jnp.sum(jnp.where(words.weights > 0, surrogate * words.weights, 0.0))
         # A batch of nothing but padding has no loss; 0 / 1 keeps its gradient finite.
-        return total / jnp.where(words > 0, words, 1), (collections, sums)
+        return total / jnp.where(loss.weight > 0, loss.weight, 1), (collections, sums)
 
     def encode(self, variables: Variables, batch: Batch) -> jax.Array:
         """The features [N, L, D] of a batch in eval mode; given ones are returned as they are."""
-        dtype = jax.tree.leaves(variables["params"])[0].dtype
+        params = variables["params"]
         if "features" in batch:
-            return jnp.asarray(batch["features"]).astype(dtype)
-        images = normalize(to_float(jnp.asarray(batch["image"])), self.mean, self.std)
-        return self.model.apply(self._joined(variables), images.astype(dtype), method="encode")
+            return jnp.asarray(batch["features"]).astype(jax.tree.leaves(params)[0].dtype)
+        images = inputs.normalized(batch["image"], self.mean, self.std, params)
+        return self.model.apply(self.joined(variables), images, method="encode")
 
     def predict(self, variables: Variables, batch: Batch) -> jax.Array:
         """The sentences i32[N, T] that the decoder writes greedily, as long as the batch's."""
@@ -190,7 +158,7 @@ class Captioning:
 
     def start(self, variables: Variables, features: jax.Array):
         """The decoder's cache before the first word."""
-        return self.model.apply(self._joined(variables), features, method="start")
+        return self.model.apply(self.joined(variables), features, method="start")
 
     def step(self, variables: Variables, features: jax.Array) -> decoding.Step:
         """The `step(tokens, cache) -> (logits, cache)` that `captioning.decoding` wants.
@@ -202,7 +170,7 @@ class Captioning:
 
         def step(tokens, cache):
             cache, logits, _ = self.model.apply(
-                self._joined(variables), features, cache, tokens, method="step"
+                self.joined(variables), features, cache, tokens, method="step"
             )
             return logits, cache
 
@@ -214,7 +182,7 @@ class Captioning:
         Raises:
             InputError: a decoder without attention.
         """
-        _, looks = self.model.apply(self._joined(variables), features, tokens, method="decode")
+        _, looks = self.model.apply(self.joined(variables), features, tokens, method="decode")
         if "attention" not in looks:
             raise InputError(
                 f"{type(self.model.decoder).__name__} does not attend; show_attend_tell does"
@@ -225,7 +193,7 @@ class Captioning:
         """The sum `exact` of predictions: word for word one of the given sentences."""
         given = jnp.any(batch["captions"] != PAD, axis=-1)
         same = jnp.all(outputs[:, None] == batch["captions"], axis=-1) & given
-        return {"exact": Mean.of(jnp.any(same, axis=1).astype(jnp.float32), _weights(batch))}
+        return {"exact": Share.of(jnp.any(same, axis=1).astype(jnp.float32), weights_of(batch))}
 
     def check(self, batch: Batch) -> None:
         """Refuses, on the host, a batch that the compiled step cannot take."""
@@ -236,53 +204,85 @@ class Captioning:
                 f"token {outside[0]} is out of range: the captioner knows {known} words, "
                 f"so tokens run from 0 to {known - 1}"
             )
-        name = "features" if "features" in batch else "image"
-        rank, wanted = (3, "[N, L, D]") if name == "features" else (4, "[N, H, W, C]")
-        shape = np.shape(batch[name])
-        if len(shape) != rank:
-            raise InputError(f"{name} has shape {shape}; wanted {wanted}")
-        if captions.ndim != 3 or len(captions) != shape[0]:
-            raise InputError(
-                f"captions have shape {captions.shape}; wanted [N, K, T] with N = {shape[0]}"
-            )
-        silent = np.flatnonzero((captions == PAD).all((1, 2)) & (np.asarray(_weights(batch)) > 0))
+        if "features" not in batch:
+            inputs.check_images(batch["image"], self.mean, self.std)
+        elif np.ndim(batch["features"]) != 3:
+            raise InputError(f"features has shape {np.shape(batch['features'])}; wanted [N, L, D]")
+        count = len(batch["features" if "features" in batch else "image"])
+        if captions.ndim != 3 or len(captions) != count:
+            raise InputError(f"captions have shape {captions.shape}; wanted [N, K, T] with N = {count}")
+        silent = np.flatnonzero((captions == PAD).all((1, 2)) & (np.asarray(weights_of(batch)) > 0))
         if silent.size:
             raise InputError(f"example {silent[0]} of the batch has no caption")
-        if name == "image" and not {len(self.mean), len(self.std)} <= {1, shape[-1]}:
-            raise InputError(
-                f"image has {shape[-1]} channels, but mean has {len(self.mean)} entries and std "
-                f"{len(self.std)}; give one number, or one a channel"
-            )
 
     @property
     def _remembers(self) -> bool:
         hard = getattr(self.model.decoder, "attention", None) == "hard"
         return hard or self.scheduled_sampling is not None
 
-    def _reinforce(self, looks, real, log_p, baseline):
-        """What hard attention adds to the loss of each sentence (section 4.1, equations 11 and 12).
+    def _words(self, batch: Batch, choice_key, noise_key, color_key) -> tuple[Batch, "_Words"]:
+        """The batch, perhaps recolored, and the sentence of each image that the step learns."""
+        given, weights = batch["captions"], weights_of(batch)
+        wanted = given[:, 0] if self.first_sentence else choose(choice_key, given)
+        read = with_word_noise(noise_key, wanted, self.word_noise) if self.word_noise else wanted
+        real = learned = (wanted != PAD) & (weights > 0)[:, None]
+        if self.recolor and "image" in batch:
+            images, mixed = recolored(color_key, to_float(batch["image"]), self.recolor)
+            batch = {**batch, "image": images}
+            colored = jnp.isin(wanted, jnp.array(self.color_words, jnp.int32))
+            learned = real & ~(mixed[:, None] & colored)
+        return batch, _Words(wanted, read, real, learned, weights)
+
+    def _decode(self, variables: Variables, features: jax.Array, read: jax.Array, rngs: dict):
+        """Logits f32[N, T, V] and looks, in train mode, of a decoder that reads these words."""
+        rate = None
+        if self.scheduled_sampling is not None:
+            rate = self.scheduled_sampling(variables[PROGRESS]["steps"])
+        return self.model.apply(
+            {"params": variables["params"]},
+            features,
+            read,
+            train=True,
+            sampling_rate=rate,
+            method="decode",
+            rngs=rngs,
+        )
+
+    def _attention_penalty(self, looks: dict, words: "_Words") -> jax.Array:
+        """f32[N]: how far each place's attention, summed over the sentence, is from 1."""
+        if "attention" not in looks:
+            return jnp.zeros(())
+        seen = jnp.sum(jnp.where(words.real[..., None], looks["attention"], 0.0), axis=1)
+        return self.attention_penalty * jnp.sum(jnp.square(1 - seen), axis=-1)
+
+    def _hard_attention(self, looks: dict, words: "_Words", likelihood: jax.Array, progress):
+        """What hard attention adds to the loss of each sentence (section 4.1, equations 11 and 12),
+        and what is remembered for the next step.
 
         The log likelihood of the sentence, less its running mean, rewards the places drawn for it.
         """
-        reward = jax.lax.stop_gradient(jnp.sum(log_p, axis=1) - baseline)
-        log_place = jnp.sum(jnp.where(real, looks["log_place"], 0.0), axis=1)
-        entropy = jnp.sum(jnp.where(real, looks["entropy"], 0.0), axis=1)
-        return -self.reinforce_weight * reward * log_place - self.entropy_weight * entropy
+        if progress is None:
+            return jnp.zeros(()), None
+        after = {**progress, "steps": progress["steps"] + 1}
+        if "log_place" not in looks:
+            return jnp.zeros(()), after
+        baseline = progress["log_likelihood"]
+        reward = jax.lax.stop_gradient(likelihood - baseline)
+        log_place = jnp.sum(jnp.where(words.real, looks["log_place"], 0.0), axis=1)
+        entropy = jnp.sum(jnp.where(words.real, looks["entropy"], 0.0), axis=1)
+        total = Mean.of(likelihood, words.weights).total
+        after["log_likelihood"] = 0.9 * baseline + 0.1 * total / jnp.maximum(jnp.sum(words.weights), 1)
+        return -self.reinforce_weight * reward * log_place - self.entropy_weight * entropy, after
 
     def _train_features(self, variables, batch, augment_key, dropout_key):
         """Features in train mode, and the collections (`batch_stats`) that this changed."""
         if "features" in batch:
             return self.encode(variables, batch), {}
-        images = to_float(batch["image"])
-        if self.augment is not None:
-            keys = jax.random.split(augment_key, len(images))
-            images = jax.vmap(self.augment)(keys, images)
+        images = inputs.augmented(augment_key, batch, self.augment)["image"]
         if self.frozen:
             return self.encode(variables, {"image": images}), {}
         kept = {name: v for name, v in variables.items() if name not in ("params", PROGRESS)}
-        images = normalize(images, self.mean, self.std).astype(
-            jax.tree.leaves(variables["params"])[0].dtype
-        )
+        images = inputs.normalized(images, self.mean, self.std, variables["params"])
         features, updated = self.model.apply(
             {"params": variables["params"], **kept},
             images,
@@ -293,13 +293,33 @@ class Captioning:
         )
         return features, dict(updated)
 
-    def _joined(self, variables: Variables) -> Variables:
+    def joined(self, variables: Variables) -> Variables:
         """The module's own variables: a frozen backbone's put back in their places."""
         frozen = variables.get(FROZEN, {})
         names = (set(variables) | set(frozen)) - {FROZEN, PROGRESS}
         return {name: {**frozen.get(name, {}), **variables.get(name, {})} for name in names}
 
 
-def _weights(batch: Batch) -> jax.Array:
-    weights = batch.get("weight")
-    return np.ones(len(batch["captions"]), np.float32) if weights is None else weights
+class _Words(NamedTuple):
+    """The sentences of a step, of N images and T words.
+
+    Attributes:
+        wanted: i32[N, T], the words that come next.
+        read: i32[N, T], those that the decoder reads after the start sign.
+        real: bool[N, T], which are not padding.
+        learned: bool[N, T], which of those count in the loss.
+        weights: f32[N], of the images.
+    """
+
+    wanted: jax.Array
+    read: jax.Array
+    real: jax.Array
+    learned: jax.Array
+    weights: jax.Array
+
+
+def _log_likelihood(logits: jax.Array, words: _Words) -> jax.Array:
+    """f32[N]: the log probability of the words of each sentence that are learned."""
+    log_p = jax.nn.log_softmax(logits)
+    log_p = jnp.take_along_axis(log_p, words.wanted[..., None], axis=-1)[..., 0]
+    return jnp.sum(jnp.where(words.learned, log_p, 0.0), axis=1)

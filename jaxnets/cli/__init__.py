@@ -1,37 +1,42 @@
-"""The command line: `jaxnets train | search | eval | predict | caption | explain | ...`.
+"""The command line: `jaxnets train | search | eval | predict | plots | explain | ...`.
 
 Each command is a thin face of a library call. What a user got wrong is said in a line or two, with
 exit status 2 and no traceback.
 """
 
+import functools
 import logging
+import operator
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from jaxnets import recipes
+from jaxnets.cli import search, tasks, train, trained
 from jaxnets.cli.explain import Explain
-from jaxnets.cli.search import Search
-from jaxnets.cli.train import Train
-from jaxnets.cli.trained import Caption, Eval, Plots, Predict
+from jaxnets.cli.trained import Plots
 from jaxnets.cli.zoo import Augmentations, Convert, Models, Summary
-from jaxnets.config import newest_run, read_config
+from jaxnets.config import newest_run
 from jaxnets.errors import InputError
+from jaxnets.runs.fitting import read_run
+from jaxnets.runs.recipe import Recipe
 
-Command = (
-    Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Search, tyro.conf.subcommand("search")]
-    | Annotated[Eval, tyro.conf.subcommand("eval")]
-    | Annotated[Predict, tyro.conf.subcommand("predict")]
-    | Annotated[Caption, tyro.conf.subcommand("caption")]
-    | Annotated[Plots, tyro.conf.subcommand("plots")]
-    | Annotated[Explain, tyro.conf.subcommand("explain")]
-    | Annotated[Models, tyro.conf.subcommand("models")]
-    | Annotated[Summary, tyro.conf.subcommand("summary")]
-    | Annotated[Convert, tyro.conf.subcommand("convert")]
-    | Annotated[Augmentations, tyro.conf.subcommand("augmentations")]
-)
+_OF_A_TASK = {
+    "train": train.command,
+    "search": search.command,
+    "eval": trained.eval_command,
+    "predict": trained.predict_command,
+}
+_OF_ALL = {
+    "plots": Plots,
+    "explain": Explain,
+    "models": Models,
+    "summary": Summary,
+    "convert": Convert,
+    "augmentations": Augmentations,
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -62,15 +67,34 @@ def _print_unless_a_failed_save(unraisable) -> None:
         sys.__unraisablehook__(unraisable)
 
 
-def _parse(arguments: list[str]) -> Command:
-    command = _cli(Command, arguments)
-    if isinstance(command, Train) and command.resume:
-        # What is not given again is as the run had it.
-        saved, _ = read_config(command.run_dir or newest_run())
-        default = Train(**vars(saved))
-        command = _cli(Train, arguments[1:], default=default)
+def _parse(arguments: list[str]) -> Any:
+    """The command that the words stand for: COMMAND [SCRIPT.py] [TASK] ..."""
+    name, *rest = arguments or [""]
+    registered = None
+    if rest and rest[0].endswith(".py"):
+        registered = recipes.run_script(rest.pop(0))
+    recipe = recipes.get(recipes.DEFAULT)
+    if name in ("train", "search"):
+        recipe, rest = tasks.said(rest, registered)
+    elif name in ("eval", "predict"):
+        recipe = tasks.found(rest)
+    command = _cli(recipe, [name, *rest])
+    if name == "train" and command.resume:
+        return _resumed(command, rest)
     return command
 
 
-def _cli(form, arguments: list[str], **options):
-    return tyro.cli(form, prog="jaxnets", args=arguments, **options)
+def _resumed(command: Any, options: list[str]) -> Any:
+    """A command to go on with a run: what is not given again is as the run had it."""
+    directory = command.run_dir or newest_run()
+    recipe = recipes.of_run(directory)
+    saved, _ = read_run(recipe, directory)
+    form = train.command(recipe)
+    return tyro.cli(form, prog="jaxnets train", args=options, default=form(**vars(saved)))
+
+
+def _cli(recipe: Recipe, arguments: list[str]) -> Any:
+    forms = {name: form(recipe) for name, form in _OF_A_TASK.items()} | _OF_ALL
+    commands = [Annotated[form, tyro.conf.subcommand(name)] for name, form in forms.items()]
+    arguments = [word for word in arguments if word]
+    return tyro.cli(functools.reduce(operator.or_, commands), prog="jaxnets", args=arguments)

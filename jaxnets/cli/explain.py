@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import tyro
 
+from jaxnets import recipes
 from jaxnets.cli.trained import load_model
-from jaxnets.config import newest_run, read_config
+from jaxnets.config import is_run, newest_run
 from jaxnets.errors import InputError, unknown_name
 
 
@@ -18,23 +19,11 @@ class Explain:
 
     occlusion, saliency, smoothgrad, guided_backprop, integrated_gradients and grad_cam show where the
     evidence for a class is. deconvnet shows what excites a unit, feature_maps what a layer makes of a
-    picture, receptive_field what one of its units can see, filters the kernels of a convolution."""
+    picture, receptive_field what one of its units can see, filters the kernels of a convolution. A task
+    may have methods of its own, such as attention."""
 
-    method: tyro.conf.Positional[
-        Literal[
-            "occlusion",
-            "saliency",
-            "smoothgrad",
-            "guided_backprop",
-            "integrated_gradients",
-            "grad_cam",
-            "deconvnet",
-            "feature_maps",
-            "filters",
-            "receptive_field",
-        ]
-    ]
-    """What to draw."""
+    method: tyro.conf.Positional[str]
+    """What to draw, one of these methods."""
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Picture files, PNG or JPEG."""
     model: str | None = None
@@ -63,13 +52,21 @@ class Explain:
     def run(self) -> None:
         if not self.images:
             raise InputError("images: none given; name at least one picture file")
-        draw, *options = _METHODS[self.method]
+        path = self.output or Path(f"{self.method}.png")
+        source = str(newest_run()) if self.model is None else self.model
+        own = recipes.of_run(source).explain if is_run(source) else {}
+        if self.method not in own | _METHODS:
+            raise unknown_name("method", self.method, own | _METHODS)
+        options = () if self.method in own else _METHODS[self.method][1:]
         for name in sorted({option for _, *known in _METHODS.values() for option in known}):
             if getattr(self, name) is not None and name not in options:
                 said = name.removesuffix("_name")
                 raise InputError(f"{said}: it means nothing to {self.method}; leave it out")
-        path = self.output or Path(f"{self.method}.png")
-        draw(self, _opened(self), path)
+        if self.method in own:
+            own[self.method](recipes.load(source), self.images, path)
+        else:
+            draw, *_ = _METHODS[self.method]
+            draw(self, _opened(source, self.images), path)
         print(path)
 
 
@@ -85,18 +82,15 @@ class _Opened(NamedTuple):
         return self.member.model, self.member.variables, self.images
 
 
-def _opened(command: Explain) -> _Opened:
+def _opened(source: str, images: Sequence[Path]) -> _Opened:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxnets import pretrained
+    from jaxnets import weights
 
-    source = str(newest_run()) if command.model is None else command.model
-    if pretrained.is_run(source) and read_config(source)[0].task == "captioning":
-        raise InputError(f"model: {source} is a captioner; see `jaxnets caption --attention`")
     member = load_model(source)
-    preprocess = pretrained.preprocessing_of(member)
-    pictures = np.stack([preprocess.crops(path)[0] for path in command.images])
+    preprocess = weights.preprocessing_of(member)
+    pictures = np.stack([preprocess.crops(path)[0] for path in images])
     return _Opened(member, pictures, jnp.asarray(preprocess.normalize(pictures)))
 
 

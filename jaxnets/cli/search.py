@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from jaxnets.config import Config, alone
+from jaxnets.cli.tasks import of_task
+from jaxnets.config import part_of
+from jaxnets.runs.recipe import Recipe
+
+ABOUT = """Search for the learning rate, weight decay and the like, coarse to fine.
+
+Takes what `jaxnets train` takes, for all candidates alike. They are compared on a part of the training
+examples; the test examples are not touched."""
 
 
 @dataclass(frozen=True)
-class Search(Config):
-    """Search for the learning rate, weight decay and the like of a classifier, coarse to fine.
-
-    Takes what `jaxnets train` takes, for all candidates alike. They are compared on a part of the
-    training images; the test images are not touched."""
+class Searching:
+    """What a search takes besides a configuration."""
 
     space: tuple[str, ...] = ()
     """What to search, as NAME=LOW:HIGH: learning_rate=1e-5:0.1 weight_decay=1e-4:1 momentum=0.5:0.99
@@ -33,8 +37,9 @@ class Search(Config):
         from jaxnets import training
         from jaxnets.runs import searching
 
-        config = alone(self)
+        config = part_of(self.recipe.Config, self)
         directory, result = searching.search(
+            self.recipe,
             config,
             searching.parse_space(self.space) or None,
             training.halving(self.candidates, self.stages),
@@ -55,4 +60,12 @@ class Search(Config):
             console.print(f"warning: {warning}", soft_wrap=True)
         print(f"found         {directory / searching.RESULT_FILE}")
         print(f"picture       {directory / 'search.png'}")
-        print(f"to train with the best:\n{searching.train_command(config, result.best.values)}")
+        command = searching.train_command(self.recipe, config, result.best.values)
+        print(f"to train with the best:\n{command}")
+
+
+def command(recipe: Recipe) -> type:
+    """The command for a task: its configuration, and what a search takes besides."""
+    form = of_task("Search", recipe, Searching, recipe.Config)
+    form.__doc__ = ABOUT
+    return form

@@ -2,21 +2,21 @@
 
 from dataclasses import dataclass
 
-from jaxnets.config import Config, alone
+from jaxnets.cli.tasks import of_task
+from jaxnets.config import part_of
+from jaxnets.runs.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Train(Config):
-    """Train a classifier; with no arguments, LeNet-5 on scikit-learn's digits.
-
-    With --task captioning a captioner: Show, Attend and Tell on scenes."""
+class Processes:
+    """A run over several processes, and what `jaxnets train` does."""
 
     coordinator: str | None = None
-    """With several processes: host:port of process 0. None where JAX knows the cluster."""
+    """host:port of process 0, of several; None where JAX knows the cluster."""
     processes: int | None = None
-    """With several processes: how many there are; 0 to ask the cluster (SLURM, TPU pod ...)."""
+    """How many processes share the run; 0 to ask the cluster (SLURM, TPU pod ...)."""
     process: int | None = None
-    """With several processes: the number of this one, from 0."""
+    """Number of this process, from 0."""
 
     def run(self) -> None:
         if self.processes is not None:
@@ -24,19 +24,20 @@ class Train(Config):
 
             initialize_distributed(self.coordinator, self.processes or None, self.process)
         from jaxnets import runs
-
-        config = alone(self)
-        directory, history = runs.train(config)
-        last = history.epochs[-1]
         from jaxnets.training.parallel import is_main_process
 
+        config = part_of(self.recipe.Config, self)
+        directory, history = runs.train(self.recipe, config)
         if is_main_process():
-            captions = config.task == "captioning"
-            measured = "exact sentences" if captions else "accuracy"
-            score = last["test_exact" if captions else "test_top1"]
-            print(f"test {measured} {score:.2%} after {last['epoch']} epochs")
+            last = history.epochs[-1]
+            print(f"{history.headline} after {last['epoch']} epochs")
             print(f"checkpoint    {directory / 'checkpoints' / str(last['step'])}")
             print(f"curves        {directory / 'curves.png'}")
             if config.plots:
                 drawn = sorted(path.name for path in directory.glob("*.png"))
                 print(f"pictures      {', '.join(drawn)}")
+
+
+def command(recipe: Recipe) -> type:
+    """The command for a task: its configuration, and what belongs to several processes."""
+    return of_task("Train", recipe, Processes, recipe.Config)

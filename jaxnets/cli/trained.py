@@ -1,150 +1,76 @@
-"""`jaxnets eval | predict | caption | plots`: what trained and pretrained models say of images."""
+"""`jaxnets eval | predict | plots`: what is done with a trained model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
-from jaxnets.config import newest_run
+from jaxnets.cli.tasks import of_task, split_models
+from jaxnets.config import is_run, newest_run, part_of
 from jaxnets.errors import InputError
+from jaxnets.runs.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Eval:
-    """Measure a trained model, or pretrained ones, on held-out images."""
+class Evaluating:
+    """What an evaluation takes for any task."""
 
-    run_dir: tyro.conf.Positional[Path | None] = None
-    """Directory of a run; the newest under runs/ where None."""
+    models: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Directory of a run, or pretrained models as NAME, NAME=SOURCE or SOURCE, of which the average is
+    measured; None for the newest run under runs/."""
     dataset: str | None = None
-    """Another dataset with the same classes; that of the run where None."""
+    """Another dataset; None for that of the run."""
     checkpoint: Literal["latest", "best"] = "latest"
     """Which of the run's checkpoints."""
     batch_size: int = 128
-    """Images at a time."""
-    confusion: bool = False
-    """Print the confusion matrix too."""
-    pretrained: tuple[str, ...] = ()
-    """Instead of a run: models as NAME, NAME=SOURCE or SOURCE; of several, the average."""
-    crops: Literal["center", "flip", "ten"] = "center"
-    """Views of each image whose probabilities are averaged; with --pretrained."""
+    """Examples at a time, over all devices."""
 
     def run(self) -> None:
-        if self.pretrained:
-            self._run_pretrained()
-            return
-        from jaxnets import runs
+        from jaxnets import metrics
+        from jaxnets.runs import Run
 
-        run = runs.load_run(self.run_dir or newest_run(), self.checkpoint)
-        results = run.evaluate(self.dataset, batch_size=self.batch_size)
-        if isinstance(run, runs.CaptionRun):
-            print(f"{run.config.captioner} from {run.directory} on {self.dataset or run.config.dataset}")
-            for name, value in results.items():
-                print(f"{name:<9} {value:.4f}")
-            return
-        confusion = results.pop("confusion")
-        print(f"{run.config.model} from {run.directory} on {self.dataset or run.config.dataset}")
-        print(f"images    {confusion.sum():.0f}")
-        for name, value in results.items():
-            print(f"{name:<9} {value:.2%}" if name.startswith("top") else f"{name:<9} {value:.4f}")
-        if self.confusion:
-            table = Table(title="confusion: true class by row, predicted by column")
-            for name in ("", *run.class_names):
-                table.add_column(name, justify="right")
-            for name, row in zip(run.class_names, confusion, strict=True):
-                table.add_row(name, *(f"{count:.0f}" for count in row))
-            Console().print(table)
-
-    def _run_pretrained(self) -> None:
-        from jaxnets import pretrained
-
-        kind, _, folder = (self.dataset or "").partition(":")
-        if kind != "folder":
-            raise InputError("dataset: with --pretrained, give --dataset folder:PATH")
-        members = [load_model(text) for text in self.pretrained]
-        results = pretrained.evaluate(members, folder, crops=self.crops, batch_size=self.batch_size)
-        print(f"{' + '.join(self.pretrained)} on {self.dataset}, crops: {self.crops}")
-        print(f"images    {results.pop('images'):.0f}")
-        for name, value in results.items():
-            print(f"{name:<9} {value:.2%}" if name.startswith("top") else f"{name:<9} {value:.4f}")
+        members = _members(self.models, self.checkpoint)
+        if len(members) == 1 and isinstance(members[0], Run):
+            run = members[0]
+            source = run.held_out(self.dataset)
+            results = run.recipe.evaluate(run, source, self.batch_size)
+            print(f"{run.directory} on {self.dataset or run.config.dataset}")
+            print(f"{'examples':<9} {len(source)}")
+        elif self.recipe.evaluate_pretrained is None:
+            raise InputError(
+                f"models: {len(members)} given; {self.recipe.name} is measured a run at a time"
+            )
+        else:
+            options = part_of(self.recipe.Evaluate, self)
+            dataset = self.dataset or ""
+            results = self.recipe.evaluate_pretrained(members, dataset, self.batch_size, options)
+            print(f"{' + '.join(self.models)} on {dataset}")
+        for name, value in metrics.scalars(results).items():
+            print(f"{name:<9} {results[name].form.format(value)}")
 
 
-@dataclass(frozen=True)
-class Predict:
-    """Name what is in pictures, with a trained model or a pretrained one."""
+@dataclass(frozen=True, kw_only=True)
+class Predicting:
+    """What a prediction takes for any task."""
 
-    images: tyro.conf.Positional[tuple[Path, ...]]
-    """Picture files, PNG or JPEG."""
-    run_dir: Path | None = None
-    """Directory of a run; the newest under runs/ where None."""
+    files: tyro.conf.Positional[tuple[str, ...]]
+    """Picture files, PNG or JPEG. Before them, perhaps, the directory of a run or a pretrained model as
+    NAME, NAME=SOURCE or SOURCE, or several, whose predictions are averaged; without one it is the
+    newest run under runs/."""
     checkpoint: Literal["latest", "best"] = "latest"
     """Which of the run's checkpoints."""
-    top: int = 5
-    """How many classes to name for each picture."""
-    pretrained: str | None = None
-    """Instead of a run: a model as NAME, NAME=SOURCE or SOURCE."""
 
     def run(self) -> None:
-        if not self.images:
+        models, images = split_models(self.files)
+        if not images:
             raise InputError("images: none given; name at least one picture file")
-        if self.pretrained is None:
-            from jaxnets import runs
-
-            model = runs.load_run(self.run_dir or newest_run(), self.checkpoint, "classification")
-            predictions = (model.predict(model.read_image(path)[None])[0] for path in self.images)
-        else:
-            from jaxnets import pretrained
-
-            model = load_model(self.pretrained)
-            predictions = (pretrained.predict(model, path) for path in self.images)
-        for path, probabilities in zip(self.images, predictions, strict=True):
-            best = probabilities.argsort()[::-1][: self.top]
-            named = ", ".join(f"{model.class_names[k]} {probabilities[k]:.1%}" for k in best)
-            print(f"{path}: {named}")
-
-
-@dataclass(frozen=True)
-class Caption:
-    """Describe pictures in sentences, with a trained captioner or several."""
-
-    images: tyro.conf.Positional[tuple[Path, ...]]
-    """Picture files, PNG or JPEG."""
-    run_dir: tuple[Path, ...] = ()
-    """Directory of a run, or of several whose predictions are averaged; the newest under runs/ where
-    none."""
-    checkpoint: Literal["latest", "best"] = "latest"
-    """Which of the runs' checkpoints."""
-    beams: int = 3
-    """Width of the beam search."""
-    alpha: float = 0.0
-    """Strength of its length penalty: above 0 favors longer sentences."""
-    sentences: int = 1
-    """How many to print for each picture, best first."""
-    attention: Path | None = None
-    """Draw where Show, Attend and Tell looked for each word, into this picture; of one image."""
-
-    def run(self) -> None:
-        from jaxnets import runs
-
-        if not self.images:
-            raise InputError("images: none given; name at least one picture file")
-        if not 1 <= self.sentences <= self.beams:
-            raise InputError(
-                f"sentences is {self.sentences}; a beam search of {self.beams} has 1 to so many"
-            )
-        if self.attention is not None and len(self.images) > 1:
-            raise InputError(f"attention: {len(self.images)} images given; one can be drawn at a time")
-        directories = self.run_dir or (newest_run(),)
-        loaded = [runs.load_run(directory, self.checkpoint, "captioning") for directory in directories]
-        found = runs.caption(loaded, self.images, width=self.beams, alpha=self.alpha)
-        for path, sentences in zip(self.images, found, strict=True):
-            for sentence, score in sentences[: self.sentences]:
-                print(f"{path}: {sentence}" + (f" ({score:.2f})" if self.sentences > 1 else ""))
-        if self.attention is not None:
-            loaded[0].draw_attention(self.images[0], found[0][0][0], self.attention)
-            print(self.attention)
+        if self.recipe.predict is None:
+            raise InputError(f"a run of {self.recipe.name} has no way to predict from files")
+        members = _members(models, self.checkpoint)
+        for line in self.recipe.predict(members, images, part_of(self.recipe.Predict, self)):
+            print(line)
 
 
 @dataclass(frozen=True)
@@ -154,22 +80,45 @@ class Plots:
     Each layer's update-to-weight ratio too, if it was trained with --plots."""
 
     run_dir: tyro.conf.Positional[Path | None] = None
-    """Directory of a run; the newest under runs/ where None."""
+    """Directory of a run; None for the newest under runs/."""
     checkpoint: Literal["latest", "best"] = "latest"
     """Which of the run's checkpoints."""
 
     def run(self) -> None:
-        from jaxnets import runs
+        from jaxnets import recipes, runs
 
-        drawn = runs.draw_plots(self.run_dir or newest_run(), self.checkpoint)
+        directory = self.run_dir or newest_run()
+        drawn = runs.draw_plots(recipes.of_run(directory), directory, self.checkpoint)
         print(*drawn, sep="\n")
         if not any(path.name == "update_ratios.png" for path in drawn):
             print("no update_ratios.png: its numbers are recorded by `jaxnets train --plots`")
 
 
-def load_model(text: str):
-    """From NAME, NAME=SOURCE or SOURCE."""
+def eval_command(recipe: Recipe) -> type:
+    """`jaxnets eval` for a task."""
+    form = of_task("Eval", recipe, Evaluating, recipe.Evaluate)
+    form.__doc__ = "Measure a trained model, or pretrained ones, on held-out examples."
+    return form
+
+
+def predict_command(recipe: Recipe) -> type:
+    """`jaxnets predict` for a task."""
+    return of_task("Predict", recipe, Predicting, recipe.Predict)
+
+
+def load_model(text: str) -> Any:
+    """The pretrained model, or what is inside the run, of NAME, NAME=SOURCE or SOURCE."""
     from jaxnets import pretrained
 
     name, equals, source = text.partition("=")
     return pretrained.load(name, source) if equals else pretrained.load(text)
+
+
+def _members(models: Sequence[str], checkpoint: str) -> list[Any]:
+    """Runs and pretrained models by their words; the newest run where there are none."""
+    from jaxnets import recipes
+
+    return [
+        recipes.load(word, checkpoint) if is_run(word) else load_model(word)
+        for word in models or (str(newest_run()),)
+    ]

@@ -6,7 +6,7 @@ from jaxnets.data.pipeline import eval_batches, steps_per_epoch, train_batches
 from jaxnets.data.prefetching import prefetch
 from jaxnets.data.sampling import class_balanced, class_weights, hold_out
 from jaxnets.data.sheet import contact_sheet
-from jaxnets.data.sources import load
+from jaxnets.data.sources import load, register
 from jaxnets.data.whitening import (
     Whitening,
     channel_statistics,
@@ -32,6 +32,7 @@ __all__ = [
     "load",
     "normalize",
     "prefetch",
+    "register",
     "steps_per_epoch",
     "to_float",
     "train_batches",

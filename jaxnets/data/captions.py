@@ -29,6 +29,7 @@ class CaptionedFiles:
         size: side of the square that every image is resized to, in pixels.
         channels: 1 (gray) or 3 (RGB).
         strict: raise InputError for an image that cannot be decoded.
+        interpolation: of the resizing, one of `decoding.INTERPOLATIONS`.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class CaptionedFiles:
         size: int,
         channels: int,
         strict: bool,
+        interpolation: str = "bilinear",
     ):
         self.paths = list(paths)
-        self.image_shape = (size, size, channels)
+        self.image_shape, self.interpolation = (size, size, channels), interpolation
         self.class_names = ()
         self._captions = list(captions)
         self._unreadable = decoding.UnreadableImages(self.image_shape, strict)
@@ -52,9 +54,13 @@ class CaptionedFiles:
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = self.paths[index]
         try:
-            return {"image": decoding.decode(path, self.image_shape[0], self.image_shape[2])}
+            return {"image": self._decode(path)}
         except Exception as error:  # Pillow's plugins raise nearly anything on a broken file.
             return self._unreadable.stand_in(str(path), None, error)
+
+    def _decode(self, path: Path) -> np.ndarray:
+        size, _, channels = self.image_shape
+        return decoding.decode(path, size, channels, self.interpolation)
 
     def captions(self, index: int) -> tuple[str, ...]:
         """The sentences of an image."""
@@ -62,7 +68,12 @@ class CaptionedFiles:
 
 
 def load_captions(
-    path: str | os.PathLike, *, size: int | None = None, channels: int = 3, strict: bool = False
+    path: str | os.PathLike,
+    *,
+    size: int | None = None,
+    channels: int = 3,
+    strict: bool = False,
+    interpolation: str = "bilinear",
 ) -> Dataset:
     """Loads images and the captions that a JSON file has for them, in COCO's format.
 
@@ -78,6 +89,7 @@ def load_captions(
         channels: 1 (gray) or 3 (RGB).
         strict: refuse images without a caption and images that cannot be decoded. Otherwise the
             former are left out with a warning, and the latter get weight 0.
+        interpolation: of the resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Returns:
         A dataset whose sources have `captions(i)`, and no class names.
@@ -88,13 +100,14 @@ def load_captions(
     """
     size = 224 if size is None else size
     decoding.check_shape_options(size, channels)
+    decoding.check_interpolation(interpolation)
     root = Path(path)
     files = sorted([*root.glob("captions*.json"), *root.glob("annotations/captions*.json")])
     if not files:
         raise InputError(f"{root} holds no captions*.json, neither itself nor in annotations/")
     train = [file for file in files if "train" in file.stem]
     test = [file for file in files if any(name in file.stem for name in HELD_OUT_NAMES)]
-    options = {"size": size, "channels": channels, "strict": strict}
+    options = {"size": size, "channels": channels, "strict": strict, "interpolation": interpolation}
     if len(train) == 1 and len(test) == 1:
         parts = [_read(root, file, strict) for file in (*train, *test)]
     elif len(files) == 1:

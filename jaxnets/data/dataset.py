@@ -10,6 +10,7 @@ which is 1 for an example and 0 for padding and for what could not be read.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -96,7 +97,6 @@ class Subset:
     def __init__(self, source: Source, indices: np.ndarray):
         self.source = source
         self.indices = np.asarray(indices)
-        self.labels = labels_of(source)[self.indices]
         self.class_names = source.class_names
         self.image_shape = source.image_shape
 
@@ -108,6 +108,15 @@ class Subset:
 
     def take(self, indices: np.ndarray) -> Batch:
         return read_batch(self.source, self.indices[indices])
+
+    def captions(self, index: int) -> tuple[str, ...]:
+        """The sentences of an image, of a source that has some."""
+        return self.source.captions(int(self.indices[index]))
+
+    @functools.cached_property
+    def labels(self) -> np.ndarray:
+        """int32[M]."""
+        return labels_of(self.source)[self.indices]
 
 
 def labels_of(source: Source) -> np.ndarray:

@@ -7,9 +7,15 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from jaxnets.errors import InputError
+from jaxnets.errors import InputError, unknown_name
 
 FORMATS = ("PNG", "JPEG")
+INTERPOLATIONS = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "nearest": Image.Resampling.NEAREST,
+}
 
 _logger = logging.getLogger("jaxnets")
 
@@ -26,17 +32,30 @@ def check_shape_options(size: int | None, channels: int) -> None:
         raise InputError(f"channels must be 1 (gray) or 3 (RGB), got {channels!r}")
 
 
-def fit(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
+def check_interpolation(name: str) -> None:
+    """Refuses an interpolation that is not one of `INTERPOLATIONS`.
+
+    Raises:
+        InputError: it is unknown.
+    """
+    if name not in INTERPOLATIONS:
+        raise unknown_name("interpolation", name, INTERPOLATIONS)
+
+
+def fit(
+    image: Image.Image, size: int | None, channels: int, interpolation: str = "bilinear"
+) -> np.ndarray:
     """Brings an image to its place: `channels` of 8 bits, and a square of `size` pixels.
 
-    The shorter side is scaled to `size` with Pillow's bilinear filter, which averages when it
-    shrinks, and the middle of the longer one is kept; both happen in one resampling, so the crop
-    may start between two pixels. Transparency is dropped.
+    The shorter side is scaled to `size` with one of Pillow's filters, which average when they shrink
+    (but for "nearest"), and the middle of the longer one is kept; both happen in one resampling, so
+    the crop may start between two pixels. Transparency is dropped.
 
     Args:
         image: in any mode. One of 16 bits keeps its upper 8, where Pillow itself would saturate.
         size: side of the square, or None to keep the size.
         channels: 1 (gray) or 3 (RGB).
+        interpolation: one of `INTERPOLATIONS`.
 
     Returns:
         uint8[size, size, channels].
@@ -45,7 +64,7 @@ def fit(image: Image.Image, size: int | None, channels: int) -> np.ndarray:
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     image = image.convert("L" if channels == 1 else "RGB")
     if size is not None:
-        image = ImageOps.fit(image, (size, size), Image.Resampling.BILINEAR)
+        image = ImageOps.fit(image, (size, size), INTERPOLATIONS[interpolation])
     return np.array(image, np.uint8).reshape(image.height, image.width, channels)
 
 
@@ -61,14 +80,16 @@ def read_picture(path: str | PathLike, size: int | None, channels: int) -> np.nd
         raise InputError(f"{path} cannot be read as a PNG or JPEG picture: {describe(error)}") from error
 
 
-def decode(file: str | IO[bytes], size: int | None, channels: int) -> np.ndarray:
+def decode(
+    file: str | IO[bytes], size: int | None, channels: int, interpolation: str = "bilinear"
+) -> np.ndarray:
     """Decodes a PNG or JPEG file the right way up (EXIF orientation) and `fit`s it.
 
     Raises:
         Exception: of nearly any type, when the file is broken.
     """
     with Image.open(file, formats=FORMATS) as image:
-        return fit(ImageOps.exif_transpose(image), size, channels)
+        return fit(ImageOps.exif_transpose(image), size, channels, interpolation)
 
 
 def header_error(path: str) -> str | None:

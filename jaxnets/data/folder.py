@@ -34,6 +34,7 @@ class FolderSource:
         size: side of the square that every image is resized to, in pixels.
         channels: 1 (gray) or 3 (RGB).
         strict: raise InputError for an image that cannot be decoded.
+        interpolation: of the resizing, one of `decoding.INTERPOLATIONS`.
     """
 
     def __init__(
@@ -45,11 +46,12 @@ class FolderSource:
         size: int,
         channels: int,
         strict: bool,
+        interpolation: str = "bilinear",
     ):
         self.paths = list(paths)
         self.labels = np.asarray(labels, np.int32)
         self.class_names = tuple(class_names)
-        self.image_shape = (size, size, channels)
+        self.image_shape, self.interpolation = (size, size, channels), interpolation
         self._unreadable = decoding.UnreadableImages(self.image_shape, strict)
 
     def __len__(self) -> int:
@@ -58,14 +60,23 @@ class FolderSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, label = self.paths[index], self.labels[index]
         try:
-            image = decoding.decode(path, self.image_shape[0], self.image_shape[2])
+            image = self._decode(path)
         except Exception as error:  # Pillow's plugins raise nearly anything on a broken file.
             return self._unreadable.stand_in(path, label, error)
         return {"image": image, "label": label}
 
+    def _decode(self, path: str) -> np.ndarray:
+        size, _, channels = self.image_shape
+        return decoding.decode(path, size, channels, self.interpolation)
+
 
 def load_folder(
-    path: str | os.PathLike, *, size: int | None = None, channels: int = 3, strict: bool = False
+    path: str | os.PathLike,
+    *,
+    size: int | None = None,
+    channels: int = 3,
+    strict: bool = False,
+    interpolation: str = "bilinear",
 ) -> Dataset:
     """Loads PNG and JPEG files that lie in one folder a class.
 
@@ -84,6 +95,7 @@ def load_folder(
             (default 224).
         channels: 1 (gray) or 3 (RGB).
         strict: raise for an unreadable image, here or when it is decoded, and do not go on without.
+        interpolation: of the resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Raises:
         InputError: no such folder, no class folders, fewer than two classes, a class without
@@ -92,6 +104,7 @@ def load_folder(
     """
     size = 224 if size is None else size
     decoding.check_shape_options(size, channels)
+    decoding.check_interpolation(interpolation)
     root = Path(path)
     if not root.is_dir():
         raise InputError(
@@ -120,7 +133,7 @@ def load_folder(
             ([paths[index] for index in indices], labels[indices])
             for indices in (train_indices, test_indices)
         )
-    options = {"size": size, "channels": channels, "strict": strict}
+    options = {"size": size, "channels": channels, "strict": strict, "interpolation": interpolation}
     return Dataset(
         f"folder:{root}",
         FolderSource(*train, class_names, **options),

@@ -70,7 +70,8 @@ def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subse
 
     Args:
         source: N examples.
-        share: of every class that is held out, rounded, and at least one; between 0 and 1.
+        share: of every class that is held out, rounded, and at least one; between 0 and 1. Where
+            examples have no label, or several, of all of them.
         seed: of the draw.
 
     Returns:
@@ -81,17 +82,25 @@ def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subse
     """
     if not 0 < share < 1:
         raise InputError(f"share is {share}; it must be between 0 and 1, such as 0.2")
-    labels = labels_of(source)
+    labels = _one_label_each(source)
     rng = np.random.default_rng(seed)
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
+    held = np.zeros(len(source), bool)
+    for label in (None,) if labels is None else np.unique(labels):
+        all_of_it = np.arange(len(source)) if label is None else np.flatnonzero(labels == label)
+        members = rng.permutation(all_of_it)
         count = max(1, round(share * len(members)))
         if count == len(members):
-            name = source.class_names[label]
+            what = "the source" if label is None else f"class {source.class_names[label]!r}"
             raise InputError(
-                f"share is {share}, which leaves class {name!r} without an example to train on: it has "
+                f"share is {share}, which leaves {what} without an example to train on: it has "
                 f"{len(members)}; hold out less, or give it more"
             )
         held[members[:count]] = True
     return Subset(source, np.flatnonzero(~held)), Subset(source, np.flatnonzero(held))
+
+
+def _one_label_each(source: Source) -> np.ndarray | None:
+    """The labels of a source, int32[N]; None where its examples have no label, or several."""
+    if np.ndim(source[0].get("label", ())) != 0:
+        return None
+    return labels_of(source)

@@ -23,6 +23,7 @@ class TfdsSource:
         image_shape: (H, W, C) of what comes out.
         size: side of the square that every image is resized to, or None to keep the size.
         strict: raise InputError for an image that cannot be decoded, instead of giving it weight 0.
+        interpolation: of the resizing, one of `decoding.INTERPOLATIONS`.
     """
 
     def __init__(
@@ -33,10 +34,12 @@ class TfdsSource:
         image_shape: tuple[int, int, int],
         size: int | None,
         strict: bool,
+        interpolation: str = "bilinear",
     ):
         self.class_names = class_names
         self.image_shape = image_shape
         self._records, self._name, self._size = records, name, size
+        self._interpolation = interpolation
         self._unreadable = decoding.UnreadableImages(image_shape, strict)
 
     def __len__(self) -> int:
@@ -59,11 +62,11 @@ class TfdsSource:
     def _decode(self, stored: bytes | np.ndarray) -> np.ndarray:
         channels = self.image_shape[2]
         if isinstance(stored, bytes):
-            return decoding.decode(io.BytesIO(stored), self._size, channels)
+            return decoding.decode(io.BytesIO(stored), self._size, channels, self._interpolation)
         from PIL import Image
 
         stored = stored[..., 0] if stored.ndim == 3 and stored.shape[-1] == 1 else stored
-        return decoding.fit(Image.fromarray(stored), self._size, channels)
+        return decoding.fit(Image.fromarray(stored), self._size, channels, self._interpolation)
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -78,6 +81,7 @@ def load_tfds(
     channels: int | None = None,
     strict: bool = False,
     data_dir: str | None = None,
+    interpolation: str = "bilinear",
 ) -> Dataset:
     """Loads a prepared TensorFlow dataset of labeled or captioned images: its train and test splits.
 
@@ -93,6 +97,7 @@ def load_tfds(
         channels: 1 (gray) or 3 (RGB); by default what the dataset has.
         strict: raise for an image that cannot be decoded, instead of giving it weight 0.
         data_dir: where it was prepared (default: TensorFlow Datasets' own folder).
+        interpolation: of the resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Raises:
         InputError: no such dataset; not prepared, or not as array_record (the message says how);
@@ -114,6 +119,7 @@ def load_tfds(
     height, width, stored_channels = _stored_shape(features["image"].shape)
     channels = stored_channels if channels is None else channels
     decoding.check_shape_options(size, channels)
+    decoding.check_interpolation(interpolation)
     if size is None and None in (height, width):
         size = 224
     image_shape = (size or height, size or width, channels)
@@ -126,7 +132,7 @@ def load_tfds(
             tfds.data_source(
                 name, split=split, data_dir=data_dir, download=False, decoders=decoders
             ),
-            f"{name} {split}", class_names, image_shape, size, strict,
+            f"{name} {split}", class_names, image_shape, size, strict, interpolation,
         )
         for split in ("train", test_split)
     )  # fmt: skip

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.data.dataset import Source
+from jaxnets.data.dataset import Source, Subset
 from jaxnets.data.pipeline import eval_batches
 from jaxnets.errors import InputError
 
@@ -46,14 +46,17 @@ def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
 
 
-def channel_statistics(source: Source, batch_size: int = 256) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of every channel over all pixels of a source, on the host.
+def channel_statistics(
+    source: Source, batch_size: int = 256, at_most: int = 2000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every channel over the pixels of a source, on the host.
 
     The sums are of whole numbers and so exact. Images that cannot be read do not count.
 
     Args:
         source: N images, read `batch_size` at a time.
         batch_size: how many are held in memory.
+        at_most: of a larger source so many images are read, evenly spread over it.
 
     Returns:
         Mean and standard deviation, float32[C] each, for images in [0, 1]. The deviation is at
@@ -62,6 +65,8 @@ def channel_statistics(source: Source, batch_size: int = 256) -> tuple[np.ndarra
     Raises:
         InputError: no image can be read.
     """
+    if len(source) > at_most:
+        source = Subset(source, np.linspace(0, len(source) - 1, at_most).astype(int))
     count, total, squares = 0, 0, 0
     for batch in eval_batches(source, batch_size):
         images = batch["image"][batch["weight"] > 0]

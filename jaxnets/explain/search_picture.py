@@ -36,7 +36,7 @@ def plot_search(found: dict[str, Any], path: str | Path) -> None:
     figure = Figure(figsize=(2.2 + 5.2 * len(others), 6.2), layout="constrained")
     panels = figure.subplots(1, len(others), squeeze=False)[0]
     scores = [t["measured"][monitor] for t in found["trials"] if t["stopped"] is None]
-    colors, bar = _colors(monitor, scores)
+    colors, bar = _colors(found, scores)
     for panel, other in zip(panels, others, strict=True):
         drawn = _draw(panel, found, first, other, colors)
         panel.set_xlabel(_words(first))
@@ -49,8 +49,8 @@ def plot_search(found: dict[str, Any], path: str | Path) -> None:
     title = [f"search of {searched}: {count} candidates"]
     if best:
         told = ", ".join(f"{_words(name)} {value:.3g}" for name, value in best["values"].items())
-        form = ".2%" if monitor.startswith("top") else ".4f"
-        title.append(f"best: {told}, held-out {monitor} {best['measured'][monitor]:{form}}")
+        score = found["form"].format(best["measured"][monitor])
+        title.append(f"best: {told}, held-out {monitor} {score}")
     figure.suptitle("\n".join(title), fontsize="medium")
     figure.legend(handles=_legend(found), loc="outside lower center", ncols=3, fontsize="small")
     figure.savefig(path, dpi=110)
@@ -150,16 +150,17 @@ def _with_margin(ends: list[float]) -> tuple[float, float]:
     return low / margin, high * margin
 
 
-def _colors(monitor: str, scores: list[float]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _colors(found: dict[str, Any], scores: list[float]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Color map and scale of the marks, and ticks of the color bar: the better the brighter."""
     from matplotlib.colors import FuncNorm, LogNorm, Normalize
 
     low, high = (min(scores), max(scores)) if scores else (0.1, 0.9)
     if low == high:
         low, high = 0.99 * low, 1.01 * high + 1e-3
-    if monitor.endswith("loss"):
-        return {"cmap": f"{COLORS}_r", "norm": LogNorm(low, high)}, {}
-    if not monitor.startswith("top"):
+    if found["lower_is_better"]:
+        norm = LogNorm(low, high) if low > 0 else Normalize(low, high)
+        return {"cmap": f"{COLORS}_r", "norm": norm}, {}
+    if not found["form"].endswith("%}"):
         return {"cmap": COLORS, "norm": Normalize(low, high)}, {}
     scale = (lambda s: -np.log1p(LEAST_ERROR - s), lambda y: 1 + LEAST_ERROR - np.exp(-y))
     ticks = [tick for tick in ACCURACIES if low <= tick <= high]

@@ -2,6 +2,33 @@
 
 from jaxnets.metrics import text
 from jaxnets.metrics.classification import confusion_matrix, in_top_k
-from jaxnets.metrics.sums import Mean, Metrics, Sum, add, compute, reduce
+from jaxnets.metrics.sums import (
+    Mean,
+    Metric,
+    Metrics,
+    Score,
+    Share,
+    Sum,
+    add,
+    as_text,
+    compute,
+    reduce,
+    scalars,
+)
 
-__all__ = ["Mean", "Metrics", "Sum", "add", "compute", "confusion_matrix", "in_top_k", "reduce", "text"]
+__all__ = [
+    "Mean",
+    "Metric",
+    "Metrics",
+    "Score",
+    "Share",
+    "Sum",
+    "add",
+    "as_text",
+    "compute",
+    "confusion_matrix",
+    "in_top_k",
+    "reduce",
+    "scalars",
+    "text",
+]

@@ -4,15 +4,30 @@ exact whatever the sizes of the parts, a ragged last batch included. They are di
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
+class Metric(Protocol):
+    """What a metric is: a pytree of sums that are added, and divided once by `compute`.
+
+    Attributes:
+        form: how a number of it is printed, a format string such as `"{:.2%}"`.
+        lower_is_better: whether less of it is better.
+    """
+
+    form: str
+    lower_is_better: bool
+
+    def compute(self) -> np.ndarray:
+        """Divides the sums, on the host."""
+
+
 class Mean(NamedTuple):
-    """A weighted mean still in two parts.
+    """A weighted mean still in two parts, such as a loss or an error: lower is better.
 
     Attributes:
         total: sum of weight times value.
@@ -21,6 +36,9 @@ class Mean(NamedTuple):
 
     total: jax.Array
     weight: jax.Array
+
+    form = "{:.4f}"
+    lower_is_better = True
 
     @classmethod
     def of(cls, values: jax.Array, weights: jax.Array) -> "Mean":
@@ -33,16 +51,31 @@ class Mean(NamedTuple):
         return total / weight if weight > 0 else np.full_like(total, np.nan)
 
 
+class Score(Mean):
+    """A mean of which higher is better, such as the BLEU of a whole set."""
+
+    lower_is_better = False
+
+
+class Share(Score):
+    """A mean of zeros and ones in percent, such as an accuracy: higher is better."""
+
+    form = "{:.2%}"
+
+
 class Sum(NamedTuple):
     """A plain sum, such as the counts of a confusion matrix."""
 
     total: jax.Array
 
+    form = "{:,.0f}"
+    lower_is_better = False
+
     def compute(self) -> np.ndarray:
         return np.asarray(self.total)
 
 
-Metrics = Mapping[str, Mean | Sum]
+Metrics = Mapping[str, Metric]
 
 
 def add(parts: Iterable[Metrics]) -> Metrics:
@@ -63,3 +96,17 @@ def compute(metrics: Metrics) -> dict[str, float | np.ndarray]:
     """
     values = {name: metric.compute() for name, metric in metrics.items()}
     return {name: float(v) if v.ndim == 0 else v for name, v in values.items()}
+
+
+def scalars(metrics: Metrics) -> dict[str, float]:
+    """The metrics that are a single number each, divided."""
+    return {name: value for name, value in compute(metrics).items() if isinstance(value, float)}
+
+
+def as_text(metric: Metric) -> str:
+    """A single number as it is printed.
+
+    >>> as_text(Share(3, 4))
+    '75.00%'
+    """
+    return metric.form.format(float(metric.compute()))

@@ -3,19 +3,19 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import optax
+from rich.console import Console
 
 from jaxnets import data, training
 from jaxnets.config import (
     CONFIG_FILE,
     RUNS,
-    Config,
-    completed,
+    RunConfig,
     newest_run,
     read_config,
     refuse_changes,
@@ -23,76 +23,71 @@ from jaxnets.config import (
 )
 from jaxnets.errors import InputError
 from jaxnets.runs.pictures import draw_history
+from jaxnets.runs.recipe import Prepared, Recipe, Run
 from jaxnets.training import DataParallel, History
 from jaxnets.training.fit import CHECKPOINTS
 from jaxnets.training.optimizers import OPTIMIZERS
 from jaxnets.training.parallel import is_main_process, wait_for_all
+from jaxnets.training.task import headline_of
+
+Step = int | Literal["latest", "best"]
 
 
-def begin(config: Config) -> Config:
-    """Fills in what was left open and, where a run is gone on with, holds it against the run.
-
-    Raises:
-        InputError: no epochs, or a resumed run that would not be the one that was begun.
-    """
-    config = completed(config)
-    if config.epochs < 1:
-        raise InputError(f"epochs is {config.epochs}; it must be 1 or more")
-    if config.resume:
-        config = dataclasses.replace(config, run_dir=config.run_dir or newest_run())
-        refuse_changes(read_config(config.run_dir)[0], config)
-    return config
-
-
-def fit(
-    config: Config,
-    task: training.Task,
-    train_source: data.Source,
-    test_source: data.Source,
-    about: dict[str, Any],
-    *,
-    monitor: str | None = None,
-    prepare: Callable[[Path], None] = lambda directory: None,
-    progress: bool = True,
-) -> tuple[Path, History]:
-    """Trains any task as configured, in the run's directory.
+def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Path, History]:
+    """Trains as configured, or resumes a run; leaves everything in the run's directory.
 
     Args:
-        config: of `begin`.
-        task: what to learn.
-        train_source, test_source: examples.
-        about: what the run is to remember of its data.
-        monitor: what says which checkpoint is best; see `training.loop.Schedule`.
-        prepare: called with the directory of a new run, to leave further files there.
+        recipe: what to learn.
+        config: how, a `recipe.Config`. With `resume`, everything that makes the numbers must be as it
+            was.
         progress: show a bar and a row for each epoch.
 
     Returns:
-        The directory and the history.
+        The directory and the history. In it: `config.json`, `checkpoints/`, `metrics.jsonl`,
+        TensorBoard files and `curves.png`; with `plots` what `draw_plots` draws too.
+
+    Raises:
+        InputError: for anything in the configuration that does not fit.
     """
+    config, about = _begun(recipe, config)
+    prepared = recipe.prepare(config, recipe.load(config, about), about)
     parallel = DataParallel.create(config.strategy)
     steps_per_epoch = data.steps_per_epoch(
-        train_source, parallel.local_batch_size(config.batch_size), jax.process_count()
+        prepared.train, parallel.local_batch_size(config.batch_size), jax.process_count()
     )
-    optimizer = make_optimizer(config, steps_per_epoch)
-    directory = config.run_dir if config.resume else _make_directory(config)
-    if is_main_process() and not config.resume:
-        prepare(directory)
-        write_config(directory, config, about)
+    rule = recipe.make_rule(
+        prepared.task,
+        prepared.transform(make_optimizer(config, steps_per_epoch)),
+        precision=config.precision,
+        accumulate=config.accumulate,
+        ema_decay=config.ema_decay,
+    )
+    if config.resume:
+        directory = config.run_dir
+    else:
+        directory = _make_directory(config, prepared)
+        if is_main_process():
+            prepared.write(directory)
+            write_config(directory, recipe.name, config, prepared.about)
+    if progress and is_main_process():
+        for note in prepared.notes:
+            Console(highlight=False, soft_wrap=True).print(note)
+    headline = headline_of(prepared.task)
     try:
         _, history = training.fit(
-            task,
-            train_source,
-            test=test_source,
-            optimizer=optimizer,
+            prepared.task,
+            prepared.train,
+            test=prepared.test,
+            rule=rule,
+            variables=prepared.variables,
+            measure=prepared.measure,
             epochs=config.epochs,
             batch_size=config.batch_size,
             seed=config.seed,
             directory=directory,
             resume=config.resume,
             precision=config.precision,
-            accumulate=config.accumulate,
             ema_decay=config.ema_decay,
-            monitor=monitor,
             patience=config.patience,
             stop_above=config.stop_above,
             log_every=config.log_every,
@@ -106,27 +101,55 @@ def fit(
         )
     except BaseException:
         with contextlib.suppress(OSError):  # of a full disk, say, which the first error tells better
-            draw_history(directory)
+            draw_history(directory, headline)
         raise
-    draw_history(directory)
+    draw_history(directory, headline)
+    if config.plots and jax.process_count() == 1:
+        recipe.draw(load_run(recipe, directory))
     return directory, history
 
 
-def load_variables(directory: Path, step: int | Literal["latest", "best"]) -> dict[str, Any]:
-    """The variables of one of a run's checkpoints.
+def draw_plots(recipe: Recipe, directory: str | Path, step: Step = "latest") -> list[Path]:
+    """Draws the pictures of a run into its directory, and returns which.
 
     Raises:
-        InputError: if there is none.
+        InputError: if the directory holds no run or no such checkpoint.
     """
-    checkpointer = training.Checkpointer(directory / CHECKPOINTS, read_only=True)
-    try:
-        steps = {"latest": checkpointer.latest_step, "best": checkpointer.best_step}
-        return checkpointer.restore_variables(steps.get(step, step))
-    finally:
-        checkpointer.close()
+    run = load_run(recipe, directory, step)
+    return draw_history(run.directory, headline_of(run.task)) + recipe.draw(run)
 
 
-def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransformation:
+def load_run(recipe: Recipe, directory: str | Path, step: Step = "latest") -> Run:
+    """Reads a run's directory; nothing else is needed.
+
+    Args:
+        recipe: what it has learned.
+        directory: that `train` made.
+        step: which checkpoint: the "latest", the "best" on the test examples, or that of a step.
+
+    Raises:
+        InputError: if it holds no run, one of another task, or no such checkpoint.
+    """
+    directory = Path(directory)
+    config, about = read_run(recipe, directory)
+    task = recipe.restore(config, about, directory)
+    return Run(recipe, directory, config, about, task, _load_variables(directory, step))
+
+
+def read_run(recipe: Recipe, directory: str | Path) -> tuple[RunConfig, dict[str, Any]]:
+    """The configuration of the run in a directory, and what it remembers of its data.
+
+    Raises:
+        InputError: if it holds no run, or one of another task.
+    """
+    name, values, about = read_config(directory)
+    if name != recipe.name:
+        raise InputError(f"{directory} holds a run of {name}; wanted one of {recipe.name}")
+    config = recipe.Config.saved(values)
+    return dataclasses.replace(config, run_dir=Path(directory)), about
+
+
+def make_optimizer(config: RunConfig, steps_per_epoch: int) -> optax.GradientTransformation:
     """The optimizer as configured; its learning rate, weight decay and the like may be traced."""
     if config.optimizer not in OPTIMIZERS:  # told by create_optimizer, with the nearest names
         return training.create_optimizer(config.optimizer, 0.0)
@@ -149,22 +172,42 @@ def make_optimizer(config: Config, steps_per_epoch: int) -> optax.GradientTransf
     )
 
 
-def next_directory(stem: str) -> Path:
-    """The first of runs/STEM_1, runs/STEM_2 ... that is not there yet."""
+def next_directory(name: str, dataset: str) -> Path:
+    """The first of runs/NAME_DATASET_1, runs/NAME_DATASET_2 ... that is not there yet."""
+    stem = f"{name}_{Path(dataset.partition(':')[2] or dataset).name}"
     taken = {entry.name for entry in RUNS.glob(f"{stem}_*")}
     return RUNS / next(f"{stem}_{k}" for k in itertools.count(1) if f"{stem}_{k}" not in taken)
 
 
-def _make_directory(config: Config) -> Path:
+def _begun(recipe: Recipe, config: RunConfig) -> tuple[RunConfig, Mapping[str, Any] | None]:
+    """The whole configuration and, of a run that is resumed, what it remembers of its data."""
+    config = config.completed()
+    if config.epochs < 1:
+        raise InputError(f"epochs is {config.epochs}; it must be 1 or more")
+    if not config.resume:
+        return config, None
+    config = dataclasses.replace(config, run_dir=config.run_dir or newest_run())
+    saved, about = read_run(recipe, config.run_dir)
+    refuse_changes(saved, config)
+    return config, about
+
+
+def _load_variables(directory: Path, step: Step) -> dict[str, Any]:
+    checkpointer = training.Checkpointer(directory / CHECKPOINTS, read_only=True)
+    try:
+        steps = {"latest": checkpointer.latest_step, "best": checkpointer.best_step}
+        return checkpointer.restore_variables(steps.get(step, step))
+    finally:
+        checkpointer.close()
+
+
+def _make_directory(config: RunConfig, prepared: Prepared) -> Path:
     """Makes the directory of a new run; never one that holds a run already."""
     directory = config.run_dir
     if directory is None:
         if jax.process_count() > 1:
             raise InputError("run_dir: with several processes, name one that all of them see")
-        path = config.dataset.partition(":")[2] or config.dataset
-        what = config.captioner if config.task == "captioning" else config.model
-        stem = f"{what}_{Path(path).name}"
-        directory = next_directory(stem)
+        directory = next_directory(prepared.name, config.dataset)
     elif (directory / CONFIG_FILE).exists():
         raise InputError(
             f"run_dir: {directory} holds a run already; go on with it by --resume, or choose another"

@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxnets import atomic, data, training
-from jaxnets.config import CONFIG_FILE, Config, completed, parse_settings
+from jaxnets.config import CONFIG_FILE, RunConfig
 from jaxnets.errors import InputError, unknown_name
-from jaxnets.models import create_model
-from jaxnets.runs.classification import load_dataset, make_task
 from jaxnets.runs.fitting import make_optimizer, next_directory
+from jaxnets.runs.recipe import Recipe
 from jaxnets.training import DataParallel, SearchResult, Stage
 from jaxnets.training.optimizers import OPTIMIZERS
 from jaxnets.training.search_result import Space
@@ -34,7 +33,8 @@ _NOT_TAKEN = (
 
 
 def search(
-    config: Config,
+    recipe: Recipe,
+    config: RunConfig,
     space: Mapping[str, tuple[float, float]] | None = None,
     stages: Sequence[Stage] | None = None,
     *,
@@ -42,17 +42,19 @@ def search(
     together: int | None = None,
     progress: bool = True,
 ) -> tuple[Path, SearchResult]:
-    """Searches for a classifier's hyperparameters; leaves what it finds in a directory.
+    """Searches the hyperparameters of a task's optimizer; leaves what it finds in a directory.
 
     Candidates are compared on a part of the training images that is held out of their training. The
     test images are not touched, so that they still measure what is trained with the best.
 
     Args:
-        config: how to train; the same for all candidates, but for what is searched.
+        recipe: what to learn.
+        config: how to train, a `recipe.Config`; the same for all candidates, but for what is searched.
         space: the lowest and highest value of each hyperparameter, of `SEARCHABLE`. None for learning
             rate and weight decay around what is usual with the optimizer, but those that `config` sets.
         stages: see `training.search`.
-        held_out: the share of every class's training images to compare candidates by.
+        held_out: the share of the training examples (of every class, where they have one) to compare
+            candidates by.
         together: how many candidates are trained at once; see `training.search`.
         progress: show a bar, and what each stage found.
 
@@ -65,38 +67,35 @@ def search(
         DivergenceError: if every candidate diverges.
     """
     _refuse_what_has_no_use(config)
-    config = completed(config)
+    config = config.completed()
     space = usual_space(config) if space is None else dict(space)
     _check_space(config, space)
     if not 0 < held_out < 1:
         raise InputError(f"held_out is {held_out}; it must be between 0 and 1, such as 0.2")
-    dataset = load_dataset(config)
+    dataset = recipe.load(config, None)
     train, validation = data.hold_out(dataset.train, held_out, config.seed)
-    model = create_model(
-        config.model, num_classes=dataset.num_classes, **parse_settings(config.settings)
-    )
-    task = make_task(config, model, dataclasses.replace(dataset, train=train))
-    if config.balance in ("over", "under"):
-        train = data.class_balanced(train, config.balance, config.seed)
-    steps_per_epoch = data.steps_per_epoch(train, config.batch_size)
+    dataset = dataclasses.replace(dataset, train=train, test=validation)
+    prepared = recipe.prepare(config, dataset, None)
+    steps_per_epoch = data.steps_per_epoch(prepared.train, config.batch_size)
 
     def optimizer(steps: int, **values):
         epochs = steps // steps_per_epoch
-        return make_optimizer(dataclasses.replace(config, epochs=epochs, **values), steps_per_epoch)
+        settings = dataclasses.replace(config, epochs=epochs, **values)
+        return prepared.transform(make_optimizer(settings, steps_per_epoch))
 
-    directory = _make_directory(config)
+    directory = _make_directory(config, prepared.name)
 
     def save(result: SearchResult) -> None:
         found = {"command": None, **result.to_dict()}
         if result.best is not None:
-            found["command"] = train_command(config, result.best.values)
+            found["command"] = train_command(recipe, config, result.best.values)
         atomic.write_text(directory / RESULT_FILE, json.dumps(found, indent=1, allow_nan=False) + "\n")
         atomic.write_text(directory / "search.md", result.to_markdown())
 
     result = training.search(
-        task,
-        train,
-        validation,
+        prepared.task,
+        prepared.train,
+        prepared.test,
         optimizer=optimizer,
         space=space,
         stages=stages,
@@ -107,6 +106,8 @@ def search(
         together=together,
         workers=config.workers,
         parallel=DataParallel.create(config.strategy),
+        variables=prepared.variables,
+        make_rule=recipe.make_rule,
         on_stage=save,
         progress=progress,
     )
@@ -116,7 +117,7 @@ def search(
     return directory, result
 
 
-def usual_space(config: Config) -> Space:
+def usual_space(config: RunConfig) -> Space:
     """Learning rate and weight decay, two decades about what is usual; but those that are set."""
     if config.optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", config.optimizer, OPTIMIZERS)
@@ -146,11 +147,11 @@ def parse_space(texts: Sequence[str]) -> Space:
     return space
 
 
-def train_command(config: Config, values: Mapping[str, float]) -> str:
+def train_command(recipe: Recipe, config: RunConfig, values: Mapping[str, float]) -> str:
     """The `jaxnets train` that trains with these hyperparameters, and with the rest of a search."""
-    words = ["jaxnets", "train"]
-    config, usual = completed(config), Config()
-    for field in dataclasses.fields(Config):
+    words = ["jaxnets", "train", recipe.name]
+    config, usual = config.completed(), recipe.Config()
+    for field in dataclasses.fields(config):
         value = values.get(field.name, getattr(config, field.name))
         if field.name in (*_NOT_TAKEN, "run_dir") or value == getattr(usual, field.name):
             continue
@@ -162,19 +163,14 @@ def train_command(config: Config, values: Mapping[str, float]) -> str:
     return shlex.join(words)
 
 
-def _refuse_what_has_no_use(config: Config) -> None:
-    if config.task != "classification":
-        raise InputError(
-            f"task is {config.task!r}; a search from the command line is of classifiers: call "
-            "jaxnets.training.search for other tasks"
-        )
-    usual = Config()
+def _refuse_what_has_no_use(config: RunConfig) -> None:
+    usual = type(config)()
     for name in _NOT_TAKEN:
         if getattr(config, name) != getattr(usual, name):
             raise InputError(f"{name} has no part in a search; leave it out, and give it to train")
 
 
-def _check_space(config: Config, space: Space) -> None:
+def _check_space(config: RunConfig, space: Space) -> None:
     for name in space:
         if name not in SEARCHABLE:
             raise unknown_name("hyperparameter", name, SEARCHABLE)
@@ -184,18 +180,17 @@ def _check_space(config: Config, space: Space) -> None:
             )
         if name == "momentum" and space[name][1] >= 1:
             raise InputError(f"space: momentum goes up to {space[name][1]:g}; it must stay below 1")
-        if getattr(config, name) != getattr(Config(), name):
+        if getattr(config, name) != getattr(RunConfig(), name):
             raise InputError(f"{name} is both set and searched; give one of the two")
     if not space:
         raise InputError("space: learning rate and weight decay are both set; nothing is left to search")
 
 
-def _make_directory(config: Config) -> Path:
+def _make_directory(config: RunConfig, name: str) -> Path:
     """Makes the directory of a new search; never one that holds a search, or a run, already."""
     directory = config.run_dir
     if directory is None:
-        path = config.dataset.partition(":")[2] or config.dataset
-        directory = next_directory(f"search_{config.model}_{Path(path).name}")
+        directory = next_directory(f"search_{name}", config.dataset)
     for name in (RESULT_FILE, CONFIG_FILE):
         if (directory / name).exists():
             raise InputError(f"run_dir: {directory} holds {name} already; choose another")

@@ -1,7 +1,8 @@
 """Training of any task on any number of devices."""
 
 from jaxnets.training.checkpoint import Checkpointer, CheckpointError
-from jaxnets.training.fit import evaluate, fit
+from jaxnets.training.evaluation import evaluate, predict_all
+from jaxnets.training.fit import fit
 from jaxnets.training.logs import History, read_history
 from jaxnets.training.loop import DivergenceError
 from jaxnets.training.optimizers import create_optimizer, create_schedule, decay_mask
@@ -9,20 +10,22 @@ from jaxnets.training.parallel import DataParallel, initialize_distributed
 from jaxnets.training.search import halving, search
 from jaxnets.training.search_result import SearchResult, Stage, Trial
 from jaxnets.training.state import TrainState, create_state
-from jaxnets.training.step import make_eval_step, make_train_step
-from jaxnets.training.task import Task
+from jaxnets.training.step import UpdateRule, joined, make_eval_step, make_train_step, usual_rule
+from jaxnets.training.task import Headline, Task
 
 __all__ = [
     "CheckpointError",
     "Checkpointer",
     "DataParallel",
     "DivergenceError",
+    "Headline",
     "History",
     "SearchResult",
     "Stage",
     "Task",
     "TrainState",
     "Trial",
+    "UpdateRule",
     "create_optimizer",
     "create_schedule",
     "create_state",
@@ -31,8 +34,11 @@ __all__ = [
     "fit",
     "halving",
     "initialize_distributed",
+    "joined",
     "make_eval_step",
     "make_train_step",
+    "predict_all",
     "read_history",
     "search",
+    "usual_rule",
 ]

@@ -26,7 +26,7 @@ from jaxnets import data, metrics
 from jaxnets.data.prefetching import Prefetch
 from jaxnets.training.parallel import DataParallel
 from jaxnets.training.state import TrainState, create_state
-from jaxnets.training.step import make_eval_step, make_train_step
+from jaxnets.training.step import UpdateRule, make_eval_step
 from jaxnets.training.task import Batch, Task, Variables
 
 LOOK_EVERY = 10  # steps between two looks at who still trains; each look waits for the device
@@ -46,7 +46,7 @@ class Outcome:
         start: the loss of the first batch, before any step.
         losses: the mean training loss of each epoch that was trained to its end.
         stopped: the step at which the candidate was given up; None if it was trained to the end.
-        stopped_loss: the loss of that step, which may be no number; None if it was not given up.
+        stopped_loss: the loss of that step, which may not be finite; None if it was not given up.
         measured: the task's scalar metrics on the validation examples; {} if it was given up.
     """
 
@@ -92,6 +92,8 @@ class Trainer:
     together: int | None
     workers: int
     parallel: DataParallel
+    variables: Variables | None
+    make_rule: Callable[..., UpdateRule]
 
     @property
     def steps_per_epoch(self) -> int:
@@ -119,7 +121,7 @@ class Trainer:
             group = candidates[first : first + size]
             # A smaller last group is filled up, so that the one program serves it too.
             filled = group + group[-1:] * (size - len(group))
-            begun = start(_stack(filled), parallel.replicate(self._example()))
+            begun = start(_stack(filled), parallel.replicate((self._example(), self.variables)))
             advance_all = partial(_times, advance, len(group))
             found = self._run_group(begun, step, measure, advance_all, parallel)
             outcomes += found[: len(group)]
@@ -174,13 +176,16 @@ class Trainer:
     def _example(self) -> Batch:
         return jax.tree.map(lambda leaf: np.asarray(leaf)[None], self.train[0])
 
-    def _start(self, values: dict[str, jax.Array], example: Batch) -> _Candidate:
+    def _rule(self, values: dict[str, jax.Array]) -> UpdateRule:
+        optimizer = self.optimizer(self.steps, **values)
+        return self.make_rule(self.task, optimizer, precision=self.precision)
+
+    def _start(self, values: dict[str, jax.Array], begin: tuple[Batch, Variables | None]) -> _Candidate:
         """The group of these settings (f32[C] each) before its first step."""
-        key = jax.random.key(self.seed)
+        key, (example, variables) = jax.random.key(self.seed), begin
 
         def start(values):
-            optimizer = self.optimizer(self.steps, **values)
-            state = create_state(self.task, optimizer, key, example)
+            state = create_state(self.task, self._rule(values), key, example, variables=variables)
             zero = jnp.zeros(())
             return _Candidate(values, state, zero, zero, jnp.zeros((), jnp.int32))
 
@@ -188,13 +193,13 @@ class Trainer:
 
     def _step(self, one: _Candidate, batch: Batch) -> _Candidate:
         """A step of `fit`, for a candidate that still goes on."""
-        optimizer = self.optimizer(self.steps, **one.values)
-        train_step = make_train_step(self.task, optimizer, precision=self.precision)
-        state, sums = train_step(one.state, batch)
+        state, sums = self._rule(one.values).step(one.state, batch)
         mean = sums["loss"]
         loss = mean.total / jnp.where(mean.weight > 0, mean.weight, 1)
         start = jnp.where(one.state.step == 0, loss, one.start)
-        sound = jnp.isfinite(loss) & jnp.isfinite(sums["grad_norm"].total)
+        sound = jnp.isfinite(loss)
+        if "grad_norm" in sums:
+            sound &= jnp.isfinite(sums["grad_norm"].total)
         bad = ~sound | (loss > self.stop_above * start)
         stopped = jnp.where((one.stopped == 0) & bad, state.step, one.stopped)
         going = stopped == 0
@@ -214,8 +219,7 @@ class Trainer:
             sums = metrics.add(
                 measure(variables, parallel.replicate(self._checked(batch))) for batch in batches
             )
-        scalars = {name: total for name, total in sums.items() if isinstance(total, metrics.Mean)}
-        return [metrics.compute(jax.tree.map(lambda a, i=i: a[i], scalars)) for i in range(count)]
+        return [metrics.scalars(jax.tree.map(lambda a, i=i: a[i], sums)) for i in range(count)]
 
     def _enough_devices(self, candidates: int) -> DataParallel:
         """No more devices than candidates at once."""
@@ -238,7 +242,7 @@ class Trainer:
             groups = _ceil(count, share * len(devices))
             size = _ceil(count, groups * len(devices)) * len(devices)
             values = _stack(candidates[:1] * size)
-            group = jax.eval_shape(self._start, values, self._example())
+            group = jax.eval_shape(self._start, values, (self._example(), self.variables))
             compiled = step.lower(group, batch).compile()
             share = size // len(devices)
             if share == 1 or _memory_needed(compiled) <= MEMORY_SHARE * _memory_left(devices[0]):

@@ -1,5 +1,6 @@
-"""`fit` and `evaluate`: what a script calls."""
+"""`fit`: what a script calls."""
 
+from collections.abc import Callable
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -7,19 +8,20 @@ import jax
 import numpy as np
 import optax
 
-from jaxnets import data, metrics
+from jaxnets import data
 from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics
 from jaxnets.training import loop
 from jaxnets.training.checkpoint import Checkpointer
+from jaxnets.training.evaluation import Predictions, make_measure, make_predictor
 from jaxnets.training.logs import History, Recorder
 from jaxnets.training.parallel import DataParallel, is_main_process
 from jaxnets.training.profiling import traced
 from jaxnets.training.progress import Reporter
 from jaxnets.training.ratios import with_layer_ratios
 from jaxnets.training.state import TrainState, create_state
-from jaxnets.training.step import EvalStep, make_eval_step, make_train_step
-from jaxnets.training.task import Batch, Task, Variables
+from jaxnets.training.step import UpdateRule, usual_rule
+from jaxnets.training.task import Batch, Task, Variables, headline_of
 
 CHECKPOINTS, PROFILE = "checkpoints", "profile"
 
@@ -28,7 +30,7 @@ def fit(
     task: Task,
     train: data.Source,
     *,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformation | None = None,
     test: data.Source | None = None,
     epochs: int = 10,
     batch_size: int = 128,
@@ -48,6 +50,8 @@ def fit(
     layer_ratios: bool = False,
     parallel: DataParallel | None = None,
     variables: Variables | None = None,
+    rule: UpdateRule | None = None,
+    measure: Callable[[Predictions], Metrics] | None = None,
     profile: bool = False,
     progress: bool = True,
 ) -> tuple[TrainState, History]:
@@ -59,7 +63,7 @@ def fit(
     Args:
         task: what to learn, such as `jaxnets.Classification`.
         train: examples to learn from, such as `jaxnets.data.load("digits").train`.
-        optimizer: any Optax transformation.
+        optimizer: any Optax transformation; None with a `rule`.
         test: examples to measure by, at the end of each epoch.
         epochs: passes over `train`; the last incomplete batch of a pass is left out.
         batch_size: over all devices and processes.
@@ -68,7 +72,8 @@ def fit(
             nothing.
         resume: go on from the newest checkpoint in `directory`, or from the start if there is none.
         precision: "float32", or "bfloat16" for the forward and backward pass.
-        accumulate: micro-batches to each step, for batches that do not fit in memory.
+        accumulate: micro-batches to each step, for batches that do not fit in memory; a matter of the
+            `rule` where there is one.
         ema_decay: keep a moving average of the parameters and measure with it; None for no average.
         monitor, patience, stop_above, log_every, checkpoint_every: see `loop.Schedule`.
         keep: how many of the last checkpoints to keep, besides the best.
@@ -76,6 +81,10 @@ def fit(
         layer_ratios: record the update-to-weight ratio of each layer too; see `with_layer_ratios`.
         parallel: how to use the devices; all of them where None.
         variables: where to begin from, such as pretrained ones; drawn from `seed` where None.
+        rule: a step of your own and the state of its optimizers, such as that of a GAN; None for the
+            usual step with `optimizer`.
+        measure: measures of the whole test set, from what `predict_all` yields to metrics by name, at
+            the end of each epoch.
         profile: write a trace of a few steps, for JAX's profiler, into `directory`.
         progress: show a bar and a row for each epoch.
 
@@ -87,6 +96,11 @@ def fit(
         DivergenceError: when the loss is not finite or passes `stop_above` times its start.
         CheckpointError: when a checkpoint cannot be written, or is another model's.
     """
+    if (optimizer is None) == (rule is None):
+        raise InputError("optimizer and rule: give one of the two")
+    if rule is None:
+        options = {"precision": precision, "accumulate": accumulate, "ema_decay": ema_decay}
+        rule = usual_rule(task, optimizer, **options)
     parallel = parallel or DataParallel.create()
     shard = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
     local_batch_size = parallel.local_batch_size(batch_size)
@@ -99,19 +113,14 @@ def fit(
         batch_size=batch_size,
         log_every=log_every,
         checkpoint_every=checkpoint_every,
+        headline=headline_of(task),
         monitor=monitor,
         patience=patience,
         stop_above=stop_above,
     )
     source = data.train_batches(train, local_batch_size, seed=seed, workers=workers, **shard)
-    state = create_state(
-        task,
-        optimizer,
-        jax.random.key(seed),
-        example,
-        ema=ema_decay is not None,
-        variables=variables,
-    )
+    key, ema = jax.random.key(seed), ema_decay is not None
+    state = create_state(task, rule, key, example, ema=ema, variables=variables)
 
     checkpointer, resume_at = None, 0
     if directory is not None:
@@ -130,15 +139,18 @@ def fit(
     elif profile:
         raise InputError("profile needs a directory to write the trace into")
 
-    train_step = parallel.compile_train_step(
-        make_train_step(task, optimizer, precision=precision, accumulate=accumulate, ema_decay=ema_decay)
-    )
+    train_step = parallel.compile_train_step(rule.step)
     if layer_ratios:
         train_step = with_layer_ratios(train_step)
-    eval_step = parallel.compile_eval_step(make_eval_step(task, precision=precision))
+    options = {"precision": precision, "parallel": parallel}
+    sums_of = make_measure(task, **options)
+    predict = None if measure is None else make_predictor(task, **options)
 
-    def measure(state: TrainState) -> Metrics:
-        return _measure(task, eval_step, state.variables, test, local_batch_size, parallel)
+    def evaluate(state: TrainState) -> Metrics:
+        sums = sums_of(state.variables, test, batch_size)
+        if predict is None:
+            return sums
+        return {**sums, **measure(predict(state.variables, test, batch_size))}
 
     def place(batch):
         task.check(batch)
@@ -146,7 +158,7 @@ def fit(
 
     main = is_main_process()
     recorder = Recorder(directory if main else None, resume_at)
-    reporter = Reporter(epochs, schedule.steps_per_epoch, enabled=progress and main)
+    reporter = Reporter(epochs, schedule.steps_per_epoch, schedule.headline, enabled=progress and main)
     try:
         stepping = traced(train_step, Path(directory) / PROFILE) if profile else nullcontext(train_step)
         with closing(data.prefetch(source, place)) as batches, reporter, stepping as step:
@@ -159,42 +171,13 @@ def fit(
                 schedule,
                 recorder=recorder,
                 reporter=reporter,
-                evaluate=None if test is None else measure,
+                evaluate=None if test is None else evaluate,
                 checkpointer=checkpointer,
             )
     finally:
         recorder.close()
         if checkpointer is not None:
             checkpointer.close()
-
-
-def evaluate(
-    task: Task,
-    variables: Variables,
-    source: data.Source,
-    *,
-    batch_size: int = 128,
-    precision: str = "float32",
-    parallel: DataParallel | None = None,
-) -> dict[str, float | np.ndarray]:
-    """Measures variables on every example of a source exactly once.
-
-    Args:
-        task: whose metrics to compute.
-        variables: such as `state.variables`.
-        source: the examples.
-        batch_size: over all devices; the last batch is padded, and the padding does not count.
-        precision: "float32" or "bfloat16".
-        parallel: how to use the devices; all of them where None.
-
-    Returns:
-        The metrics of the task by name, such as `loss`, `top1`, `top5` and `confusion`.
-    """
-    parallel = parallel or DataParallel.create()
-    step = parallel.compile_eval_step(make_eval_step(task, precision=precision))
-    local_batch_size = parallel.local_batch_size(batch_size)
-    variables = parallel.replicate(variables)
-    return metrics.compute(_measure(task, step, variables, source, local_batch_size, parallel))
 
 
 def _refuse_other_shapes(example: Batch, test: data.Source) -> None:
@@ -205,25 +188,3 @@ def _refuse_other_shapes(example: Batch, test: data.Source) -> None:
             raise InputError(
                 f"test has {name} of shape {came}, train of shape {wanted}; load both alike"
             )
-
-
-def _measure(
-    task: Task,
-    step: EvalStep,
-    variables: Variables,
-    source: data.Source,
-    local_batch_size: int,
-    parallel: DataParallel,
-) -> Metrics:
-    def place(batch):
-        task.check(batch)
-        return parallel.put(batch)
-
-    batches = data.eval_batches(
-        source,
-        local_batch_size,
-        shard_index=jax.process_index(),
-        shard_count=jax.process_count(),
-    )
-    with closing(data.prefetch(batches, place)) as placed:
-        return metrics.add(step(variables, batch) for batch in placed)

@@ -1,24 +1,26 @@
 """The one training loop. It runs any `step(state, batch) -> (state, metric sums)`."""
 
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import jax
 
 from jaxnets import metrics
 from jaxnets.errors import InputError
-from jaxnets.metrics import Mean, Metrics
+from jaxnets.metrics import Metric, Metrics
 from jaxnets.training.checkpoint import Checkpointer
 from jaxnets.training.logs import History, Recorder
 from jaxnets.training.progress import Reporter
 from jaxnets.training.state import TrainState
 from jaxnets.training.step import TrainStep
+from jaxnets.training.task import LOSS, Headline
 
 
 class DivergenceError(InputError):
-    """The loss is no number any more, or far above where it began."""
+    """The loss is not finite, or far above where it began."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,13 @@ class Schedule:
     Attributes:
         epochs: how many in all.
         steps_per_epoch: how many steps make one.
-        batch_size: images a step, over all devices; for the images per second.
+        batch_size: examples a step, over all devices; for the images per second.
         log_every: steps between two records; an epoch's last record takes in what is left of it.
         checkpoint_every: steps between two checkpoints besides those at the end of each epoch.
-        monitor: the key of an epoch's record that says which checkpoint is best; None takes
-            `test_top1`, or the first there is of `test_loss` and `train_loss`. Losses are better when
-            lower, everything else when higher.
+        headline: the metric that the run is judged by.
+        monitor: the key of an epoch's record that says which checkpoint is best; None takes the
+            headline on the test examples, or the first there is of `test_loss` and `train_loss`. The
+            metric itself says whether lower is better.
         patience: stop after so many epochs in a row without a better `monitor`; None for never.
         stop_above: stop when the loss passes so many times its start; None for never.
     """
@@ -43,6 +46,7 @@ class Schedule:
     batch_size: int
     log_every: int = 10
     checkpoint_every: int | None = None
+    headline: Headline = LOSS
     monitor: str | None = None
     patience: int | None = None
     stop_above: float | None = 3.0
@@ -88,27 +92,31 @@ def run(
     history = recorder.history
     taken, total = int(state.step), schedule.epochs * schedule.steps_per_epoch
     stretch: list[Metrics] = []
+    kinds: dict[
+        str, Metric
+    ] = {}  # by the keys of an epoch's record, for how they are printed and compared
     since, waited = time.perf_counter(), 0.0
 
     def record_stretch() -> dict:
         """Joins the steps since the last record; waits for the devices to finish them."""
         nonlocal since, waited
         images = len(stretch) * schedule.batch_size
-        means = metrics.compute(metrics.add(stretch))
+        sums = metrics.add(stretch)
+        kinds.update({_key(name): metric for name, metric in sums.items()})
         stretch.clear()
         now = time.perf_counter()
         elapsed, since = now - since, now
         record = {
             "step": taken,
             "epoch": math.ceil(taken / schedule.steps_per_epoch),
-            **means,
+            **metrics.scalars(sums),
             "images": images,
             "images_per_second": images / elapsed,
             "data_wait": waited / elapsed,
         }
         waited = 0.0
         recorder.add_steps(record)
-        reporter.steps(record)
+        reporter.steps(record, kinds)
         _refuse_divergence(record, history.steps[0]["loss"], schedule.stop_above, checkpointer)
         return record
 
@@ -135,11 +143,13 @@ def run(
             record_stretch()
         if epoch_ends:
             sums = {} if evaluate is None else evaluate(state)
+            kinds.update({f"test_{name}": metric for name, metric in sums.items()})
             record = _epoch_record(history, schedule, taken, sums)
             recorder.add_epoch(record)
-            reporter.epoch(record)
-            save(score=_score(record, schedule.monitor))
-            history.stopped = _plateau(history.epochs, schedule)
+            reporter.epoch(record, kinds)
+            save(score=_score(record, schedule, kinds))
+            history.stopped = _plateau(history.epochs, schedule, kinds)
+            history.headline = _headline(record, schedule, kinds)
             since = time.perf_counter()  # evaluation is not training
         elif saves:
             save()
@@ -151,7 +161,7 @@ def run(
 
 
 def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metrics) -> dict:
-    """Joins an epoch's records of steps, each by its number of images, and what was evaluated."""
+    """Joins an epoch's records of steps, each by its number of examples, and what was evaluated."""
     epoch = taken // schedule.steps_per_epoch
     parts = [record for record in history.steps if record["epoch"] == epoch]
     images = sum(part["images"] for part in parts)
@@ -161,9 +171,8 @@ def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metric
         return sum(part[name] * part["images"] for part in known) / sum(p["images"] for p in known)
 
     record = {"epoch": epoch, "step": taken}
-    others = ("update_ratio", "grad_norm", "learning_rate")  # of the step as a whole, or a layer's
     for name in parts[-1].keys() - {"step", "epoch", "images", "images_per_second", "data_wait"}:
-        record[name if name.startswith(others) else f"train_{name}"] = mean(name)
+        record[_key(name)] = mean(name)
     each = [part["images"] / part["images_per_second"] for part in parts]
     seconds = sum(each)
     waited = sum(part["data_wait"] * own for part, own in zip(parts, each, strict=True))
@@ -172,8 +181,13 @@ def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metric
         "images_per_second": images / seconds,
         "data_wait": waited / seconds,
     }
-    scalars = {name: total for name, total in sums.items() if isinstance(total, Mean)}
-    return record | {f"test_{name}": v for name, v in metrics.compute(scalars).items()}
+    return record | {f"test_{name}": value for name, value in metrics.scalars(sums).items()}
+
+
+def _key(name: str) -> str:
+    """What a metric of training steps is called in an epoch's record."""
+    of_the_step = name.startswith(("update_ratio", "grad_norm", "learning_rate"))  # or a layer's
+    return name if of_the_step else f"train_{name}"
 
 
 def _is_done(sums: Metrics) -> bool:
@@ -181,38 +195,49 @@ def _is_done(sums: Metrics) -> bool:
     return all(leaf.is_ready() for leaf in jax.tree.leaves(sums))
 
 
-def _monitored(record: dict, monitor: str | None) -> str:
-    names = (monitor,) if monitor else ("test_top1", "test_loss", "train_loss")
+def _monitored(record: dict, schedule: Schedule) -> str:
+    monitor = schedule.monitor
+    names = (monitor,) if monitor else (f"test_{schedule.headline.metric}", "test_loss", "train_loss")
     for name in names:
         if name in record:
             return name
     raise InputError(f"monitor is {monitor!r}; an epoch has {', '.join(sorted(record))}")
 
 
-def _score(record: dict, monitor: str | None) -> float:
+def _score(record: dict, schedule: Schedule, kinds: Mapping[str, Metric]) -> float:
     """The monitored number, turned so that higher is better."""
-    name = _monitored(record, monitor)
-    return -record[name] if name.endswith("loss") else record[name]
+    name = _monitored(record, schedule)
+    lower_is_better = name in kinds and kinds[name].lower_is_better
+    return -record[name] if lower_is_better else record[name]
 
 
-def _plateau(epochs: list[dict], schedule: Schedule) -> str:
+def _plateau(epochs: list[dict], schedule: Schedule, kinds: Mapping[str, Metric]) -> str:
     """Says why to stop, where the last `patience` epochs brought nothing better; else ""."""
-    scores = [_score(record, schedule.monitor) for record in epochs]
+    scores = [_score(record, schedule, kinds) for record in epochs]
     best = scores.index(max(scores))
     if schedule.patience is None or len(scores) - 1 - best < schedule.patience:
         return ""
-    name = _monitored(epochs[best], schedule.monitor)
+    name = _monitored(epochs[best], schedule)
     return (
         f"stopped after epoch {len(scores)}: {name} has not been better than in epoch {best + 1} "
         f"({epochs[best][name]:.4g}) for {schedule.patience} epochs"
     )
 
 
+def _headline(record: dict, schedule: Schedule, kinds: Mapping[str, Metric]) -> str:
+    """What an epoch reached: "test accuracy 98.61%"."""
+    for part, (name, words) in itertools.product(("test", "train"), (schedule.headline, LOSS)):
+        key = f"{part}_{name}"
+        if key in record:
+            return f"{part} {words} {kinds[key].form.format(record[key])}"
+    return ""
+
+
 def _refuse_divergence(
     record: dict, start: float, stop_above: float | None, checkpointer: Checkpointer | None
 ) -> None:
     loss = record["loss"]
-    if not (math.isfinite(loss) and math.isfinite(record["grad_norm"])):
+    if not (math.isfinite(loss) and math.isfinite(record.get("grad_norm", 0.0))):
         what = "is not a finite number" if not math.isfinite(loss) else "has no finite gradient"
     elif stop_above is not None and loss > stop_above * start:
         what = f"is {loss:.4g}, more than {stop_above:g} times its start, {start:.4g}"

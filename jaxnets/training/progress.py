@@ -1,17 +1,16 @@
 """What a person sees while a run goes on: a live bar, and a row for each epoch."""
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jaxnets.training.search_result import SearchResult, Space, Stage, as_text
+from jaxnets.metrics import Metric
+from jaxnets.training.search_result import SearchResult, Space, Stage
+from jaxnets.training.task import LOSS, Headline
 
 _EPOCH = "epoch"
-_SHOWN = (  # heading, key of the epoch's record, format
-    ("train loss", "train_loss", "{:.4f}"),
-    ("train acc", "train_top1", "{:.2%}"),
-    ("test loss", "test_loss", "{:.4f}"),
-    ("test acc", "test_top1", "{:.2%}"),
-    ("test exact", "test_exact", "{:.2%}"),
+_OF_EVERY_RUN = (  # heading, key of the epoch's record, format
     ("update ratio", "update_ratio", "{:.1e}"),
     ("images/s", "images_per_second", "{:,.0f}"),
     ("data wait", "data_wait", "{:.1%}"),
@@ -22,11 +21,14 @@ _SHOWN = (  # heading, key of the epoch's record, format
 class Reporter:
     """Shows the run on the console; with `enabled=False` it shows nothing.
 
-    The bar is live on a terminal and left out of a log file; the rows are printed in both.
+    The bar is live on a terminal and left out of a log file; the rows are printed in both. A row has
+    the loss and the task's headline, in training and on the test examples.
     """
 
-    def __init__(self, epochs: int, steps_per_epoch: int, enabled: bool = True):
-        self._epochs, self._steps_per_epoch = epochs, steps_per_epoch
+    def __init__(
+        self, epochs: int, steps_per_epoch: int, headline: Headline = LOSS, enabled: bool = True
+    ):
+        self._epochs, self._headline = epochs, headline
         self._console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
         self._columns = None
         self._bar = Progress(
@@ -51,11 +53,12 @@ class Reporter:
     def say(self, text: str) -> None:
         self._console.print(text)
 
-    def steps(self, record: dict) -> None:
-        """Moves the bar to a record of steps."""
+    def steps(self, record: dict, kinds: Mapping[str, Metric]) -> None:
+        """Moves the bar to a record of steps; `kinds` say how its metrics are printed."""
         shown = [f"loss {record['loss']:.4f}"]
-        if "top1" in record:
-            shown.append(f"acc {record['top1']:.1%}")
+        name, words = self._headline
+        if name != LOSS.metric and name in record:
+            shown.append(f"{words} {kinds[f'train_{name}'].form.format(record[name])}")
         shown.append(f"{record['images_per_second']:,.0f} images/s")
         self._bar.update(
             self._task,
@@ -64,14 +67,27 @@ class Reporter:
             numbers=", ".join(shown),
         )
 
-    def epoch(self, record: dict) -> None:
+    def epoch(self, record: dict, kinds: Mapping[str, Metric]) -> None:
         """Prints the row of an epoch, under a heading the first time."""
         if self._columns is None:
-            self._columns = [column for column in _SHOWN if column[1] in record]
-            heading = "".join(f"{name:>14}" for name, _, _ in self._columns)
+            measured = [
+                (f"{part} {words}", f"{part}_{name}", kinds[f"{part}_{name}"].form)
+                for part in ("train", "test")
+                for name, words in dict.fromkeys((LOSS, self._headline))
+                if f"{part}_{name}" in kinds
+            ]
+            columns = (*measured, *_OF_EVERY_RUN)
+            self._columns = [column for column in columns if column[1] in record]
+            heading = "".join(f"{name:>{_width(name)}}" for name, _, _ in self._columns)
             self._console.print(f"[bold]{_EPOCH:>7}{heading}[/bold]")
-        cells = "".join(f"{form.format(record[key]):>14}" for _, key, form in self._columns)
+        cells = "".join(
+            f"{form.format(record[key]):>{_width(name)}}" for name, key, form in self._columns
+        )
         self._console.print(f"{record['epoch']:>7}{cells}")
+
+
+def _width(heading: str) -> int:
+    return max(13, len(heading) + 2)
 
 
 class SearchReporter:
@@ -122,6 +138,6 @@ class SearchReporter:
         if given_up < len(trials):
             best = trials[0]
             values = ", ".join(f"{name} {value:.3g}" for name, value in best.values.items())
-            score = as_text(result.monitor, best.outcome.measured[result.monitor])
+            score = result.form.format(best.outcome.measured[result.monitor])
             told.insert(0, f"best: {values} (held-out {result.monitor} {score})")
         self._console.print("  " + "; ".join(told))

@@ -15,16 +15,15 @@ import jax
 import numpy as np
 import optax
 
-from jaxnets import data
+from jaxnets import data, metrics
 from jaxnets.errors import InputError, unknown_name
-from jaxnets.metrics import Mean
 from jaxnets.training.candidates import Outcome, Trainer, Values
 from jaxnets.training.loop import DivergenceError
 from jaxnets.training.parallel import DataParallel
 from jaxnets.training.progress import SearchReporter
 from jaxnets.training.search_result import SearchResult, Space, Stage, Trial
-from jaxnets.training.step import make_eval_step
-from jaxnets.training.task import Task
+from jaxnets.training.step import UpdateRule, make_eval_step, usual_rule
+from jaxnets.training.task import LOSS, Task, Variables, headline_of
 
 MARGIN = 0.1  # of a range's width in log, which the narrowed range has on either side of the survivors
 _DRAWS = 0x5EA7C  # keeps the key of the draws apart from those of parameters and dropout
@@ -67,6 +66,8 @@ def search(
     together: int | None = None,
     workers: int = 0,
     parallel: DataParallel | None = None,
+    variables: Variables | None = None,
+    make_rule: Callable[..., UpdateRule] = usual_rule,
     on_stage: Callable[[SearchResult], None] = lambda result: None,
     progress: bool = True,
 ) -> SearchResult:
@@ -89,14 +90,16 @@ def search(
         batch_size: examples a step.
         seed: of the draws, and of parameters, order, augmentation and dropout.
         precision: "float32" or "bfloat16".
-        monitor: the metric to compare by; None for `top1`, or for `loss` where there is none. Of
-            equals, the one of lower loss is better.
+        monitor: the metric to compare by; None for the task's headline, or for `loss` where that is a
+            measure of whole sets. Of equals, the one of lower loss is better.
         stop_above: give a candidate up when the loss of a step passes so many times that of its first
-            step, or is no finite number; None for the latter alone.
+            step, or is not finite; None for the latter alone.
         together: how many candidates are trained at once; None for all that fit into memory by the
             compiler's reckoning, but on CPUs, which are quicker so, for one on each.
         workers: processes that read and decode images.
         parallel: whose devices share the candidates; all of this process where None.
+        variables: where every candidate begins, such as pretrained ones; drawn from `seed` where None.
+        make_rule: `(task, optimizer, precision=...) -> UpdateRule`, where the step is not the usual one.
         on_stage: called with what is known after each stage.
         progress: show a bar, and what each stage found.
 
@@ -117,7 +120,8 @@ def search(
         raise InputError(f"together is {together}; it must be 1 or more, or None")
     if jax.process_count() > 1:
         raise InputError("search runs in one process; start it on one host")
-    result = SearchResult(stages, (), (), _choose_monitor(task, train, monitor), seed)
+    monitor, metric = _choose_monitor(task, train, monitor)
+    result = SearchResult(stages, (), (), monitor, metric.form, metric.lower_is_better, seed)
     now, drawn = dict(space), 0
     with SearchReporter(len(stages), enabled=progress) as reporter:
         for number, stage in enumerate(stages, start=1):
@@ -129,7 +133,7 @@ def search(
             trainer = Trainer(
                 task, optimizer, train, validation, stage.epochs, batch_size, seed, precision,
                 math.inf if stop_above is None else stop_above, together, workers,
-                parallel or DataParallel.create(),
+                parallel or DataParallel.create(), variables, make_rule,
             )  # fmt: skip
             reporter.begin(number, stage, now, len(candidates) * trainer.steps)
             outcomes = trainer.run([values for _, values in candidates], reporter.advance)
@@ -137,7 +141,7 @@ def search(
                 Trial(number, candidate, values, outcome)
                 for (candidate, values), outcome in zip(candidates, outcomes, strict=True)
             ]
-            trials.sort(key=lambda trial: _rank(trial.outcome, result.monitor))
+            trials.sort(key=lambda trial: _rank(trial.outcome, result))
             result = dataclasses.replace(
                 result, spaces=(*result.spaces, now), trials=(*result.trials, *trials)
             )
@@ -150,7 +154,7 @@ def search(
     if result.best is None:
         ranges = ", ".join(f"{name} from {low:g} to {high:g}" for name, (low, high) in space.items())
         raise DivergenceError(
-            f"all {len(result.trials)} candidates diverged: their loss became no number, or passed "
+            f"all {len(result.trials)} candidates diverged: their loss was not finite, or passed "
             f"stop_above={stop_above} times its start ({ranges}); search lower learning rates"
         )
     return result
@@ -188,24 +192,28 @@ def narrow(space: Space, survivors: Sequence[Values]) -> Space:
     return narrowed
 
 
-def _rank(outcome: Outcome, monitor: str) -> tuple:
+def _rank(outcome: Outcome, result: SearchResult) -> tuple:
     """A key to sort by: the best first, those given up last and of them the longest trained first."""
     if outcome.stopped is not None:
         return (True, -outcome.stopped, 0.0)
-    score = outcome.measured[monitor]
-    return (False, score if monitor.endswith("loss") else -score, outcome.measured.get("loss", 0.0))
+    score = outcome.measured[result.monitor]
+    return (False, score if result.lower_is_better else -score, outcome.measured.get("loss", 0.0))
 
 
-def _choose_monitor(task: Task, train: data.Source, monitor: str | None) -> str:
+def _choose_monitor(task: Task, train: data.Source, monitor: str | None) -> tuple[str, metrics.Metric]:
+    """The metric to compare by, of those that are single numbers."""
     example = jax.tree.map(lambda leaf: np.asarray(leaf)[None], train[0])
     variables = jax.eval_shape(task.init, jax.random.key(0), example)
     sums = jax.eval_shape(make_eval_step(task), variables, example)
-    names = [name for name, total in sums.items() if isinstance(total, Mean)]
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), sums)
+    with np.errstate(all="ignore"):
+        names = metrics.scalars(zeros)
     if monitor is None:
-        return "top1" if "top1" in names else "loss"
+        headline = headline_of(task).metric
+        monitor = headline if headline in names else LOSS.metric
     if monitor not in names:
         raise unknown_name("monitor", monitor, names)
-    return monitor
+    return monitor, sums[monitor]
 
 
 def _check_stages(stages: Sequence[Stage]) -> None:

@@ -52,7 +52,9 @@ class SearchResult:
         stages: as they were asked for.
         spaces: the ranges that each stage drew from, of the stages that are done.
         trials: of the stages that are done; of a stage, the best first and those given up last.
-        monitor: the metric by which candidates are compared; losses are better when lower.
+        monitor: the metric by which candidates are compared.
+        form: how a number of it is printed, such as `"{:.2%}"`.
+        lower_is_better: whether less of it is better.
         seed: of everything.
     """
 
@@ -60,6 +62,8 @@ class SearchResult:
     spaces: tuple[Space, ...]
     trials: tuple[Trial, ...]
     monitor: str
+    form: str
+    lower_is_better: bool
     seed: int
 
     @property
@@ -105,9 +109,9 @@ class SearchResult:
             row = {"stage": str(trial.stage), "number": str(trial.candidate)}
             row |= {name.replace("_", " "): f"{value:.3g}" for name, value in trial.values.items()}
             row["train loss"] = f"{outcome.losses[-1]:.4f}" if outcome.losses else ""
-            for name in dict.fromkeys((self.monitor, "loss")):
+            for name, form in {"loss": "{:.4f}", self.monitor: self.form}.items():
                 value = outcome.measured.get(name)
-                row[f"held-out {name}"] = "" if value is None else as_text(name, value)
+                row[f"held-out {name}"] = "" if value is None else form.format(value)
             if outcome.stopped is not None:
                 row["outcome"] = f"given up, step {outcome.stopped}"
             elif trial is best:
@@ -126,7 +130,7 @@ class SearchResult:
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON: what is no finite number is None."""
+        """Everything, for JSON: what is not finite is None."""
         stages = [dataclasses.asdict(stage) for stage in self.stages]
         for stage, space in zip(stages, self.spaces, strict=False):
             stage["space"] = {name: list(ends) for name, ends in space.items()}
@@ -141,13 +145,10 @@ class SearchResult:
         return {
             "seed": self.seed,
             "monitor": self.monitor,
+            "form": self.form,
+            "lower_is_better": self.lower_is_better,
             "best": None if self.best is None else self.best.candidate,
             "stages": stages,
             "trials": trials,
             "warnings": self.warnings,
         }
-
-
-def as_text(metric: str, value: float) -> str:
-    """0.9233 as 92.33% where it is an accuracy."""
-    return f"{value:.2%}" if metric.startswith("top") else f"{value:.4f}"

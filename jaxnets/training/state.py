@@ -5,7 +5,6 @@ from typing import Any
 import flax.struct
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxnets.training.task import Batch, Task, Variables
 
@@ -39,7 +38,7 @@ class TrainState:
 
 def create_state(
     task: Task,
-    optimizer: optax.GradientTransformation,
+    optimizer: Any,
     key: jax.Array,
     batch: Batch,
     *,
@@ -50,7 +49,7 @@ def create_state(
 
     Args:
         task: whose variables to draw.
-        optimizer: whose state to make.
+        optimizer: whose state to make: anything with `init(params) -> opt_state`.
         key: the run's key.
         batch: any batch of the shape to come; only shapes matter.
         ema: keep a moving average of the parameters.

@@ -1,7 +1,7 @@
 """The train and eval step, written once for one device and for many."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -138,6 +138,25 @@ def make_train_step(
     return step
 
 
+class UpdateRule(NamedTuple):
+    """A step, and the state of the optimizers in it. A GAN has one of its own.
+
+    Attributes:
+        init: `init(params) -> opt_state`, any pytree, with the states of two optimizers in it, say.
+        step: `step(state, batch) -> (state, sums)`, such as `make_train_step` gives. Its sums hold
+            `loss`. Traced inside a mapped axis "batch" it takes one replica's share of the batch, and
+            joins what the replicas find by `joined`.
+    """
+
+    init: Callable[[Any], Any]
+    step: TrainStep
+
+
+def usual_rule(task: Task, optimizer: optax.GradientTransformation, **options: Any) -> UpdateRule:
+    """`make_train_step` with these options, and the optimizer's own state."""
+    return UpdateRule(optimizer.init, make_train_step(task, optimizer, **options))
+
+
 def make_eval_step(task: Task, *, precision: str = "float32") -> EvalStep:
     """A pure `step(variables, batch) -> metric sums`, summed over a mapped axis "batch"."""
     dtype = compute_dtype(precision)
@@ -148,6 +167,16 @@ def make_eval_step(task: Task, *, precision: str = "float32") -> EvalStep:
         return metrics.reduce(sums, DATA_AXIS) if axis_is_bound(DATA_AXIS) else sums
 
     return step
+
+
+def joined(tree: Any) -> Any:
+    """The mean of arrays over the replicas of a step, or the arrays as they are where there are none.
+
+    For steps of your own: `joined(gradients)`, `joined(batch_stats)`, `joined(sums)`.
+    """
+    if not axis_is_bound(DATA_AXIS):
+        return tree
+    return lax.pmean(tree, DATA_AXIS)
 
 
 def _norm(tree: Any) -> jax.Array:

@@ -4,7 +4,15 @@ from jaxnets.weights.adaptation import with_channels
 from jaxnets.weights.conversion import from_torch, libraries, to_torch
 from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.keras import from_keras
-from jaxnets.weights.loading import Pretrained, load, save, usual_library, wrong_model
+from jaxnets.weights.loading import (
+    Pretrained,
+    UnknownImagesError,
+    load,
+    preprocessing_of,
+    save,
+    usual_library,
+    wrong_model,
+)
 from jaxnets.weights.loading import find_preprocessing as preprocessing
 from jaxnets.weights.recurrent import recurrent_from_torch, recurrent_to_torch
 from jaxnets.weights.transfer import freeze_mask, layerwise_decay
@@ -12,6 +20,7 @@ from jaxnets.weights.transfer import freeze_mask, layerwise_decay
 __all__ = [
     "Preprocessing",
     "Pretrained",
+    "UnknownImagesError",
     "freeze_mask",
     "from_keras",
     "from_torch",
@@ -19,6 +28,7 @@ __all__ = [
     "libraries",
     "load",
     "preprocessing",
+    "preprocessing_of",
     "recurrent_from_torch",
     "recurrent_to_torch",
     "save",

@@ -14,16 +14,11 @@ import numpy as np
 from PIL import Image
 
 from jaxnets.data import decoding
+from jaxnets.data.decoding import INTERPOLATIONS
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.models.published import IMAGENET_MEAN, IMAGENET_STD, PublishedWeights, resized_side
 
 CROPS = {"center": 1, "flip": 2, "ten": 10}  # views of each image
-INTERPOLATIONS = {
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "nearest": Image.Resampling.NEAREST,
-}
 
 Picture = Image.Image | np.ndarray | str | PathLike
 

@@ -31,6 +31,10 @@ OUR_NAMES = "jaxnets"  # beside the libraries' of `conversion.libraries`
 _METADATA = "jaxnets"
 
 
+class UnknownImagesError(InputError):
+    """Nothing tells what images weights want."""
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """A model with weights, and what it takes to use them.
@@ -131,11 +135,25 @@ def find_preprocessing(name: str | PathLike, source: str | PathLike | None = Non
     if found is None and name and published_weights(name):
         found = images.of_published(published_weights(name)[0])
     if found is None:
-        raise InputError(
+        raise UnknownImagesError(
             f"preprocessing: {source} does not tell what images it wants; make one as "
             "jaxnets.weights.Preprocessing(resize=256, size=224)"
         )
     return found
+
+
+def preprocessing_of(pretrained: Pretrained) -> Preprocessing:
+    """What images the weights of a model want.
+
+    Raises:
+        UnknownImagesError: nothing tells.
+    """
+    if pretrained.preprocessing is None:
+        raise UnknownImagesError(
+            f"preprocessing: {pretrained.origin} does not tell what images its weights want; save it "
+            "with its preprocessing by jaxnets.weights.save"
+        )
+    return pretrained.preprocessing
 
 
 def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES) -> None:

@@ -54,8 +54,14 @@ class Checkpoint:
 
 def is_source(text: str) -> bool:
     """Whether a text names a source, and is not a mere name."""
+    return is_weights(text) or os.path.exists(text)
+
+
+def is_weights(text: str) -> bool:
+    """Whether a text names a source of weights by its form, as no picture does."""
     kind = text.partition(":")[0]
-    return kind in (HUB, *PUBLISHED) or os.path.exists(text) or _suffix(text) != ""
+    whole = (Path(text) / WEIGHTS_FILE).is_file()
+    return kind in (HUB, *PUBLISHED) or _suffix(text) != "" or whole
 
 
 def read(source: str | os.PathLike) -> Checkpoint:

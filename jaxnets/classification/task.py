@@ -2,16 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnets import losses
-from jaxnets.data.whitening import normalize, to_float
+from jaxnets.data import inputs
+from jaxnets.data.augmentation import Augmentation
+from jaxnets.data.inputs import weights_of
 from jaxnets.errors import InputError, unknown_name
-from jaxnets.metrics import Mean, Metrics, Sum, confusion_matrix, in_top_k
+from jaxnets.metrics import Mean, Metrics, Share, Sum, confusion_matrix, in_top_k
 from jaxnets.models import Classifier
+from jaxnets.training import Headline
 
 LOSSES = ("cross_entropy", "hinge", "mse", "bce")
 
@@ -34,8 +38,8 @@ class Classification:
             on one-hot targets.
         label_smoothing: the share of the target spread over all classes, in the training loss only.
         class_weights: one weight a class, for imbalanced data (`jaxnets.data.class_weights`).
-        augment: `(key, image f32[H, W, C] in 0 to 1) -> image`, on the device, for training only
-            (`jaxnets.data.augmentation`).
+        augment: `(key, example) -> example`, on the device, for training only, where an example is a
+            dict of `image` (f32[H, W, C] in 0 to 1) and `label` (`jaxnets.data.augmentation`).
         mix: `(key, images f32[N, H, W, C], targets f32[N, K]) -> (images, targets)`, such as
             `jaxnets.data.augmentation.mixup(0.2)`, for training only.
         auxiliary_weight: what each auxiliary head adds to the training loss (0.3: Szegedy et al.
@@ -51,9 +55,11 @@ class Classification:
     loss_name: str = "cross_entropy"
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    augment: Augmentation | None = None
     mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
     auxiliary_weight: float = 0.3
+
+    headline: ClassVar[Headline] = Headline("top1", "accuracy")
 
     def __post_init__(self):
         if self.loss_name not in LOSSES:
@@ -63,8 +69,7 @@ class Classification:
                 "model: it was made with num_classes=0 and has no head to classify with; "
                 "give create_model the number of classes"
             )
-        if min(self.std) <= 0:
-            raise InputError(f"std is {self.std}; every number must be above 0")
+        inputs.check_constants(self.mean, self.std)
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
         if self.label_smoothing and self.loss_name != "cross_entropy":
@@ -79,7 +84,7 @@ class Classification:
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         """Draws the variables of the model for images of this batch's shape."""
-        images = normalize(to_float(batch["image"][:1]), self.mean, self.std)
+        images = inputs.normalized(batch["image"][:1], self.mean, self.std)
         return self.model.init(key, images, train=False)
 
     def loss(
@@ -95,19 +100,14 @@ class Classification:
             micro-batches can be joined exactly.
         """
         augment_key, mix_key, dropout_key = jax.random.split(key, 3)
-        images = to_float(batch["image"])
-        if self.augment is not None:
-            keys = jax.random.split(augment_key, len(images))
-            images = jax.vmap(self.augment)(keys, images)
+        images = inputs.augmented(augment_key, batch, self.augment)["image"]
         targets = self._targets(batch)
         if self.mix is not None:
             images, targets = self.mix(mix_key, images, targets)
-        params = variables["params"]
-        images = normalize(images, self.mean, self.std).astype(jax.tree.leaves(params)[0].dtype)
         kept = [name for name in variables if name != "params"]
         logits, sown = self.model.apply(
             variables,
-            images,
+            inputs.normalized(images, self.mean, self.std, variables["params"]),
             train=True,
             rngs={"dropout": dropout_key},
             mutable=[*kept, "auxiliary"],
@@ -125,16 +125,15 @@ class Classification:
 
     def predict(self, variables: Variables, batch: Batch) -> jax.Array:
         """Scores f32[N, K] in eval mode."""
-        images = normalize(to_float(batch["image"]), self.mean, self.std)
-        dtype = jax.tree.leaves(variables["params"])[0].dtype
-        return self.model.apply(variables, images.astype(dtype), train=False)
+        images = inputs.normalized(batch["image"], self.mean, self.std, variables["params"])
+        return self.model.apply(variables, images, train=False)
 
     def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
         """The sums of `loss` (without smoothing), `top1`, `top5` and `confusion` of predictions."""
         sums = {
             "loss": self._mean_loss(outputs, self._targets(batch), batch, 0.0),
             "top1": self._top_k(outputs, batch, 1),
-            "confusion": Sum(confusion_matrix(outputs, batch["label"], _weights(batch))),
+            "confusion": Sum(confusion_matrix(outputs, batch["label"], weights_of(batch))),
         }
         if outputs.shape[-1] > 5:
             sums["top5"] = self._top_k(outputs, batch, 5)
@@ -149,29 +148,22 @@ class Classification:
                 f"label {outside[0]} is out of range: the model has {num_classes} classes, "
                 f"so labels run from 0 to {num_classes - 1}"
             )
-        shape = np.shape(batch["image"])
-        if len(shape) != 4:
-            raise InputError(f"image has shape {shape}; wanted [N, H, W, C]")
-        if labels.shape != shape[:1]:
+        inputs.check_images(batch["image"], self.mean, self.std)
+        count = len(batch["image"])
+        if labels.shape != (count,):
             raise InputError(
-                f"label has shape {labels.shape}; wanted one number for each of {shape[0]} images"
-            )
-        channels = {1, shape[-1]}
-        if len(self.mean) not in channels or len(self.std) not in channels:
-            raise InputError(
-                f"image has {shape[-1]} channels, but mean has {len(self.mean)} entries and std "
-                f"{len(self.std)}; give one number, or one a channel"
+                f"label has shape {labels.shape}; wanted one number for each of {count} images"
             )
 
     def _targets(self, batch: Batch) -> jax.Array:
         return jax.nn.one_hot(batch["label"], self.model.num_classes)
 
-    def _top_k(self, logits: jax.Array, batch: Batch, k: int) -> Mean:
-        return Mean.of(in_top_k(logits, batch["label"], k), _weights(batch))
+    def _top_k(self, logits: jax.Array, batch: Batch, k: int) -> Share:
+        return Share.of(in_top_k(logits, batch["label"], k), weights_of(batch))
 
     def _mean_loss(self, logits, targets, batch: Batch, label_smoothing: float) -> Mean:
         logits = logits.astype(jnp.float32)
-        weights, class_weights = _weights(batch), None
+        weights, class_weights = weights_of(batch), None
         class_share = jnp.ones(len(targets))
         if self.class_weights is not None:
             class_weights = jnp.asarray(self.class_weights)
@@ -187,8 +179,3 @@ class Classification:
             values = function(logits, targets) * class_share
         total = jnp.sum(jnp.where(weights > 0, values * weights, 0.0))
         return Mean(total, jnp.sum(weights * class_share))
-
-
-def _weights(batch: Batch) -> jax.Array:
-    weights = batch.get("weight")
-    return jnp.ones(len(batch["label"])) if weights is None else weights

@@ -1,0 +1,201 @@
+"""Classifiers with weights, measured on folders of images: alone or averaged, on one view or several."""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from jaxnets import weights
+from jaxnets.classification.task import Classification
+from jaxnets.data import decoding
+from jaxnets.data.folder import read_held_out
+from jaxnets.errors import InputError, unknown_name
+from jaxnets.metrics import Mean, Metrics, Share, Sum, in_top_k
+from jaxnets.runs.recipe import Run
+from jaxnets.training import predict_all
+from jaxnets.weights import Preprocessing, Pretrained, imagenet
+from jaxnets.weights.images import CROPS
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """How pretrained classifiers are measured."""
+
+    crops: Literal["center", "flip", "ten"] = "center"
+    """Views of each image whose probabilities are averaged; of pretrained models."""
+    strict: bool = False
+    """Refuse an unreadable image, instead of leaving it out."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A classifier with weights: what tells the probabilities of its classes.
+
+    Attributes:
+        pretrained: the model, its weights and its images.
+        activation: from scores to probabilities.
+    """
+
+    pretrained: Pretrained
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.softmax
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.pretrained.class_names
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What images the weights want; `InputError` where nothing tells."""
+        return weights.preprocessing_of(self.pretrained)
+
+    def predict(self, variables: Any, batch: dict[str, Any]) -> jax.Array:
+        """The mean probabilities f32[N, K] of views [N, V, H, W, C]."""
+        views = batch["image"]
+        images = self.preprocessing.normalize(views.reshape(-1, *views.shape[2:]))
+        scores = self.pretrained.model.apply(variables, images)
+        return self.activation(scores).reshape(*views.shape[:2], -1).mean(axis=1)
+
+
+def member_of(member: Run | Pretrained, inside: Callable[[Run], Pretrained]) -> Member:
+    """A run or a pretrained model as what can be averaged."""
+    if isinstance(member, Run):
+        return Member(inside(member), activation(member.task))
+    return Member(member)
+
+
+def activation(task: Classification) -> Callable[[jax.Array], jax.Array]:
+    """What turns the scores of a task into probabilities."""
+    return jax.nn.sigmoid if task.loss_name == "bce" else jax.nn.softmax
+
+
+def evaluate(
+    members: Sequence[Member],
+    folder: str | PathLike,
+    crops: str = "center",
+    *,
+    batch_size: int = 128,
+    strict: bool = False,
+) -> Metrics:
+    """Measures classifiers with weights, alone or together, on a folder of images such as ImageNet's.
+
+    The probabilities of all views of an image (Krizhevsky et al. 2012, section 4.1) and then of all
+    members are averaged. All devices share each batch.
+
+    Args:
+        members: classifiers of the same classes. Each sees the images as its own weights want them.
+        folder: with a sub-folder a class, called as the members' classes are or, for ImageNet's, by
+            their WordNet identifiers. Some of the classes will do. See `read_held_out` for which images
+            are taken.
+        crops: the views: "center"; "flip", with its mirror image; or "ten".
+        batch_size: images at a time, of each of which there are 1, 2 or 10 views.
+        strict: refuse an unreadable image, instead of leaving it out.
+
+    Returns:
+        `images`, how many were measured, `loss` (cross entropy), `top1` and, where there are more than
+        five classes, `top5`.
+
+    Raises:
+        InputError: the members have different classes, or the folder or its classes are unknown.
+    """
+    first = members[0]
+    for member in members:
+        if member.class_names != first.class_names:
+            raise InputError(
+                f"pretrained: {member.pretrained.origin} has other classes than "
+                f"{first.pretrained.origin}; average models of the same classes"
+            )
+    names, paths, labels = read_held_out(folder, strict)
+    labels = class_indices(names, first.class_names)[labels]
+    sums = []
+    for member in members:
+        source = CropsOfFiles(paths, labels, member.class_names, member.preprocessing, crops, strict)
+        variables = member.pretrained.variables
+        predictions = predict_all(member, variables, source, batch_size=batch_size)
+        parts = [(rows, batch["weight"]) for batch, rows in predictions]
+        probabilities, counted = (np.concatenate(column) for column in zip(*parts, strict=True))
+        sums.append(probabilities)
+    mean = np.mean(sums, axis=0)
+    own = mean[np.arange(len(labels)), labels]
+    results = {
+        "images": Sum(counted.sum()),
+        "loss": Mean.of(-np.log(np.maximum(own, 1e-30)), counted),
+        "top1": Share.of(in_top_k(mean, labels, 1), counted),
+    }
+    if mean.shape[1] > 5:
+        results["top5"] = Share.of(in_top_k(mean, labels, 5), counted)
+    return results
+
+
+def probabilities_of(member: Member, pictures: Sequence[str | PathLike]) -> np.ndarray:
+    """Probabilities f32[N, K] of the classes of pictures.
+
+    Args:
+        member: with weights.
+        pictures: as for `jaxnets.weights.Preprocessing`.
+
+    Raises:
+        InputError: a picture cannot be read, or nothing tells what images the weights want.
+    """
+    predict, variables = jax.jit(member.predict), member.pretrained.variables
+    views = (member.preprocessing.crops(picture)[None] for picture in pictures)
+    return np.concatenate([np.asarray(predict(variables, {"image": own})) for own in views])
+
+
+class CropsOfFiles:
+    """Image files as a source of views, uint8[V, H, W, C] each.
+
+    Args:
+        paths: N files.
+        labels: int[N].
+        class_names: the K names.
+        preprocessing: how the views are cut.
+        crops: which, of `jaxnets.weights.images.CROPS`.
+        strict: refuse an unreadable image, which otherwise comes as zeros of weight 0.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        labels: np.ndarray,
+        class_names: Sequence[str],
+        preprocessing: Preprocessing,
+        crops: str,
+        strict: bool,
+    ):
+        if crops not in CROPS:
+            raise unknown_name("kind of crops", crops, CROPS)
+        self.paths, self.labels = list(paths), np.asarray(labels, np.int32)
+        self.class_names = tuple(class_names)
+        side, channels = preprocessing.size, len(preprocessing.mean)
+        self.image_shape = (CROPS[crops], side, side, channels)
+        self._cut = functools.partial(preprocessing.crops, kind=crops)
+        self._unreadable = decoding.UnreadableImages(self.image_shape, strict)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        path, label = self.paths[index], self.labels[index]
+        try:
+            return {"image": self._cut(path), "label": label}
+        except InputError as error:
+            return self._unreadable.stand_in(path, label, error)
+
+
+def class_indices(folders: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
+    """The class int[K] that each folder's name means."""
+    known = {name: index for index, name in enumerate(class_names)}
+    if tuple(class_names) == imagenet.class_names(1000):
+        known |= {identifier: index for index, identifier in enumerate(imagenet.classes())}
+    unknown = [name for name in folders if name not in known]
+    if unknown:
+        raise InputError(
+            f"dataset: the model has no class {unknown[0]!r}; wanted folders called as its classes "
+            f"({', '.join(list(known)[:3])} ...)"
+            + (" or by WordNet identifiers (n01440764 ...)" if len(known) > len(class_names) else "")
+        )
+    return np.array([known[name] for name in folders])

@@ -1,0 +1,150 @@
+"""What runs and the command line know of a task."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import optax
+
+from jaxnets import metrics
+from jaxnets.config import ImageConfig, RunConfig
+from jaxnets.data import Dataset, Source, load
+from jaxnets.metrics import Metrics
+from jaxnets.training import DataParallel, Task, UpdateRule, usual_rule
+from jaxnets.training.evaluation import Predictions, make_measure
+from jaxnets.training.task import Variables
+
+Optimizer = optax.GradientTransformation
+
+
+class Prepared(NamedTuple):
+    """A run before its first step.
+
+    Attributes:
+        name: what the directory of the run is called after, such as the model's name.
+        task: what to learn.
+        train: examples to learn from.
+        test: examples to measure by.
+        about: what the run is to remember besides its configuration, for JSON.
+        variables: where to begin, such as pretrained ones; drawn where None.
+        transform: what becomes of the optimizer, such as one that leaves some parameters as they are.
+        measure: measures of the whole test set; see `training.fit`.
+        write: called with the directory of a new run, to leave further files there.
+        notes: lines for the user, before training begins.
+    """
+
+    name: str
+    task: Task
+    train: Source
+    test: Source
+    about: Mapping[str, Any] = {}
+    variables: Variables | None = None
+    transform: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
+    measure: Callable[[Predictions], Metrics] | None = None
+    write: Callable[[Path], None] = lambda directory: None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model, ready to be used.
+
+    Attributes:
+        recipe: of its task.
+        directory: where it was read from.
+        config: how it was trained.
+        about: what it remembers of its data.
+        task: what it learned.
+        variables: the variables of one of its checkpoints.
+    """
+
+    recipe: "Recipe"
+    directory: Path
+    config: RunConfig
+    about: Mapping[str, Any]
+    task: Task
+    variables: Variables
+
+    def held_out(self, dataset: str | None = None) -> Source:
+        """The held-out examples of a dataset, of its own where None, as it was trained on them.
+
+        Raises:
+            InputError: a dataset that is not of the kind that the run was trained on.
+        """
+        config = self.config if dataset is None else dataclasses.replace(self.config, dataset=dataset)
+        return self.recipe.load(config, self.about).test
+
+    def evaluate(self, dataset: str | None = None, *, batch_size: int = 128) -> dict[str, Any]:
+        """Measures it on the held-out examples of a dataset; of its own where None.
+
+        Returns:
+            The task's metrics, and measures of whole sets, by name.
+
+        Raises:
+            InputError: as `held_out`.
+        """
+        return metrics.compute(self.recipe.evaluate(self, self.held_out(dataset), batch_size))
+
+    @cached_property
+    def origin(self) -> str:
+        """What it is called in messages."""
+        return str(self.directory)
+
+
+def measured(run: Run, source: Source, batch_size: int) -> Metrics:
+    """The metrics of a run's task on a source: what `Recipe.evaluate` is unless it is more."""
+    measure = make_measure(run.task, precision="float32", parallel=DataParallel.create())
+    return measure(run.variables, source, batch_size)
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Options of a command that has none."""
+
+
+class Recipe(NamedTuple):
+    """A task as runs and the command line know it.
+
+    Attributes:
+        name: the word for it: `jaxnets train NAME`.
+        Config: its configuration, over `RunConfig`; its docstring is what `--help` begins with.
+        load: `(config, about) -> Dataset`; `about` is None but of a run that has been begun, whose
+            data it must then fit.
+        prepare: `(config, dataset, about) -> Prepared`.
+        restore: `(config, about, directory) -> Task` for a run that has been trained.
+        evaluate: `(run, source, batch_size) -> Metrics`; the task's metrics unless it is more.
+        predict: `(members, pictures, options) -> lines` for a person, of files; None if it cannot.
+        Predict: a dataclass of the options that `predict` takes.
+        draw: `(run) -> paths` of the pictures of a trained run, drawn into its directory.
+        inside: `(run) -> weights.Pretrained`: what of it `load_pretrained`, `explain` and `convert` can
+            take; None if nothing.
+        explain: further methods of `jaxnets explain`, by name: `(run, pictures, path)` draws.
+        evaluate_pretrained: `(members, dataset, batch_size, options) -> Metrics` of pretrained models or
+            several runs, together; None if that has no meaning.
+        Evaluate: a dataclass of the options that `evaluate_pretrained` takes.
+        make_rule: `(task, optimizer, **options) -> UpdateRule`, for a task whose step is its own.
+    """
+
+    name: str
+    Config: type[RunConfig]
+    load: Callable[[RunConfig, Mapping[str, Any] | None], Dataset]
+    prepare: Callable[[RunConfig, Dataset, Mapping[str, Any] | None], Prepared]
+    restore: Callable[[RunConfig, Mapping[str, Any], Path], Task]
+    evaluate: Callable[[Run, Source, int], Metrics] = measured
+    predict: Callable[[Sequence[Any], Sequence[Path], Any], Iterable[str]] | None = None
+    Predict: type = NoOptions
+    draw: Callable[[Run], list[Path]] = lambda run: []
+    inside: Callable[[Run], Any] | None = None
+    explain: Mapping[str, Callable[[Run, Sequence[Path], Path], None]] = {}
+    evaluate_pretrained: Callable[[Sequence[Any], str, int, Any], Metrics] | None = None
+    Evaluate: type = NoOptions
+    make_rule: Callable[..., UpdateRule] = usual_rule
+
+
+def load_images(config: ImageConfig, **options: Any) -> Dataset:
+    """The dataset of a configuration; further options are those of `data.load`, None for the default."""
+    options = {"size": config.image_size, **options}
+    return load(config.dataset, strict=config.strict or None, data_dir=config.data_dir, **options)

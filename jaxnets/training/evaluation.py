@@ -1,0 +1,159 @@
+"""Every pass over a whole set of examples: what is predicted of it, and how good that is."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from jaxnets import data, metrics
+from jaxnets.metrics import Metrics
+from jaxnets.training.parallel import DataParallel
+from jaxnets.training.precision import cast, compute_dtype
+from jaxnets.training.step import make_eval_step
+from jaxnets.training.task import Batch, Task, Variables
+
+Predictions = Iterator[tuple[Batch, Any]]
+
+_AHEAD = 2  # batches that the devices work on while the host reads the results of earlier ones
+
+
+def evaluate(
+    task: Task,
+    variables: Variables,
+    source: data.Source,
+    *,
+    batch_size: int = 128,
+    precision: str = "float32",
+    parallel: DataParallel | None = None,
+) -> dict[str, float | np.ndarray]:
+    """Measures variables on every example of a source exactly once.
+
+    Args:
+        task: whose metrics to compute.
+        variables: such as `state.variables`.
+        source: the examples.
+        batch_size: over all devices; the last batch is padded, and the padding does not count.
+        precision: "float32" or "bfloat16".
+        parallel: how to use the devices; all of them where None.
+
+    Returns:
+        The metrics of the task by name, such as `loss`, `top1`, `top5` and `confusion`.
+    """
+    parallel = parallel or DataParallel.create()
+    measure = make_measure(task, precision=precision, parallel=parallel)
+    return metrics.compute(measure(variables, source, batch_size))
+
+
+def predict_all(
+    task: Any,
+    variables: Variables,
+    source: data.Source,
+    *,
+    batch_size: int = 128,
+    precision: str = "float32",
+    parallel: DataParallel | None = None,
+) -> Predictions:
+    """Predicts every example of a source exactly once, in order, on all devices and processes.
+
+    Measures of whole sets, such as mean average precision or CIDEr, and pictures are functions of its
+    result.
+
+    Args:
+        task: whose `predict(variables, batch)` to compute; its outputs have a row for each example.
+        variables: such as `state.variables`.
+        source: N examples.
+        batch_size: over all devices; rounded up to a multiple of them.
+        precision: "float32" or "bfloat16".
+        parallel: how to use the devices; all of them where None.
+
+    Yields:
+        Batches and their outputs, on the host, N rows in all: the padding of the last batch is cut off.
+        An example that could not be read has the `weight` 0. Of several processes every one gets the
+        rows of all.
+    """
+    parallel = parallel or DataParallel.create()
+    predict = make_predictor(task, precision=precision, parallel=parallel)
+    yield from predict(variables, source, batch_size)
+
+
+def make_measure(
+    task: Task, *, precision: str, parallel: DataParallel
+) -> Callable[[Variables, data.Source, int], Metrics]:
+    """A function from (variables, source, batch size) to the sums of a task's metrics, compiled once."""
+    step = parallel.compile_eval_step(make_eval_step(task, precision=precision))
+
+    def measure(variables: Variables, source: data.Source, batch_size: int) -> Metrics:
+        variables = parallel.replicate(variables)
+        with _placed(task, source, batch_size, parallel) as batches:
+            return metrics.add(step(variables, batch) for _, batch in batches)
+
+    return measure
+
+
+def make_predictor(
+    task: Any, *, precision: str, parallel: DataParallel
+) -> Callable[[Variables, data.Source, int], Predictions]:
+    """A function from (variables, source, batch size) to what `predict_all` yields, compiled once."""
+    dtype = compute_dtype(precision)
+
+    def run(variables: Variables, batch: Batch) -> Any:
+        if "params" in variables:
+            variables = {**variables, "params": cast(variables["params"], dtype)}
+        return task.predict(variables, batch)
+
+    compiled = parallel.compile_predict(run)
+
+    def predict(variables: Variables, source: data.Source, batch_size: int) -> Predictions:
+        variables = parallel.replicate(variables)
+        waiting, left = deque(), len(source)
+        with _placed(task, source, batch_size, parallel) as batches:
+            for batch, placed in batches:
+                waiting.append((batch, compiled(variables, placed)))
+                if len(waiting) > _AHEAD:
+                    found = _fetched(*waiting.popleft(), left)
+                    left -= len(found[0]["weight"])
+                    yield found
+            for batch, outputs in waiting:
+                found = _fetched(batch, outputs, left)
+                left -= len(found[0]["weight"])
+                yield found
+
+    return predict
+
+
+def _placed(task: Any, source: data.Source, batch_size: int, parallel: DataParallel) -> closing:
+    """This process's batches of a source, checked, on the host and on its devices."""
+    whole = -(-batch_size // parallel.replicas) * parallel.replicas
+    check = getattr(task, "check", lambda batch: None)
+
+    def place(batch: Batch) -> tuple[Batch, Batch]:
+        check(batch)
+        return batch, parallel.put(batch)
+
+    batches = data.eval_batches(
+        source,
+        parallel.local_batch_size(whole),
+        shard_index=jax.process_index(),
+        shard_count=jax.process_count(),
+    )
+    return closing(data.prefetch(batches, place))
+
+
+def _fetched(batch: Batch, outputs: Any, left: int) -> tuple[Batch, Any]:
+    """A batch and its outputs on the host, in the order of the source, of at most `left` rows."""
+    processes = jax.process_count()
+    if processes > 1:
+        batch, outputs = multihost_utils.process_allgather((batch, outputs), tiled=True)
+
+    def rows(leaf: Any) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        if processes > 1:  # process p has every processes-th example from p on
+            leaf = leaf.reshape(processes, -1, *leaf.shape[1:]).swapaxes(0, 1)
+            leaf = leaf.reshape(-1, *leaf.shape[2:])
+        return leaf[:left]
+
+    return jax.tree.map(rows, (batch, outputs))
