@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import jaxnets
-from jaxnets import cli, data
+from jaxnets import cli, data, recipes
+from jaxnets.cli import train
 from jaxnets.errors import InputError
 
 TRAIN = ("train", "--strategy", "single")
@@ -90,15 +91,15 @@ def test_train_leaves_a_run_that_eval_and_predict_can_use(trained, capsys, tmp_p
     last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
     cli.main(["eval", str(trained)])
     printed = capsys.readouterr().out
-    assert "images    360" in printed
+    assert "examples  360" in printed
     assert f"top1      {last['test_top1']:.2%}" in printed
 
-    cli.main(["eval", str(trained), "--confusion", "--checkpoint", "best"])
-    assert "true class by row" in capsys.readouterr().out
+    cli.main(["eval", str(trained), "--checkpoint", "best"])
+    assert "top5" in capsys.readouterr().out
 
     test = data.load("digits").test
     Image.fromarray(test.images[0][..., 0]).save(tmp_path / "digit.png")
-    cli.main(["predict", "digit.png", "--run-dir", str(trained), "--top", "3"])
+    cli.main(["predict", str(trained), "digit.png", "--top", "3"])
     printed = capsys.readouterr().out
     assert printed.startswith("digit.png: ")
     assert printed.count("%") == 3
@@ -120,7 +121,7 @@ def test_train_on_a_folder_of_pictures(folder, capsys):
     )  # fmt: skip
     assert "test accuracy" in capsys.readouterr().out
     picture = next((folder / "digit1").iterdir())
-    cli.main(["predict", str(picture), "--run-dir", "run"])
+    cli.main(["predict", "run", str(picture)])
     assert "digit1" in capsys.readouterr().out
 
 
@@ -128,9 +129,9 @@ def test_a_run_becomes_a_file_that_needs_no_name(trained, folder, tmp_path, caps
     cli.main(["convert", "lenet5", str(trained), "-o", "mine.safetensors"])
     picture = str(next(folder.glob("*/*.png")))
     capsys.readouterr()
-    cli.main(["predict", picture, "--run-dir", str(trained)])
+    cli.main(["predict", str(trained), picture])
     by_run = capsys.readouterr().out
-    cli.main(["predict", picture, "--pretrained", "mine.safetensors"])
+    cli.main(["predict", "mine.safetensors", picture])
     by_file = capsys.readouterr().out
     name = by_run.partition(": ")[2].split()[0]
     assert by_file.partition(": ")[2].split()[0] == name
@@ -216,14 +217,36 @@ def test_augmentations_draws_the_contact_sheet_of_a_dataset(monkeypatch, capsys)
 
 
 def test_help_explains_every_field_with_its_default(capsys):
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "--help"])
-    assert stop.value.code == 0
-    printed = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    for field in dataclasses.fields(cli.Train):
+    printed = help_of("train", capsys)
+    fields = dataclasses.fields(train.command(recipes.get("classification")))
+    for field in fields:
         assert f"--{field.name.replace('_', '-')}" in printed
     assert "Peak learning rate; None for what is usual with the optimizer. (default: None)" in printed
-    assert printed.count("(default:") == len(dataclasses.fields(cli.Train))
+    assert printed.count("(default:") == len(fields)
+
+
+def help_of(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*words.split(), "--help"])
+    assert stop.value.code == 0
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+def test_help_of_a_task_shows_its_fields_and_no_others(capsys):
+    classification, captioning = (help_of(f"train {task}", capsys) for task in recipes.TASKS)
+    for own, other, field in (
+        (classification, captioning, "--mixup"), (captioning, classification, "--freeze-backbone")
+    ):  # fmt: skip
+        assert field in own
+        assert field not in other
+    assert "--beams" not in help_of("predict", capsys)
+
+
+def test_help_of_train_fits_on_two_screens(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        cli.main(["train", "--help"])
+    assert len(capsys.readouterr().out.splitlines()) <= 100
 
 
 @pytest.mark.parametrize(
@@ -260,10 +283,19 @@ def test_a_batch_that_does_not_divide_among_the_devices_is_named(refused_briefly
 
 
 @pytest.mark.parametrize(
-    "arguments", [["train", "--modle", "x"], ["train", "--loss", "l3"], ["trane"], []]
+    ("arguments", "words"),
+    [
+        (["train", "--modle", "x"], "--model"),
+        (["train", "--freeze-backbon"], "--freeze-backbon"),
+        (["train", "captioning", "--mixup", "1"], "--mixup"),
+        (["train", "captionin"], "unknown task 'captionin'; did you mean 'captioning'"),
+        (["train", "--loss", "l3"], "--loss"),
+        (["trane"], "trane"),
+        ([], "required"),
+    ],
 )
-def test_what_the_parser_does_not_know_ends_with_status_2(refused, arguments):
-    refused(*arguments)
+def test_what_the_parser_does_not_know_ends_with_status_2(refused, arguments, words):
+    assert words in refused(*arguments)
 
 
 def test_a_directory_without_a_run_is_named(refused_briefly, tmp_path):
@@ -287,7 +319,7 @@ def test_resuming_with_another_model_is_refused(refused_briefly, trained):
 def test_pictures_that_cannot_be_read_are_named(refused_briefly, trained, tmp_path):
     (tmp_path / "note.txt").write_text("no picture")
     for path in ("note.txt", "missing.png"):
-        assert path in refused_briefly("predict", path, "--run-dir", str(trained))
+        assert path in refused_briefly("predict", str(trained), path)
 
 
 def test_an_empty_folder_and_one_with_other_classes_are_refused(refused_briefly, trained, folder):

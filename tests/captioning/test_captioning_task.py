@@ -11,9 +11,9 @@ from jaxnets import training
 from jaxnets.captioning import (
     CaptionSource,
     Vocabulary,
+    Writer,
     cache_features,
     evaluate_captions,
-    make_writer,
     write_captions,
 )
 from jaxnets.captioning.vocabulary import END, PAD, START
@@ -76,7 +76,7 @@ def test_the_loss_is_the_negative_log_probability_of_a_word_and_the_penalty():
     variables = draw(task, batch)
     value, (_, sums) = jax.jit(task.loss)(variables, batch, KEY)
     features, tokens = task.encode(variables, batch), batch["captions"][:, 0]
-    logits, _ = task.model.apply(task._joined(variables), features, tokens, method="decode")
+    logits, _ = task.model.apply(task.joined(variables), features, tokens, method="decode")
     alpha = task.attention(variables, features, tokens)
     real, total = tokens != PAD, 0.0
     log_p = np.asarray(jax.nn.log_softmax(logits))
@@ -283,11 +283,16 @@ def test_a_run_that_is_resumed_ends_in_the_same_bits(blobs, tmp_path, one_device
     assert whole.variables["progress"]["steps"] == 4
 
 
+def write(members, batch, **options):
+    writer = Writer(members, length=LENGTH, **options)
+    return jax.jit(writer.predict)(writer.variables, batch)
+
+
 def test_predictions_are_greedy_and_measured_word_for_word(trained, blobs):
     task, variables, _ = trained
     batch = read_batch(blobs, np.arange(8))
     tokens = jax.jit(task.predict)(variables, batch)
-    beams = make_writer([(task, variables)], width=1, length=LENGTH)(batch)
+    beams = write([(task, variables)], batch, width=1)
     np.testing.assert_array_equal(tokens, beams.tokens[:, 0])
     half = np.array(tokens)
     half[::2] = [4, END, PAD, PAD, PAD, 9]
@@ -303,13 +308,13 @@ def test_predictions_are_greedy_and_measured_word_for_word(trained, blobs):
 def test_an_ensemble_writes_with_the_mean_of_its_members(trained, blobs):
     task, variables, _ = trained
     batch = read_batch(blobs, np.arange(4))
-    alone = make_writer([(task, variables)], width=2, length=LENGTH)(batch)
-    twice = make_writer([(task, variables)] * 2, width=2, length=LENGTH)(batch)
+    alone = write([(task, variables)], batch, width=2)
+    twice = write([(task, variables)] * 2, batch, width=2)
     np.testing.assert_array_equal(alone.tokens, twice.tokens)
     np.testing.assert_allclose(alone.scores, twice.scores, rtol=1e-4)
     small = make_task("lrcn")
     with pytest.raises(InputError, match=r"members know \[11, 30\] words"):
-        make_writer([(small, {}), (Wider(small), {})])
+        Writer([(small, {}), (Wider(small), {})])
 
 
 class Wider:

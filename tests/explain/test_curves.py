@@ -37,7 +37,7 @@ def draw(tmp_path_factory):
         path = tmp_path_factory.mktemp("curves") / "curves.png"
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            plot_curves(steps, epochs, path)
+            plot_curves(steps, epochs, path, "top1", "accuracy")
         return np.asarray(Image.open(path).convert("RGB"))
 
     return run

@@ -11,6 +11,8 @@ from jaxnets.explain import plot_search
 
 FOUND = {
     "monitor": "top1",
+    "form": "{:.2%}",
+    "lower_is_better": False,
     "best": 1,
     "stages": [
         {"epochs": 1, "space": {"learning_rate": [1e-4, 1.0], "weight_decay": [1e-5, 1e-1]}},

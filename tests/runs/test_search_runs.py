@@ -6,8 +6,8 @@ import shlex
 
 import pytest
 
-from jaxnets import cli
-from jaxnets.config import Config
+from jaxnets import cli, recipes
+from jaxnets.classification.recipe import RECIPE, Config
 from jaxnets.errors import InputError
 from jaxnets.runs import searching
 from jaxnets.training.optimizers import OPTIMIZERS
@@ -26,10 +26,11 @@ def in_an_empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def without_a_test_set(monkeypatch):
-    load = searching.load_dataset
-    monkeypatch.setattr(
-        searching, "load_dataset", lambda config: dataclasses.replace(load(config), test=None)
-    )
+    def load(config, about):
+        return dataclasses.replace(RECIPE.load(config, about), test=None)
+
+    blind = RECIPE._replace(load=load)
+    monkeypatch.setattr(recipes, "get", lambda name: blind)
 
 
 def test_a_search_leaves_a_table_a_picture_and_the_command_that_trains(
@@ -97,7 +98,6 @@ def test_the_usual_space_lies_about_what_is_usual(optimizer):
         (("--learning-rate", "0.1", "--weight-decay", "0.1"), "nothing is left to search"),
         (("--optimizer", "adamm"), "unknown optimizer 'adamm'"),
         (("--epochs", "3"), "epochs has no part in a search"),
-        (("--task", "captioning"), "task is 'captioning'"),
         (("--held-out", "1.5"), "held_out is 1.5"),
         (("--batch-size", "5000"), "batch_size=5000 is more than the 1150 examples"),
     ],
@@ -116,5 +116,5 @@ def test_the_directory_of_another_search_is_left_alone(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "search.json").write_text("{}")
     with pytest.raises(InputError, match="holds search.json already"):
-        searching.search(Config(model="mlp", run_dir=tmp_path / "mine"))
+        searching.search(RECIPE, Config(model="mlp", run_dir=tmp_path / "mine"))
     assert (tmp_path / "mine" / "search.json").read_text() == "{}"

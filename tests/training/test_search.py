@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jaxnets import Classification, create_model
 from jaxnets.data import ArraySource
+from jaxnets.data.augmentation import on_image
 from jaxnets.errors import InputError
 from jaxnets.training import (
     DataParallel,
@@ -54,7 +55,7 @@ def dimmed(task):
     def augment(key, image):
         return image * jax.random.uniform(key)
 
-    return dataclasses.replace(task, augment=augment)
+    return dataclasses.replace(task, augment=on_image(augment))
 
 
 @pytest.fixture
@@ -270,7 +271,7 @@ def test_draws_are_uniform_in_the_logarithm_and_another_for_each_stage_and_seed(
 def make_result(*trials):
     stages = (Stage(3, 1, keep=2), Stage(2, 4))
     spaces = (SPACE, dict.fromkeys(SPACE, (0.01, 0.02)))
-    return SearchResult(stages, spaces, trials, "top1", 0)
+    return SearchResult(stages, spaces, trials, "top1", "{:.2%}", False, 0)
 
 
 def make_trial(stage, candidate, top1=None, rate=0.05):

@@ -8,7 +8,8 @@ import pytest
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from jaxnets import Classification, create_model, metrics
-from jaxnets.classification import LOSSES
+from jaxnets.classification.task import LOSSES
+from jaxnets.data.augmentation import on_image
 from jaxnets.errors import InputError
 from jaxnets.layers import BatchNorm, LinearHead
 from jaxnets.models import Classifier
@@ -226,6 +227,7 @@ def test_labels_are_smoothed_in_training_and_not_in_evaluation(batch, class_weig
     assert shown["loss"] != pytest.approx(float(loss), rel=1e-3)
 
 
+@on_image
 def noise(key, image):
     """An augmentation that leaves nothing of the image but what was drawn."""
     return jnp.full_like(image, jax.random.uniform(key))
@@ -263,7 +265,7 @@ def test_augmentations_are_given_single_images_of_0_to_1(batch):
         shapes.append(images.shape)
         return images, targets
 
-    task = make_task(augment=augment, mix=spy, mean=(0.3,), std=(0.2,))
+    task = make_task(augment=on_image(augment), mix=spy, mean=(0.3,), std=(0.2,))
     variables = start(task, batch)
     loss, _ = task.loss(variables, batch, KEY)
     assert shapes == [(4, 4, 1), (6, 4, 4, 1)]

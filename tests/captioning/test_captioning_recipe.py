@@ -1,4 +1,4 @@
-"""Captioners on the command line: train, resume, eval, caption, and what is refused."""
+"""Captioners on the command line: train, resume, eval, predict, and what is refused."""
 
 import json
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnets import cli, config, runs
+from jaxnets import cli, recipes
 from jaxnets.captioning import Vocabulary
-from jaxnets.errors import InputError
+from jaxnets.captioning.recipe import Config, describe
+from jaxnets.data.inputs import normalized
 from jaxnets.pretrained import load_pretrained
 
 COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
@@ -37,7 +38,7 @@ def folder(tmp_path_factory):
 
 def train(folder, *options):
     return cli.main(
-        ["train", "--strategy", "single", "--task", "captioning", "--dataset", f"captions:{folder}",
+        ["train", "captioning", "--strategy", "single", "--dataset", f"captions:{folder}",
          "--image-size", "32", "--model", "lenet5", "--feature", "pool2", "--batch-size", "8",
          "--caption-length", "6", "--learning-rate", "0.02", "--attention-penalty", "0.1",
          "--captioner-settings", "features=16", "embedding=8", "attention_features=8", "dropout=0",
@@ -77,7 +78,7 @@ def test_a_run_describes_pictures_and_is_measured(trained, folder, capsys, tmp_p
     drawn, left_out = capsys.readouterr().out.splitlines()
     assert drawn == str(trained / "curves.png")
     assert left_out.startswith("no update_ratios.png")
-    cli.main(["caption", str(folder / "0.png"), str(folder / "1.png"), "--run-dir", str(trained)])
+    cli.main(["predict", str(trained), str(folder / "0.png"), str(folder / "1.png")])
     assert capsys.readouterr().out.splitlines() == [
         f"{folder / '0.png'}: a red picture",
         f"{folder / '1.png'}: a green picture",
@@ -90,10 +91,9 @@ def test_a_run_describes_pictures_and_is_measured(trained, folder, capsys, tmp_p
 
 def test_attention_is_drawn_and_several_sentences_are_ranked(trained, folder, capsys, tmp_path):
     picture = tmp_path / "looked.png"
-    cli.main(
-        ["caption", str(folder / "2.png"), "--run-dir", str(trained), "--attention", str(picture),
-         "--beams", "4", "--sentences", "2"]
-    )  # fmt: skip
+    image = str(folder / "2.png")
+    cli.main(["predict", str(trained), image, "--beams", "4", "--sentences", "2"])
+    cli.main(["explain", "attention", image, "--model", str(trained), "-o", str(picture)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{folder / '2.png'}: a blue picture (")
     scores = [float(line.rpartition("(")[2].rstrip(")")) for line in lines[:-1]]
@@ -104,18 +104,18 @@ def test_attention_is_drawn_and_several_sentences_are_ranked(trained, folder, ca
 
 
 def test_an_ensemble_of_runs_and_one_of_another_vocabulary(trained, folder, capsys, refused, tmp_path):
-    run = runs.load_run(trained)
-    (alone,) = runs.caption([run], [folder / "0.png"])
-    (twice,) = runs.caption([run, run], [folder / "0.png"])
+    run = recipes.load(trained)
+    (alone,) = describe([run], [folder / "0.png"])
+    (twice,) = describe([run, run], [folder / "0.png"])
     assert alone[0][0] == twice[0][0] == "a red picture"
     assert alone[0][1] == pytest.approx(twice[0][1], rel=1e-4)
     other = tmp_path / "other"
     other.mkdir()
     for name in ("config.json", "checkpoints"):
         (other / name).symlink_to(trained / name)
-    words = list(run.vocabulary.words)
+    words = list(Vocabulary.load(trained).words)
     Vocabulary((*words[:-1], "zebra")).save(other)
-    message = refused("caption", folder / "0.png", "--run-dir", trained, other)
+    message = refused("predict", trained, other, folder / "0.png")
     assert "another vocabulary than that in" in message
 
 
@@ -126,8 +126,8 @@ def test_a_run_that_is_older_than_a_field_of_the_configuration_is_read(trained, 
     del saved["recolor"]
     saved["dataset"] = "scenes"  # which would be recolored if it were begun now
     (tmp_path / "config.json").write_text(json.dumps(saved))
-    loaded = [runs.load_run(directory) for directory in (tmp_path, trained)]
-    old, new = (runs.caption([run], [folder / "0.png"]) for run in loaded)
+    loaded = [recipes.load(directory) for directory in (tmp_path, trained)]
+    old, new = (describe([run], [folder / "0.png"]) for run in loaded)
     assert old == new
     assert loaded[0].config.recolor == 0
 
@@ -136,7 +136,7 @@ def test_a_run_is_resumed_with_its_own_captions_only(trained, folder, refused):
     content = (folder / "captions.json").read_text()
     (folder / "captions.json").write_text(content.replace("picture", "photograph"))
     try:
-        message = refused("train", "--resume", "--epochs", "13", "--run-dir", trained)
+        message = refused("train", "captioning", "--resume", "--epochs", "13", "--run-dir", trained)
     finally:
         (folder / "captions.json").write_text(content)
     assert "give another vocabulary than the run" in message
@@ -146,7 +146,6 @@ def test_a_run_is_resumed_with_its_own_captions_only(trained, folder, refused):
     ("options", "words"),
     [
         (["--dataset", "digits"], "digits has no captions"),
-        (["--mixup", "0.2"], "mixup is of classifiers"),
         (["--captioner-settings", "gait=true"], "no setting 'gait'"),
         (["--scheduled-sampling", "2"], "scheduled_sampling is 2"),
         (["--caption-length", "1"], "length is 1"),
@@ -156,42 +155,44 @@ def test_a_run_is_resumed_with_its_own_captions_only(trained, folder, refused):
 def test_a_wrong_argument_is_named(folder, refused, tmp_path, options, words):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path)
-        arguments = ["train", "--strategy", "single", "--task", "captioning", "--model", "lenet5"]
+        arguments = ["train", "captioning", "--strategy", "single", "--model", "lenet5"]
         arguments += ["--dataset", f"captions:{folder}", "--image-size", "32", *options]
         assert words in refused(*arguments)
 
 
-def test_captions_of_a_classifier_and_pictures_that_are_none_are_refused(
-    trained, folder, refused, tmp_path
-):
-    (tmp_path / "config.json").write_text(json.dumps({"model": "lenet5", "data": {}}))
-    assert "wanted one of captioning" in refused("caption", folder / "0.png", "--run-dir", tmp_path)
-    assert "cannot be read" in refused("caption", folder / "captions.json", "--run-dir", trained)
+def test_what_cannot_be_predicted_or_drawn_is_said(trained, folder, refused):
+    assert "cannot be read" in refused("predict", trained, folder / "captions.json")
+    assert "sentences is 5" in refused("predict", trained, folder / "0.png", "--sentences", "5")
     both = [folder / "0.png", folder / "1.png"]
-    assert "one can be drawn" in refused("caption", *both, "--run-dir", trained, "--attention", "x.png")
-    assert "sentences is 5" in refused("caption", both[0], "--run-dir", trained, "--sentences", "5")
+    assert "one at a time" in refused("explain", "attention", *both, "--model", trained)
+    assert "scores no classes" in refused("explain", "saliency", both[0], "--model", trained)
 
 
-def test_a_captioner_names_no_classes(trained, folder, refused):
-    message = refused("predict", "--run-dir", trained, folder / "0.png")
-    assert "holds a run of captioning; wanted one of classification" in message
-    with pytest.raises(InputError, match="holds a run of captioning"):
-        load_pretrained(trained)
+def test_the_backbone_of_a_run_can_be_looked_into_and_taken(trained, folder, capsys, tmp_path):
+    picture = str(folder / "0.png")
+    path = str(tmp_path / "maps.png")
+    cli.main(["explain", "feature_maps", picture, "--model", str(trained), "-o", path])
+    assert Image.open(path).size[0] > 100
+    run, (model, variables) = recipes.load(trained), load_pretrained(trained)
+    batch = {"image": np.asarray(Image.open(picture))[None]}
+    maps = model.apply(variables, normalized(batch["image"], *constants(run)), method="features")
+    ours = run.task.encode(run.variables, batch)
+    np.testing.assert_allclose(maps["pool2"].reshape(ours.shape), ours, rtol=1e-5, atol=1e-5)
 
 
-def test_what_is_left_open_suits_the_task():
-    classifier = config.completed(config.Config())
-    assert (classifier.model, classifier.dataset, classifier.epochs) == ("lenet5", "digits", 30)
-    scenes = config.completed(config.Config(task="captioning"))
+def constants(run):
+    return run.task.mean, run.task.std
+
+
+def test_what_is_left_open_suits_the_dataset():
+    scenes = Config().completed()
     assert (scenes.model, scenes.dataset, scenes.epochs) == ("resnetv2_50", "scenes", 8)
     assert (scenes.attention_penalty, scenes.learning_rate) == (0.01, 2e-3)
     assert (scenes.first_sentence, scenes.word_noise, scenes.recolor) == (True, 0.5, 0.5)
     assert "attention_features=96" in scenes.captioner_settings
-    told = config.completed(
-        config.Config(task="captioning", model="resnet18", learning_rate=0.1, captioner="lrcn")
-    )
+    told = Config(model="resnet18", learning_rate=0.1, captioner="lrcn").completed()
     assert (told.model, told.settings, told.learning_rate) == ("resnet18", (), 0.1)
     assert told.captioner_settings == ("features=192", "dropout=0.1")
-    coco = config.completed(config.Config(task="captioning", dataset="captions:coco"))
+    coco = Config(dataset="captions:coco").completed()
     assert (coco.attention_penalty, coco.captioner_settings) == (1.0, ())
     assert (coco.first_sentence, coco.word_noise, coco.recolor) == (False, 0.0, 0.0)

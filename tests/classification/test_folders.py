@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnets import cli, pretrained, weights
+from jaxnets import cli, metrics, weights
+from jaxnets.classification import folders
 from jaxnets.errors import InputError
 from jaxnets.models import create_model
 from jaxnets.weights import Preprocessing, imagenet
@@ -84,9 +85,14 @@ def scores(labels, rows):
     }
 
 
+def evaluated(members, folder, **options):
+    members = [folders.Member(member) for member in members]
+    return metrics.compute(folders.evaluate(members, folder, **options))
+
+
 @pytest.mark.parametrize("kind", ["center", "flip", "ten"])
 def test_views_are_averaged(net, folder, kind):
-    results = pretrained.evaluate([net], folder.parent, crops=kind, batch_size=4)
+    results = evaluated([net], folder.parent, crops=kind, batch_size=4)
     wanted = scores(*by_hand(net, folder, kind))
     assert results == pytest.approx(wanted, rel=1e-4)
     assert 0 < wanted["top5"] < 1  # neither all nor none, or it would tell little
@@ -94,13 +100,13 @@ def test_views_are_averaged(net, folder, kind):
 
 def test_models_are_averaged(net, folder):
     other = member(1, mean=(0.5,) * 3, std=(0.5,) * 3)
-    results = pretrained.evaluate([net, other], folder, batch_size=16)
+    results = evaluated([net, other], folder, batch_size=16)
     labels, first = by_hand(net, folder, "center")
     _, second = by_hand(other, folder, "center")
     assert results == pytest.approx(scores(labels, (first + second) / 2), rel=1e-4)
     odd = dataclasses.replace(net, class_names=NAMES[::-1])
     with pytest.raises(InputError, match="net 0 has other classes than net 0"):
-        pretrained.evaluate([net, odd], folder)
+        evaluated([net, odd], folder)
 
 
 def test_folders_are_called_as_the_classes(net, folder, tmp_path):
@@ -108,13 +114,13 @@ def test_folders_are_called_as_the_classes(net, folder, tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.png").write_bytes((folder / "class1" / "0.png").read_bytes())
     with pytest.raises(InputError, match="has no class 'class9'; wanted .*class0, class1, class2 ..."):
-        pretrained.evaluate([net], tmp_path)
+        evaluated([net], tmp_path)
     with pytest.raises(InputError, match="cannot decode .*broken.png"):
-        pretrained.evaluate([net], folder, strict=True)
+        evaluated([net], folder, strict=True)
     with pytest.raises(InputError, match="unknown kind of crops 'nine'"):
-        pretrained.evaluate([net], folder, crops="nine")
+        evaluated([net], folder, crops="nine")
     with pytest.raises(InputError, match="does not tell what images its weights want"):
-        pretrained.evaluate([dataclasses.replace(net, preprocessing=None)], folder)
+        evaluated([dataclasses.replace(net, preprocessing=None)], folder)
 
 
 def test_imagenets_classes_are_known_by_name_and_by_identifier():
@@ -127,10 +133,10 @@ def test_imagenets_classes_are_known_by_name_and_by_identifier():
         ("n15075141", "toilet tissue", 999),
     ):
         assert imagenet.classes()[identifier] == names[index] == name
-    found = pretrained.class_indices(["n01440764", "tabby", "n15075141"], names)
+    found = folders.class_indices(["n01440764", "tabby", "n15075141"], names)
     assert list(found) == [0, 281, 999]
     with pytest.raises(InputError, match=r"or by WordNet identifiers \(n01440764"):
-        pretrained.class_indices(["n00000000"], names)
+        folders.class_indices(["n00000000"], names)
 
 
 def test_the_command_line_converts_predicts_and_evaluates(net, folder, tmp_path, capsys):
@@ -142,18 +148,18 @@ def test_the_command_line_converts_predicts_and_evaluates(net, folder, tmp_path,
     assert tensors["layer1.0.conv1.weight"].shape == (64, 64, 3, 3)
 
     picture = folder / "class4" / "1.png"
-    cli.main(["predict", "--pretrained", str(ours), str(picture), "--top", "2"])
+    cli.main(["predict", str(ours), str(picture), "--top", "2"])
     _, rows = by_hand(net, folder, "center")
     best, second = np.argsort(-rows[4])[:2]
     said = f"{picture}: {NAMES[best]} {rows[4][best]:.1%}, {NAMES[second]} {rows[4][second]:.1%}"
     assert capsys.readouterr().out.strip() == said
 
     names = [str(ours), f"resnet18={ours}"]
-    cli.main(["eval", "--dataset", f"folder:{folder}", "--crops", "flip", "--pretrained", *names])
+    cli.main(["eval", *names, "--dataset", f"folder:{folder}", "--crops", "flip"])
     wanted = scores(*by_hand(net, folder, "flip"))
     printed = capsys.readouterr().out
     assert "images    9" in printed
     assert f"top1      {wanted['top1']:.2%}" in printed
     with pytest.raises(SystemExit):
-        cli.main(["eval", "--pretrained", str(ours)])
+        cli.main(["eval", str(ours)])
     assert "give --dataset folder:PATH" in capsys.readouterr().err
