@@ -14,7 +14,7 @@ import numpy as np
 from heading import print_heading
 
 from jaxnets import data, explain, runs
-from jaxnets.config import Config
+from jaxnets.classification.recipe import RECIPE, Config
 
 EPOCHS = 30
 SIZES = (3, 5, 7)
@@ -27,8 +27,8 @@ def main() -> None:
     images, labels = digits.test.images, digits.test.labels
     with tempfile.TemporaryDirectory() as folder:
         config = Config(epochs=EPOCHS, run_dir=Path(folder) / "run", strategy="single")
-        directory, history = runs.train(config, progress=False)
-        run = runs.load_run(directory)
+        directory, history = runs.train(RECIPE, config, progress=False)
+        run = runs.load_run(RECIPE, directory)
     inputs = data.whitening.normalize(data.whitening.to_float(images), run.task.mean, run.task.std)
     stroke = images[..., 0] >= STROKE
     black, white = ((shade - np.array(run.task.mean)) / np.array(run.task.std) for shade in (0, 1))

@@ -26,8 +26,8 @@ from jaxnets.captioning import (
     Captioning,
     CaptionSource,
     Vocabulary,
+    Writer,
     create_captioner,
-    make_writer,
     write_captions,
 )
 from jaxnets.data.dataset import read_batch
@@ -130,13 +130,14 @@ def coverage(box: np.ndarray, side: int) -> np.ndarray:
 
 def captions_per_second(task: Captioning, variables: dict, held_out: CaptionSource) -> float:
     """Beam search of width 5 over batches of 64 images, the backbone included; median of five."""
-    writer = make_writer([(task, variables)], width=5, length=LENGTH)
+    writer = Writer([(task, variables)], width=5, length=LENGTH)
+    write = jax.jit(writer.predict)
     batch = {"image": read_batch(held_out, np.arange(64))["image"]}
-    jax.block_until_ready(writer(batch))
+    jax.block_until_ready(write(writer.variables, batch))
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        jax.block_until_ready(writer(batch))
+        jax.block_until_ready(write(writer.variables, batch))
         seconds.append(time.perf_counter() - start)
     return 64 / float(np.median(seconds))
 

@@ -71,8 +71,10 @@ def _parse(arguments: list[str]) -> Any:
     """The command that the words stand for: COMMAND [SCRIPT.py] [TASK] ..."""
     name, *rest = arguments or [""]
     registered = None
-    if rest and rest[0].endswith(".py"):
-        registered = recipes.run_script(rest.pop(0))
+    for place, word in enumerate(rest[:2]):
+        if word.endswith(".py"):
+            registered = recipes.run_script(rest.pop(place))
+            break
     recipe = recipes.get(recipes.DEFAULT)
     if name in ("train", "search"):
         recipe, rest = tasks.said(rest, registered)

@@ -97,8 +97,8 @@ class Subset:
     def __init__(self, source: Source, indices: np.ndarray):
         self.source = source
         self.indices = np.asarray(indices)
-        self.class_names = source.class_names
-        self.image_shape = source.image_shape
+        self.class_names = getattr(source, "class_names", ())
+        self.image_shape = getattr(source, "image_shape", None)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -4,8 +4,19 @@ What is here knows no task, only its `Recipe`; `jaxnets.recipes` has all of them
 line is a thin face of both. Scripts that need more freedom call `jaxnets.training.fit` themselves.
 """
 
+from jaxnets.config import ImageConfig, RunConfig
 from jaxnets.runs.fitting import draw_plots, load_run, train
 from jaxnets.runs.recipe import Prepared, Recipe, Run
 from jaxnets.runs.searching import search
 
-__all__ = ["Prepared", "Recipe", "Run", "draw_plots", "load_run", "search", "train"]
+__all__ = [
+    "ImageConfig",
+    "Prepared",
+    "Recipe",
+    "Run",
+    "RunConfig",
+    "draw_plots",
+    "load_run",
+    "search",
+    "train",
+]

@@ -23,7 +23,7 @@ from jaxnets.config import (
 )
 from jaxnets.errors import InputError
 from jaxnets.runs.pictures import draw_history
-from jaxnets.runs.recipe import Prepared, Recipe, Run
+from jaxnets.runs.recipe import Prepared, Recipe, Run, dataset_of, prepared
 from jaxnets.training import DataParallel, History
 from jaxnets.training.fit import CHECKPOINTS
 from jaxnets.training.optimizers import OPTIMIZERS
@@ -50,14 +50,14 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
         InputError: for anything in the configuration that does not fit.
     """
     config, about = _begun(recipe, config)
-    prepared = recipe.prepare(config, recipe.load(config, about), about)
+    run = prepared(recipe, config, dataset_of(recipe, config, about), about)
     parallel = DataParallel.create(config.strategy)
     steps_per_epoch = data.steps_per_epoch(
-        prepared.train, parallel.local_batch_size(config.batch_size), jax.process_count()
+        run.train, parallel.local_batch_size(config.batch_size), jax.process_count()
     )
     rule = recipe.make_rule(
-        prepared.task,
-        prepared.transform(make_optimizer(config, steps_per_epoch)),
+        run.task,
+        run.transform(make_optimizer(config, steps_per_epoch)),
         precision=config.precision,
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
@@ -65,22 +65,22 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
     if config.resume:
         directory = config.run_dir
     else:
-        directory = _make_directory(config, prepared)
+        directory = _make_directory(config, run)
         if is_main_process():
-            prepared.write(directory)
-            write_config(directory, recipe.name, config, prepared.about)
+            run.write(directory)
+            write_config(directory, recipe.name, config, run.about)
     if progress and is_main_process():
-        for note in prepared.notes:
+        for note in run.notes:
             Console(highlight=False, soft_wrap=True).print(note)
-    headline = headline_of(prepared.task)
+    headline = headline_of(run.task)
     try:
         _, history = training.fit(
-            prepared.task,
-            prepared.train,
-            test=prepared.test,
+            run.task,
+            run.train,
+            test=run.test,
             rule=rule,
-            variables=prepared.variables,
-            measure=prepared.measure,
+            variables=run.variables,
+            measure=run.measure,
             epochs=config.epochs,
             batch_size=config.batch_size,
             seed=config.seed,
@@ -201,13 +201,13 @@ def _load_variables(directory: Path, step: Step) -> dict[str, Any]:
         checkpointer.close()
 
 
-def _make_directory(config: RunConfig, prepared: Prepared) -> Path:
+def _make_directory(config: RunConfig, run: Prepared) -> Path:
     """Makes the directory of a new run; never one that holds a run already."""
     directory = config.run_dir
     if directory is None:
         if jax.process_count() > 1:
             raise InputError("run_dir: with several processes, name one that all of them see")
-        directory = next_directory(prepared.name, config.dataset)
+        directory = next_directory(run.name, config.dataset)
     elif (directory / CONFIG_FILE).exists():
         raise InputError(
             f"run_dir: {directory} holds a run already; go on with it by --resume, or choose another"

@@ -75,7 +75,7 @@ class Run:
             InputError: a dataset that is not of the kind that the run was trained on.
         """
         config = self.config if dataset is None else dataclasses.replace(self.config, dataset=dataset)
-        return self.recipe.load(config, self.about).test
+        return dataset_of(self.recipe, config, self.about).test
 
     def evaluate(self, dataset: str | None = None, *, batch_size: int = 128) -> dict[str, Any]:
         """Measures it on the held-out examples of a dataset; of its own where None.
@@ -111,10 +111,11 @@ class Recipe(NamedTuple):
     Attributes:
         name: the word for it: `jaxnets train NAME`.
         Config: its configuration, over `RunConfig`; its docstring is what `--help` begins with.
+        restore: `(config, about, directory) -> Task` of a run that has been trained.
         load: `(config, about) -> Dataset`; `about` is None but of a run that has been begun, whose
-            data it must then fit.
-        prepare: `(config, dataset, about) -> Prepared`.
-        restore: `(config, about, directory) -> Task` for a run that has been trained.
+            data it must then fit. None for `data.load` of the configured dataset.
+        prepare: `(config, dataset, about) -> Prepared`; None for the task that `restore` makes of the
+            configuration alone.
         evaluate: `(run, source, batch_size) -> Metrics`; the task's metrics unless it is more.
         predict: `(members, pictures, options) -> lines` for a person, of files; None if it cannot.
         Predict: a dataclass of the options that `predict` takes.
@@ -130,9 +131,9 @@ class Recipe(NamedTuple):
 
     name: str
     Config: type[RunConfig]
-    load: Callable[[RunConfig, Mapping[str, Any] | None], Dataset]
-    prepare: Callable[[RunConfig, Dataset, Mapping[str, Any] | None], Prepared]
-    restore: Callable[[RunConfig, Mapping[str, Any], Path], Task]
+    restore: Callable[[RunConfig, Mapping[str, Any], Path | None], Task]
+    load: Callable[[RunConfig, Mapping[str, Any] | None], Dataset] | None = None
+    prepare: Callable[[RunConfig, Dataset, Mapping[str, Any] | None], Prepared] | None = None
     evaluate: Callable[[Run, Source, int], Metrics] = measured
     predict: Callable[[Sequence[Any], Sequence[Path], Any], Iterable[str]] | None = None
     Predict: type = NoOptions
@@ -142,6 +143,20 @@ class Recipe(NamedTuple):
     evaluate_pretrained: Callable[[Sequence[Any], str, int, Any], Metrics] | None = None
     Evaluate: type = NoOptions
     make_rule: Callable[..., UpdateRule] = usual_rule
+
+
+def dataset_of(recipe: Recipe, config: RunConfig, about: Mapping[str, Any] | None) -> Dataset:
+    """The dataset of a configuration, as `Recipe.load` has it."""
+    return load(config.dataset) if recipe.load is None else recipe.load(config, about)
+
+
+def prepared(
+    recipe: Recipe, config: RunConfig, dataset: Dataset, about: Mapping[str, Any] | None
+) -> Prepared:
+    """A run before its first step, as `Recipe.prepare` has it."""
+    if recipe.prepare is not None:
+        return recipe.prepare(config, dataset, about)
+    return Prepared(recipe.name, recipe.restore(config, {}, None), dataset.train, dataset.test)
 
 
 def load_images(config: ImageConfig, **options: Any) -> Dataset:

@@ -14,7 +14,7 @@ from jaxnets import atomic, data, training
 from jaxnets.config import CONFIG_FILE, RunConfig
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.runs.fitting import make_optimizer, next_directory
-from jaxnets.runs.recipe import Recipe
+from jaxnets.runs.recipe import Recipe, dataset_of, prepared
 from jaxnets.training import DataParallel, SearchResult, Stage
 from jaxnets.training.optimizers import OPTIMIZERS
 from jaxnets.training.search_result import Space
@@ -72,18 +72,18 @@ def search(
     _check_space(config, space)
     if not 0 < held_out < 1:
         raise InputError(f"held_out is {held_out}; it must be between 0 and 1, such as 0.2")
-    dataset = recipe.load(config, None)
+    dataset = dataset_of(recipe, config, None)
     train, validation = data.hold_out(dataset.train, held_out, config.seed)
     dataset = dataclasses.replace(dataset, train=train, test=validation)
-    prepared = recipe.prepare(config, dataset, None)
-    steps_per_epoch = data.steps_per_epoch(prepared.train, config.batch_size)
+    run = prepared(recipe, config, dataset, None)
+    steps_per_epoch = data.steps_per_epoch(run.train, config.batch_size)
 
     def optimizer(steps: int, **values):
         epochs = steps // steps_per_epoch
         settings = dataclasses.replace(config, epochs=epochs, **values)
-        return prepared.transform(make_optimizer(settings, steps_per_epoch))
+        return run.transform(make_optimizer(settings, steps_per_epoch))
 
-    directory = _make_directory(config, prepared.name)
+    directory = _make_directory(config, run.name)
 
     def save(result: SearchResult) -> None:
         found = {"command": None, **result.to_dict()}
@@ -93,9 +93,9 @@ def search(
         atomic.write_text(directory / "search.md", result.to_markdown())
 
     result = training.search(
-        prepared.task,
-        prepared.train,
-        prepared.test,
+        run.task,
+        run.train,
+        run.test,
         optimizer=optimizer,
         space=space,
         stages=stages,
@@ -106,7 +106,7 @@ def search(
         together=together,
         workers=config.workers,
         parallel=DataParallel.create(config.strategy),
-        variables=prepared.variables,
+        variables=run.variables,
         make_rule=recipe.make_rule,
         on_stage=save,
         progress=progress,

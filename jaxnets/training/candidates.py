@@ -254,7 +254,8 @@ class Trainer:
         return data.prefetch(batches, lambda batch: parallel.replicate(self._checked(batch)))
 
     def _checked(self, batch: Batch) -> Batch:
-        self.task.check(batch)
+        if hasattr(self.task, "check"):
+            self.task.check(batch)
         return batch
 
 

@@ -152,8 +152,10 @@ def fit(
             return sums
         return {**sums, **measure(predict(state.variables, test, batch_size))}
 
+    check = getattr(task, "check", lambda batch: None)
+
     def place(batch):
-        task.check(batch)
+        check(batch)
         return parallel.put(batch)
 
     main = is_main_process()

@@ -58,7 +58,7 @@ class Task(Protocol):
         """Sums that measure the outputs of `predict`."""
 
     def check(self, batch: Batch) -> None:
-        """Raises an `InputError` for a host batch that the task cannot take."""
+        """Raises an `InputError` for a host batch that the task cannot take; it may be left out."""
 
 
 def headline_of(task: Any) -> Headline:
