@@ -11,7 +11,8 @@ import numpy as np
 from flax import linen as nn
 
 from jaxnets.errors import InputError
-from jaxnets.explain.tracing import check_images, check_layer, run, trace
+from jaxnets.explain.arguments import check_images
+from jaxnets.explain.tracing import check_layer, check_maps, run, trace
 
 Variables = Mapping[str, Any]
 
@@ -50,9 +51,9 @@ def filters(model: nn.Module, variables: Variables, images: Any, layer: str | No
     Raises:
         InputError: images that do not fit the model, or a layer that is no convolution of it.
     """
-    program = trace(model, variables, images)
+    traced = trace(model, variables, images)
     kernels = {}
-    for name in program.layers:
+    for name in traced.layers:
         leaf = variables["params"]
         for key in (*name.split("/"), "kernel"):
             leaf = leaf.get(key, {}) if isinstance(leaf, Mapping) else {}
@@ -62,7 +63,7 @@ def filters(model: nn.Module, variables: Variables, images: Any, layer: str | No
         layer = next(iter(kernels), None)
         if layer is None:
             raise InputError("model: it has no convolution, so there are no filters to see")
-    check_layer(program, layer)
+    check_layer(traced, layer)
     if layer not in kernels:
         raise InputError(f"layer: {layer} is no convolution; name one, such as {next(iter(kernels))}")
     return jnp.moveaxis(jnp.asarray(kernels[layer]), -1, 0)
@@ -94,10 +95,8 @@ def receptive_field(
             place outside them, or a layer that reads no pixel.
     """
     check_images(images)
-    program = trace(model, variables, images)
-    shape = check_layer(program, layer)
-    if len(shape) != 4:
-        raise InputError(f"layer: {layer} gives {shape}, which are no maps [N, h, w, c]; name another")
+    traced = trace(model, variables, images)
+    shape = check_maps(traced, layer)
     for name, place, size in (("row", row, shape[1]), ("column", column, shape[2])):
         if not isinstance(place, jax.core.Tracer) and not 0 <= place < size:
             raise InputError(
@@ -111,9 +110,9 @@ def receptive_field(
 
 @partial(jax.jit, static_argnums=(0, 3))
 def _output(model, variables, images, layer) -> jax.Array:
-    program = trace(model, variables, images)
-    check_layer(program, layer)
-    return run(program, variables, images)[1][layer]
+    traced = trace(model, variables, images)
+    check_layer(traced, layer)
+    return run(traced, variables, images)[1][layer]
 
 
 @partial(jax.jit, static_argnums=(0, 2, 3))
@@ -123,11 +122,11 @@ def _box(model, variables, shape, layer, row, column) -> tuple[jax.Array, jax.Ar
     depths = np.stack([columns, rows, width - 1 - columns, height - 1 - rows])  # from each edge
     sizes = jnp.array([width, height, width, height])
     blank = jnp.zeros((4, height, width, channels))
-    program = trace(model, variables, blank)
+    traced = trace(model, variables, blank)
 
     def reached(hidden):  # how many pixels deep, from each edge
         images = jnp.where((depths < hidden[:, None, None])[..., None], jnp.nan, blank)
-        outputs = run(program, variables, images)[1][layer]
+        outputs = run(traced, variables, images)[1][layer]
         return jnp.any(jnp.isnan(outputs[:, row, column]), axis=-1)
 
     def halve(_, ends):

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxnets.errors import InputError
+from jaxnets.explain.arguments import check_images
 from jaxnets.explain.interpreting import rectified
-from jaxnets.explain.tracing import check_images, check_unit, run, trace
+from jaxnets.explain.tracing import check_unit, run, trace
 
 Variables = Mapping[str, Any]
 
@@ -89,12 +90,12 @@ def top_images(
 
 @partial(jax.jit, static_argnums=(0, 3, 4))
 def _deconvnet(model, variables, images, layer, unit) -> Projection:
-    program = trace(model, variables, images)
-    check_unit(program, layer, unit)
-    shape = program.layers[layer]
+    traced = trace(model, variables, images)
+    check_unit(traced, layer, unit)
+    shape = traced.layers[layer]
 
     def activations(images):
-        return run(program, variables, images, relu=rectified)[1][layer]
+        return run(traced, variables, images, relu=rectified)[1][layer]
 
     outputs, pull = jax.vjp(activations, images)
     places = outputs[..., unit].reshape(shape[0], -1)  # a dense layer's unit has one place
@@ -114,11 +115,11 @@ def _strengths(model, variables, images, layer, unit, batch_size) -> jax.Array:
     batches = -(-count // batch_size)
     images = jnp.resize(images, (batches * batch_size, *images.shape[1:]))
     images = images.reshape(batches, batch_size, *images.shape[1:])
-    program = trace(model, variables, images[0])
-    check_unit(program, layer, unit)
+    traced = trace(model, variables, images[0])
+    check_unit(traced, layer, unit)
 
     def strongest(images):
-        outputs = run(program, variables, images)[1][layer]
+        outputs = run(traced, variables, images)[1][layer]
         return jnp.max(outputs[..., unit].reshape(batch_size, -1), axis=1)
 
     return jax.lax.map(strongest, images).reshape(-1)[:count]

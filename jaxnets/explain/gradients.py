@@ -14,8 +14,9 @@ import numpy as np
 from flax import linen as nn
 
 from jaxnets.errors import InputError
+from jaxnets.explain.arguments import checked_classes, scores_of
 from jaxnets.explain.interpreting import ReluRule, guided
-from jaxnets.explain.tracing import checked_classes, run, scores_of, trace
+from jaxnets.explain.tracing import run, trace
 
 Variables = Mapping[str, Any]
 
@@ -137,10 +138,10 @@ def integrated_gradients(
 
 @partial(jax.jit, static_argnums=(0, 4))
 def _gradient(model, variables, images, classes, relu: ReluRule | None = None) -> jax.Array:
-    program = trace(model, variables, images)
+    traced = trace(model, variables, images)
 
     def total(images):
-        return jnp.sum(scores_of(run(program, variables, images, relu=relu)[0], classes))
+        return jnp.sum(scores_of(run(traced, variables, images, relu=relu)[0], classes))
 
     return jax.grad(total)(images).astype(_precise(images))
 

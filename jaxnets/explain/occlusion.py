@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxnets.errors import InputError
-from jaxnets.explain.tracing import checked_classes, scores_of
+from jaxnets.explain.arguments import checked_classes, scores_of
 
 Pair = tuple[int, int]
 
