@@ -1,5 +1,6 @@
 """From files of every kind to models: small nets, whose weights the tests write themselves."""
 
+import dataclasses
 import json
 
 import jax
@@ -84,11 +85,38 @@ def test_another_number_of_classes_swaps_the_head_alone(written):
 
 def test_a_new_head_may_have_as_many_classes(written):
     path, variables = written("resnet18", num_classes=3, **SMALL)
-    loaded = weights.load("resnet18", path, new_head=True, **SMALL)
+    loaded = weights.load("resnet18", path, **SMALL).adapted(new_head=True)
     assert_same(without_head(loaded.variables), without_head(variables))
     kernel = loaded.variables["params"]["head"]["fc"]["kernel"]
     assert kernel.shape == (128, 3)
     assert (kernel != variables["params"]["head"]["fc"]["kernel"]).all()
+
+
+def test_a_head_is_kept_for_the_same_class_names_alone(written):
+    path, variables = written("resnet18", num_classes=3, **SMALL)
+    loaded = dataclasses.replace(
+        weights.load("resnet18", path, **SMALL), class_names=("cat", "dog", "owl")
+    )
+    kept = loaded.adapted(class_names=["cat", "dog", "owl"])
+    assert kept.class_names == ("cat", "dog", "owl")
+    assert_same(kept.variables, variables)
+    for names in (
+        ("dog", "cat", "owl"),
+        ("cat", "dog", "fox"),
+        ("cat", "dog"),
+        ("cat", "dog", "owl", "fox"),
+    ):
+        other = loaded.adapted(class_names=names)
+        assert other.class_names == names
+        assert other.model.num_classes == len(names)
+        assert_same(without_head(other.variables), without_head(variables))
+        kernel = other.variables["params"]["head"]["fc"]["kernel"]
+        assert kernel.shape == (128, len(names))
+        assert (kernel[:, 0] != variables["params"]["head"]["fc"]["kernel"][:, 0]).all()
+    with pytest.raises(InputError, match="num_classes is 4, but class_names has 3"):
+        loaded.adapted(4, class_names=("cat", "dog", "owl"))
+    with pytest.raises(InputError, match="num_classes: weights are read with their own"):
+        weights.load("resnet18", path, num_classes=3)
 
 
 def test_only_the_last_of_several_dense_layers_is_swapped(written):
@@ -174,7 +202,7 @@ def test_the_hubs_config_names_the_model_and_its_images(written, tmp_path):
 
     for changed, message in (
         ({"architecture": "convnext_tiny"}, "is of 'convnext_tiny', which is none of ours; give the na"),
-        ({}, "does not tell of what; give the name of the model before it"),
+        ({}, "does not name its model; give the name of the model before it"),
     ):
         (folder / "config.json").write_text(json.dumps(changed))
         with pytest.raises(InputError, match=message):
@@ -191,7 +219,9 @@ def test_what_is_saved_is_loaded_without_a_name(written, tmp_path):
     assert_same(again.variables, variables)
     assert again.model == loaded.model
     assert again.preprocessing == loaded.preprocessing == weights.preprocessing(ours)
-    assert weights.load("resnet18", ours, 7).variables["params"]["head"]["fc"]["bias"].shape == (7,)
+    assert weights.load("resnet18", ours).adapted(7).variables["params"]["head"]["fc"]["bias"].shape == (
+        7,
+    )
     with pytest.raises(InputError, match="holds weights of resnet18, not of resnet50"):
         weights.load("resnet50", ours)
     theirs = tmp_path / "theirs.safetensors"
@@ -203,7 +233,7 @@ def test_what_is_saved_is_loaded_without_a_name(written, tmp_path):
 
 def test_a_net_for_gray_images_comes_and_goes(written, tmp_path):
     path, _ = written("resnet18", num_classes=3, **SMALL)
-    gray = weights.load("resnet18", path, in_channels=1, **SMALL)
+    gray = weights.load("resnet18", path, **SMALL).adapted(in_channels=1)
     assert gray.preprocessing.mean == pytest.approx([np.mean((0.485, 0.456, 0.406))])
     for library in ("jaxnets", "torchvision"):
         weights.save(tmp_path / "gray.safetensors", gray, library)
