@@ -10,23 +10,15 @@ Images are [N, H, W, C], kernels [H, W, in / groups, out]; strides and dilations
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnets.layers.cpu_plain_conv import NHWC, Window, conv_of_neighbors, plain_conv, sum_of_tangents
+from jaxnets.layers.choices import Window, groups_to_merge, has_few_pixels
+from jaxnets.layers.cpu_plain_conv import NHWC, conv_of_neighbors, plain_conv, sum_of_tangents
 from jaxnets.layers.geometry import PaddingPairs, Pair
-
-# Groups are merged, though most of a merged kernel is then zeros: a plain convolution of fewer input
-# channels leaves the CPU's vector units idle, and each one takes its time to compile.
-LEAST_CHANNELS, MOST_CHANNELS = 16, 64
-FEW_CONVOLUTIONS = 16
-
-# Of so few pixels, all images together, a product takes little longer than to reorder its kernel.
-FEW_PIXELS = 1024
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
@@ -101,7 +93,7 @@ def quick_conv_transpose(
     Returns:
         [N, (H - 1) S + F - top - bottom, ..., out].
     """
-    if _few_pixels(x, kernel):
+    if has_few_pixels(x.shape, kernel.shape):
         return _xla_conv_transpose(x, kernel, strides, cuts)
     return _whole_strides(_pasted, x, kernel, strides, cuts)
 
@@ -111,7 +103,7 @@ def _quick_conv_transpose_jvp(strides, cuts, primals, tangents):
     x, kernel = primals
 
     def by_image(dx):
-        if _few_pixels(x, kernel):
+        if has_few_pixels(x.shape, kernel.shape):
             return _whole_strides(_pasted_by_matmul, dx, kernel, strides, cuts)
         return _xla_conv_transpose(dx, kernel, strides, cuts)
 
@@ -135,25 +127,6 @@ def max_of_slices(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs)
         first, *others = (lax.slice_in_dim(x, i, i + stop, stride, axis=axis) for i in range(size))
         x = functools.reduce(lambda a, b: jnp.where((a >= b) | (a != a), a, b), others, first)
     return x
-
-
-def groups_to_merge(groups: int, channels: int) -> int:
-    """How many groups of so many input channels share a plain convolution: a divisor of groups.
-
-    The fewest that have 16 channels together; more, up to 64 channels, if that leaves at most 16
-    convolutions.
-    """
-    for merged in (d for d in range(1, groups + 1) if groups % d == 0):
-        few = groups // merged <= FEW_CONVOLUTIONS or merged * channels >= MOST_CHANNELS
-        if merged * channels >= LEAST_CHANNELS and few:
-            return merged
-    return groups
-
-
-def _few_pixels(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether to reorder the kernel would cost much, and XLA's own convolution is fast."""
-    fits = all(f <= h for f, h in zip(kernel.shape[:2], x.shape[1:3], strict=True))
-    return fits and math.prod(x.shape[:3]) <= FEW_PIXELS
 
 
 def _xla_conv_transpose(x: jax.Array, kernel: jax.Array, strides: Pair, cuts: PaddingPairs) -> jax.Array:

@@ -17,13 +17,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnets.errors import unknown_name
+from jaxnets.layers.choices import MAX_BY_SLICES, Shapes, Window, form_of
 from jaxnets.layers.cpu_forms import (
     depthwise_conv,
     max_of_slices,
     merged_grouped_conv,
     quick_conv_transpose,
 )
-from jaxnets.layers.cpu_plain_conv import NHWC, Window, plain_form
+from jaxnets.layers.cpu_plain_conv import NHWC, plain_conv
 from jaxnets.layers.geometry import PaddingPairs, Pair
 
 LOWERINGS = ("auto", "native")
@@ -134,7 +135,7 @@ def max_of_windows(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs
     if _lowering.value == "native":
         return native(x)
     slices = partial(max_of_slices, window=window, strides=strides, pads=pads)
-    return lax.platform_dependent(x, cpu=slices, cuda=slices, default=native)
+    return lax.platform_dependent(x, **dict.fromkeys(MAX_BY_SLICES, slices), default=native)
 
 
 # Under `jit`, so that convolutions of equal shapes are traced and differentiated once: a form is made of
@@ -152,24 +153,21 @@ def _conv_by_platform(
         feature_group_count=groups,
         precision=precision,
     )
-    cpu = _cpu_form(image.shape, kernel.shape, window, groups, precision)
+    cpu = _cpu_form(Shapes(image.shape, kernel.shape, window, groups), precision)
     if cpu is None:
         return native(image, kernel)
     return lax.platform_dependent(image, kernel, cpu=cpu, default=native)
 
 
-def _cpu_form(
-    image: tuple[int, ...],
-    kernel: tuple[int, ...],
-    window: Window,
-    groups: int,
-    precision: lax.PrecisionLike,
-) -> ConvForm | None:
-    """What beats XLA's own convolution of these shapes on a CPU; None where nothing is known to."""
-    if min(map(min, window.pads)) < 0:
-        return None  # cropping: nothing in the library asks for it
-    if groups > 1 and groups == image[-1]:
-        return partial(depthwise_conv, window=window)
-    if groups > 1:
-        return partial(merged_grouped_conv, window=window, groups=groups, precision=precision)
-    return plain_form(image, kernel, window, precision)
+def _cpu_form(shapes: Shapes, precision: lax.PrecisionLike) -> ConvForm | None:
+    """The form of `choices.CONVOLUTIONS`; None for XLA's own."""
+    form = form_of(shapes)
+    if form == "native":
+        return None
+    if form == "sum of taps":
+        return partial(depthwise_conv, window=shapes.window)
+    if form == "merged groups":
+        return partial(
+            merged_grouped_conv, window=shapes.window, groups=shapes.groups, precision=precision
+        )
+    return partial(plain_conv, window=shapes.window, precision=precision)

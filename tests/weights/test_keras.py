@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ LEAVES = {
 }
 
 
+@functools.cache
 def keras_weights(offset=0):
     """Xception's, as Keras has them: every layer's name and layout written out by hand.
 
