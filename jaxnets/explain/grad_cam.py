@@ -1,4 +1,4 @@
-"""Where in a layer's maps the evidence for a class is."""
+"""Class activation maps by gradients."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -20,7 +20,7 @@ def grad_cam(
     classes: Any = None,
     layer: str | None = None,
 ) -> jax.Array:
-    """Class activation maps: a layer's maps, each weighted by its mean gradient, summed and rectified.
+    """Grad-CAM: the sum of a layer's maps, each weighted by its mean gradient, rectified.
 
     Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization", section 3, equations 1 and 2.
@@ -34,11 +34,11 @@ def grad_cam(
             pixel.
 
     Returns:
-        f32[N, h, w], in the layer's resolution; not negative, in units of the score.
+        f32[N, h, w] at the layer's resolution, at least 0, in units of the score.
 
     Raises:
-        InputError: images that do not fit the model, a class or a layer that it has not, or a layer
-            that has no maps or that the scores do not depend on.
+        InputError: images that do not fit the model, an unknown class or layer, or a layer that has no
+            maps or that the scores do not depend on.
     """
     classes = checked_classes(model, images, classes)
     return _grad_cam(model, variables, images, classes, layer)

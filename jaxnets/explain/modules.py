@@ -1,4 +1,4 @@
-"""The modules of a model, as they are called while it is traced, one row each."""
+"""The rows of a summary: the modules of a traced model."""
 
 import bisect
 import inspect
@@ -21,12 +21,11 @@ Path = tuple[str, ...]
 
 
 class ReceptiveField(NamedTuple):
-    """What one position of a map sees of the image.
+    """The part of the image that one position of a map depends on.
 
     Attributes:
-        size: pixels over (height, width); `math.inf` where it sees the whole image, however large.
-        stride: how many pixels apart neighbors look, over (height, width); None where there is no
-            map any more.
+        size: pixels over (height, width); `math.inf` for the whole image, however large.
+        stride: pixels between the fields of neighbors, over (height, width); None for what is not a map.
     """
 
     size: tuple[float, float]
@@ -35,17 +34,17 @@ class ReceptiveField(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A module of a model, with everything inside it; or a feature map that no module puts out.
+    """A module of a model, with everything inside it; or a feature map that no module returns.
 
     Attributes:
         path: where its parameters are, as "backbone/inception3a/1x1/conv".
         kind: the class, and of a convolution its kernel and stride; "map" for a feature map.
-        output_shape: of what it puts out, batch included; of several arrays the last of a dict and
-            the first of a tuple.
-        parameters: how many numbers it learns; running statistics are none.
+        output_shape: with the batch; of several outputs, that of the last in a dict and of the first in
+            a tuple.
+        parameters: number of trained values, without running statistics.
         multiply_adds: products of its convolutions and matrix products in one forward pass.
-        receptive_field: None for what does not come from an image [N, H, W, C].
-        activations: how many numbers it puts out, in all its calls and arrays.
+        receptive_field: None for what does not depend on an image [N, H, W, C].
+        activations: number of values that it returns, over all its calls and outputs.
     """
 
     path: str
@@ -62,7 +61,7 @@ def read_modules(model: nn.Module, shape: tuple[int, ...]) -> tuple[list[Row], i
 
     Returns:
         A row for the model itself (its path is ""), then one for each module and each map that no
-        module puts out, in order; and how many numbers its variables hold.
+        module returns, in order; and the number of values in its variables.
     """
     mode = {"train": False} if "train" in inspect.signature(model.__call__).parameters else {}
     key = jax.eval_shape(jax.random.key, 0)
@@ -83,7 +82,7 @@ def read_modules(model: nn.Module, shape: tuple[int, ...]) -> tuple[list[Row], i
 
 
 def sides(lengths: Sequence[float], equal: bool = False) -> str:
-    """28x28x192; where all are equal it may be one number, and all of an image is "all"."""
+    """Sides as text, such as 28x28x192; one number where `equal` and all are; "all" for `math.inf`."""
     shown = ["all" if side == math.inf else str(side) for side in lengths]
     return shown[0] if equal and len(set(shown)) == 1 else "x".join(shown)
 
@@ -101,7 +100,7 @@ def _kind(module: nn.Module) -> str:
 
 
 def _rows(calls: list[Call], reading: Reading, sizes: dict[Path, int]) -> list[Row]:
-    """A row for each module and for each map that no module puts out, in order; first the whole."""
+    """The row of the model, then those of modules and of maps that no module returns, in order."""
     places: dict[int, list[int]] = {}
     outputs: dict[int, dict[str, Value]] = {}
     for mark, (place, value) in reading.marks.items():
@@ -157,5 +156,5 @@ def _receptive_field(value: Value | None) -> ReceptiveField | None:
 
 
 def _plain(side: float) -> float:
-    """A whole number as an int, others (and infinity) as a float."""
+    """A whole number as an int, any other (and infinity) as a float."""
     return int(side) if side != math.inf and side == int(side) else float(side)

@@ -1,9 +1,9 @@
-"""Convolutions and pooling written as what XLA's CPU backend does well.
+"""Convolutions and pooling in forms that XLA's CPU backend computes fast.
 
-It has fast kernels for plain convolutions (`cpu_plain_conv`) and matrix products alone. What classic
-networks are made of besides falls to loops over single numbers, backward most of all. The functions
-here have the values of XLA's own operations; `lowering` decides where they stand in for them. They
-are sums, products and choices, so `grad`, `vmap`, forward mode and their nestings work as ever.
+That backend has fast kernels only for plain convolutions (`cpu_plain_conv`) and matrix products. Other
+operations of classic networks become loops over single numbers, in the backward pass most of all. The
+functions here give the values of XLA's own operations; `choices` says when they are taken. They consist
+of sums, products and selections, so `grad`, `vmap`, forward mode and their nestings work as usual.
 
 Images are [N, H, W, C], kernels [H, W, in / groups, out]; strides and dilations go over
 (height, width), and pads are zeros around the image, ((top, bottom), (left, right)).
@@ -46,13 +46,13 @@ def merged_grouped_conv(
     groups: int,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """A grouped convolution as a few plain ones, each of several groups: their kernels, and zeros.
+    """A grouped convolution as a few plain ones, each of several groups with zeros between them.
 
     Args:
         x: [N, H, W, in].
         kernel: [F, F, in / groups, out].
         window: how the kernel goes over the image.
-        groups: how many; group g sees its share of the inputs and makes its share of the outputs.
+        groups: number of groups; each reads its share of the inputs and gives its share of the outputs.
         precision: as in `jax.lax.conv_general_dilated`.
 
     Returns:
@@ -79,16 +79,16 @@ def merged_grouped_conv(
 def quick_conv_transpose(
     x: jax.Array, kernel: jax.Array, strides: Pair, cuts: PaddingPairs
 ) -> jax.Array:
-    """A transposed convolution: XLA's own of few pixels, else a plain one that gives whole strides.
+    """A transposed convolution: XLA's own for few pixels, else a plain one that gives whole strides.
 
-    XLA's own is some 40 times slower where the kernel is larger than the image, and so is its
-    gradient by any kernel; that by the image is a plain convolution with a stride, and fast.
+    XLA's own is some 40 times slower where the kernel is larger than the image, and so is its gradient
+    by any kernel; its gradient by the image is a plain convolution with a stride, and fast.
 
     Args:
         x: [N, H, W, in].
         kernel: [F, F, in, out]; turned by 180 degrees it is what every pixel pastes, as in Flax.
-        strides: how far apart copies are pasted.
-        cuts: how much is cut off the pasted map, ((top, bottom), (left, right)).
+        strides: pixels between the pasted copies.
+        cuts: pixels that are cut off the pasted map, ((top, bottom), (left, right)).
 
     Returns:
         [N, (H - 1) S + F - top - bottom, ..., out].
@@ -117,8 +117,8 @@ def _quick_conv_transpose_jvp(strides, cuts, primals, tangents):
 def max_of_slices(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs) -> jax.Array:
     """Max pooling as maxima of strided slices, of columns and then of rows; see `max_of_windows`.
 
-    XLA's own gradient searches every window again, a pixel at a time. Here it flows back through
-    what won each comparison: the earlier of two equal numbers, and NaN over any number.
+    XLA's own gradient searches every window again, a pixel at a time. Here it flows back through the
+    winner of each comparison: the first of two equal numbers, and NaN over any number.
     """
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
     for axis in (2, 1):  # so that of equal pixels the upper row's wins, as in XLA's gradient
@@ -220,9 +220,9 @@ def _sum_of_taps_by_rows(
 ) -> jax.Array:
     """`_sum_of_taps`, whose derivative by the kernel is a loop over rows of pixels.
 
-    That derivative is a sum over all pixels for each tap. Summed tap by tap the image is read once
-    for each, from memory; row by row, a row stays in cache for all taps, and what is summed up are
-    rows of [W', C] numbers, which is what vector units do.
+    That derivative is a sum over all pixels for each tap. Tap by tap, the image is read from memory once
+    for each tap; row by row, a row stays in cache for all taps, and the sums are over rows of [W', C]
+    numbers, which suits vector units.
     """
     _, rows, columns, channels = shape
     (down, right), (height, width) = strides, kernel.shape[:2]

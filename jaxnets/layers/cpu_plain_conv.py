@@ -1,4 +1,4 @@
-"""Plain convolutions, of one group, written as what XLA's CPU backend does well.
+"""Plain convolutions (of one group) in forms that XLA's CPU backend computes fast.
 
 It has fast kernels for matrix products, and for convolutions whose window is no larger than the image
 and whose axes are in one order. Images are [N, H, W, C], kernels [H, W, in, out]. `choices` says which
@@ -64,11 +64,11 @@ def quick_conv(
 ) -> jax.Array:
     """XLA's own convolution, with gradients that XLA has fast kernels for.
 
-    They are for one order of the axes, and the gradients that JAX makes of a convolution have others.
-    XLA brings them into order, but neither in loops nor in branches, which `jax.lax.platform_dependent`
-    is for long enough: there they took 7 to 50 times longer. Besides, the kernel's gradient is a sum
-    over images and pixels. JAX makes a convolution of it that sums over images alone, with the pixels
-    as its window: 2 to 4 times slower than `conv_of_columns` where maps are large.
+    The fast kernels are for one order of the axes, and the gradients that JAX makes of a convolution
+    have another. XLA brings the axes into order, but not in loops or branches, and `platform_dependent`
+    is a branch for most of XLA's passes: there gradients took 7 to 50 times longer. Also, the kernel's
+    gradient is a sum over images and pixels, of which JAX makes a convolution over images alone, with the
+    pixels as its window: 2 to 4 times slower than `conv_of_columns` where maps are large.
     """
     return _xla_conv(x, kernel, window, precision)
 
@@ -78,11 +78,11 @@ def _quick_conv_jvp(window, precision, primals, tangents):
     x, kernel = primals
 
     def by_image(dx):
-        # Backward inputs and outputs change places, so that these axes are then in XLA's order.
+        # In the backward pass inputs and outputs swap, so these axes are then in XLA's order.
         return _xla_conv(dx, kernel.swapaxes(2, 3), window, precision, ("NHWC", "HWOI", "NHWC"))
 
     def by_kernel(dkernel):
-        # Of x backward needs what it has anyhow, not the columns that are cut of it.
+        # The backward pass keeps x, which is there anyway, and not the columns that are cut from it.
         columns = partial(conv_of_columns, window=window, precision=precision)
         return jax.checkpoint(columns, prevent_cse=False)(x, dkernel)
 
@@ -93,10 +93,10 @@ def _quick_conv_jvp(window, precision, primals, tangents):
 def conv_of_columns(
     x: jax.Array, kernel: jax.Array, window: Window, precision: lax.PrecisionLike = None
 ) -> jax.Array:
-    """A plain convolution along the height alone, of every column with its neighbors as channels.
+    """A plain convolution along the height alone, in which the neighbors of a column are channels.
 
-    Backward, the kernel's gradient is a convolution that sums over all columns of all images, whose
-    axes are then in the order of XLA's fast kernels.
+    In the backward pass, the kernel's gradient is a convolution that sums over all columns of all
+    images, with its axes in the order of XLA's fast kernels.
 
     Args:
         x: [N, H, W, in].
@@ -132,7 +132,7 @@ def padded_conv(
     window: Window,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """`quick_conv` of an image that is padded before."""
+    """`quick_conv` of an image that is padded first."""
     padded = jnp.pad(x, ((0, 0), *window.pads, (0, 0)))
     return quick_conv(padded, kernel, window._replace(pads=((0, 0), (0, 0))), precision)
 
@@ -143,9 +143,9 @@ def conv_of_neighbors(
     window: Window,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """A plain convolution as one matrix product of all that an output pixel sees (im2col).
+    """A plain convolution as one matrix product over the window of each output pixel (im2col).
 
-    Taps of the kernel that see nothing but padding are left out: of 3x3 on a 1x1 map all but one.
+    Taps of the kernel that only meet padding are left out: all but one for 3x3 on a 1x1 map.
 
     Args:
         x: [N, H, W, in].
@@ -183,13 +183,13 @@ def conv_of_neighbors(
 def sum_of_tangents(
     tangents: tuple[jax.Array | SymbolicZero, ...], maps: tuple[Callable[[jax.Array], jax.Array], ...]
 ) -> jax.Array:
-    """What linear maps make of an image's and a kernel's tangent, summed but for one that is zero."""
+    """The sum of linear maps of the image's and the kernel's tangent, without symbolic zeros."""
     found = [f(t) for f, t in zip(maps, tangents, strict=True) if not isinstance(t, SymbolicZero)]
     return sum(found[1:], start=found[0])
 
 
 def _seeing(length: int, window: int, stride: int, pad: Pair, dilation: int, out: int) -> range:
-    """The taps along an axis from the first to the last that meet a pixel, wherever they lie."""
+    """The taps along an axis from the first to the last that meet a pixel at any position."""
     meets = [
         tap
         for tap in range(window)

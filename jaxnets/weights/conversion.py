@@ -1,4 +1,4 @@
-"""Between the variables of a model and the state dict of a reference, by one table for both ways.
+"""Conversion between the variables of a model and the state dict of a reference, by one table.
 
 The table is `RENAMES` in the family's file: for each library the rules, or a function from the
 model to the rules, where a library numbers its layers through. A rule is a pair, or with a layout a
@@ -7,10 +7,10 @@ triple:
     ("backbone/stage{s}_block{b}/{layer}", "layer{s}.{b-1}.{layer}")
     ("head/fc1", "classifier.0", "(h7 w7 c) o -> o (c h7 w7)")
 
-First the path of a module of ours (or of a parameter that belongs to no layer), in which each
-{field} stands for any text; then the reference's name of it, into which the fields are put, as they
-are or as a number with something added, slashes as dots; then, for kernels that are not laid out as
-usual, the layout (`jaxnets.weights.layout`) from ours to theirs. The first rule that matches a
+First comes the path of a module of ours (or of a parameter that belongs to no layer), in which each
+{field} stands for any text. Then comes the reference's name, in which a field stands for the same text,
+with slashes as dots, or for a number with something added. A kernel with an unusual layout has that
+layout (`jaxnets.weights.layout`), from ours to theirs, as a third entry. The first rule that matches a
 module holds for all its parameters.
 """
 
@@ -63,7 +63,7 @@ class Place(NamedTuple):
 
 
 def libraries(name: str) -> tuple[str, ...]:
-    """The libraries whose names for a model's parameters are known.
+    """The libraries whose names of a model's parameters are known.
 
     Args:
         name: one of `jaxnets.list_models()`.
@@ -88,9 +88,9 @@ def from_torch(
 
     Args:
         name: one of `jaxnets.list_models()`.
-        state_dict: arrays (of NumPy, or what NumPy can read, such as torch's on a CPU) by the
-            reference's names.
-        library: whose names they are, one of `libraries(name)`; None to tell by the names.
+        state_dict: arrays by the reference's names, of NumPy or readable by NumPy, such as torch's on a
+            CPU.
+        library: the library that has these names, one of `libraries(name)`; None to find it.
         dtype: of the variables; None for that of each array.
         **overrides: the settings the model was made with, as for `jaxnets.create_model`.
 
@@ -105,7 +105,7 @@ def from_torch(
 
 
 def shapes_of(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """The shape of each array by its name; nothing lazy is read. Counts of batches are left out."""
+    """The shape of each array by its name, without reading lazy ones. Counts of batches are left out."""
     return {
         key: tuple(np.shape(value))
         for key, value in state_dict.items()
@@ -116,7 +116,7 @@ def shapes_of(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 def fitted(
     model: Classifier, shapes: Mapping[str, tuple[int, ...]], library: str | None = None
 ) -> tuple[str, list[Place]]:
-    """The library whose names a state dict has, and the place of each of its arrays in a model.
+    """The library that has the names of a state dict, and the place of each of its arrays in a model.
 
     Args:
         model: of `jaxnets.create_model`.

@@ -24,7 +24,7 @@ from jaxnets.models.published import PublishedWeights
 from jaxnets.weights import adaptation, conversion, files, imagenet, images, sources
 from jaxnets.weights.conversion import Variables
 from jaxnets.weights.images import Preprocessing
-from jaxnets.weights.looks import looks_like
+from jaxnets.weights.recognition import recognized_model
 
 OUR_NAMES = "jaxnets"  # beside the libraries' of `conversion.libraries`
 
@@ -347,7 +347,7 @@ def _matched(
         if other is not None:
             with contextlib.suppress(InputError):
                 return other, *conversion.fitted(other, shapes, library)
-    found = looks_like(shapes)
+    found = recognized_model(shapes)
     hint = f"; it looks like {found}" if found not in (None, name) else ""
     raise InputError(f"{checkpoint.origin}: {misfit}{hint}")
 
