@@ -1,8 +1,9 @@
 """Convolutions on either side of the thresholds in `jaxnets.layers.choices`, each in two or more forms.
 
 Command: python benchmarks/thresholds.py
-Prints the processor time of the forward pass and of both gradients, on one core: medians of rounds in
-which the forms take turns. The comments in `jaxnets.layers.choices` quote it.
+Prints the processor milliseconds of the forward pass and of both gradients, on one core: medians of
+rounds in which the forms take turns; and of the first call, which compiles, the seconds. The comments in
+`jaxnets.layers.choices` quote them.
 """
 
 import os
@@ -34,14 +35,16 @@ def main() -> None:
         operands = jax.random.normal(keys[0], image), jax.random.normal(keys[1], kernel)
         runs = {form: gradients(run) for form, run in forms.items()}
         taken = {form: [] for form in runs}
-        for round_ in range(ROUNDS + 1):
+        for _ in range(ROUNDS + 1):
             for form, run in runs.items():
                 start = time.process_time()
                 jax.block_until_ready(run(*operands))
-                if round_ > 0:  # the first one compiles
-                    taken[form].append((time.process_time() - start) * 1e3)
-        found = ", ".join(f"{form} {statistics.median(times):.3g}" for form, times in taken.items())
-        print(f"{name}: {found}", flush=True)
+                taken[form].append(time.process_time() - start)
+        found = (
+            f"{form} {statistics.median(times) * 1e3:.3g} (first {first:.2f} s)"
+            for form, (first, *times) in taken.items()
+        )
+        print(f"{name}: {', '.join(found)}", flush=True)
 
 
 def gradients(form: Callable) -> Callable:

@@ -67,8 +67,8 @@ def quick_conv(
     The fast kernels are for one order of the axes, and the gradients that JAX makes of a convolution
     have another. XLA brings the axes into order, but not in loops or branches, and `platform_dependent`
     is a branch for most of XLA's passes: there gradients took 7 to 50 times longer. Also, the kernel's
-    gradient is a sum over images and pixels, of which JAX makes a convolution over images alone, with the
-    pixels as its window: 2 to 4 times slower than `conv_of_columns` where maps are large.
+    gradient is a sum over images and pixels, of which JAX makes a convolution over images alone, with
+    the pixels as its window: 2 to 4 times slower than `conv_of_columns` where maps are large.
     """
     return _xla_conv(x, kernel, window, precision)
 

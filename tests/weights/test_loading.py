@@ -1,12 +1,14 @@
 """From files of every kind to models: small nets, whose weights the tests write themselves."""
 
 import dataclasses
+import functools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from huggingface_hub import constants
 
 import jaxnets
@@ -29,7 +31,7 @@ def drawn(name, channels=3, **overrides):
     """Variables of a model, each leaf other numbers."""
     model = create_model(name, **overrides)
     images = jnp.zeros((1, *model.input_size[:2], channels))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    shapes = jax.eval_shape(functools.partial(nn.Module.init, model), jax.random.key(0), images)
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
