@@ -43,25 +43,33 @@ class Shapes(NamedTuple):
     groups: int = 1
 
 
-# Windows of more taps are not put together from neighbors: each tap is a slice to compile. Processor
-# ms by XLA's own and by neighbors: 305 and 9.4 (3x3, 2 x 2, 512 to 512), 705 and 14 (5x5, 4 x 4, 256 to
-# 256), 92.4 and 10.9 (7x7, 4 x 4, 128 to 128, compiled in 0.97 and 1.72 s). Above the limit less is gained:
-# 9.47 and 4.15 (11x11, stride 4, 32 x 32, 3 to 96, compiled in 0.70 and 4.06 s), 356 and 275 (16x16, stride
-# 16, 224 x 224, 3 to 768, compiled in 1.18 and 9.52 s).
+# Windows of more taps are not put together from neighbors: each tap is a slice, and slices take long to
+# compile. Processor ms, and in parentheses seconds of the first call, by XLA's own and by neighbors:
+#   3x3, 2 x 2, 512 to 512                  305              9.4
+#   5x5, 4 x 4, 256 to 256                  705              14
+#   7x7, 4 x 4, 128 to 128                  92.4 (0.97)      10.9 (1.72)
+#   11x11, stride 4, 32 x 32, 3 to 96       9.47 (0.70)      4.15 (4.06)
+#   16x16, stride 16, 224 x 224, 3 to 768   356 (1.18)       275 (9.52)
 MOST_TAPS = 49
 
 # Merged groups have 16 channels together at least, and are merged further, up to 64 channels, where more
 # than 16 convolutions would be left: a convolution of fewer input channels leaves vector units idle, and
-# each takes its time to compile. Processor ms of 3x3 of 32 groups with 1, 2, 4 and 8 of them merged:
-# 272, 189, 155, 178 (4 channels, 56 x 56); 99.9, 92.6, 79.2, 120 (8, 28 x 28); 27.5, 23.5, 38.1, 57.6 (16,
-# 14 x 14); 24.3, 29.3, 46.1, 86.5 (32, 7 x 7).
+# each takes its time to compile. Processor ms of 3x3 of 32 groups, with 1, 2, 4 and 8 of them merged:
+#   4 channels, 56 x 56                     272     189     155     178
+#   8 channels, 28 x 28                     99.9    92.6    79.2    120
+#   16 channels, 14 x 14                    27.5    23.5    38.1    57.6
+#   32 channels, 7 x 7                      24.3    29.3    46.1    86.5
 LEAST_CHANNELS, MOST_CHANNELS = 16, 64
 MOST_CONVOLUTIONS = 16
 
 # Of so few pixels, all images together, a transposed convolution is XLA's own in the forward pass: to
 # reorder the kernel for another takes longer. Processor ms of 4x4, stride 2, by XLA's own and by whole
-# strides: 22.2 and 26.4 (64 pixels, 512 to 256), 126 and 172 (128, 1024 to 512), 91.2 and 97.5 (512, 512
-# to 256), 43.8 and 44.8 (1024, 256 to 128), 87.9 and 83.9 (2048).
+# strides:
+#   128 pixels, 1024 to 512                 126     172
+#   512 pixels, 512 to 256                  91.2    97.5
+#   1024 pixels, 256 to 128                 43.8    44.8
+#   2048 pixels, 256 to 128                 87.9    83.9
+#   6272 pixels, 256 to 128                 319     265
 FEW_PIXELS = 1024
 
 # Where maxima are taken by slices: on CPUs 115 and 35.3 ms (3x3, stride 2, 112 x 112, 64 channels), 71.9
