@@ -1,8 +1,8 @@
 """Single layers, forward and backward: XLA's own operation beside the form that CPUs are given.
 
 Command: python benchmarks/layers.py [--batch-size 8] [--precision float32]
-Prints the table that is kept in benchmarks/README.md. It is what the choices in
-`jaxnets.layers.lowering` rest on: run it on an accelerator to see whether XLA's own operation is rightly
+Prints the table that is kept in benchmarks/README.md. The choices in `jaxnets.layers.choices` rest
+on it: run it on an accelerator to see whether XLA's own operation is rightly
 kept there. The two take turns.
 """
 
@@ -18,7 +18,8 @@ from heading import print_heading
 from jax import lax
 
 from jaxnets.layers import cpu_forms
-from jaxnets.layers.cpu_plain_conv import NHWC, Window, conv_as_matmul, quick_conv
+from jaxnets.layers.choices import Window
+from jaxnets.layers.cpu_plain_conv import NHWC, conv_as_matmul, quick_conv
 
 Layer = tuple[str, tuple[int, ...], tuple[int, ...] | None, Callable, Callable]
 

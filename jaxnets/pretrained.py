@@ -54,41 +54,29 @@ def load_pretrained(
         InputError: there are no such weights, they cannot be fetched (the text says which file to put
             where), are damaged, or are of another architecture (the text says which they look like).
     """
-    loaded = load(
-        name_or_path,
-        source,
-        num_classes,
-        in_channels=in_channels,
-        new_head=new_head,
-        dtype=dtype,
-        key=key,
-        **overrides,
-    )
+    loaded = load(name_or_path, source, dtype=dtype, key=key, **overrides)
+    loaded = loaded.adapted(num_classes, in_channels=in_channels, new_head=new_head, key=key)
     return loaded.model, loaded.variables
 
 
 def load(
     name_or_path: str | PathLike,
     source: str | PathLike | None = None,
-    num_classes: int | None = None,
     *,
-    in_channels: int | None = None,
-    new_head: bool = False,
     dtype: Any = jnp.float32,
     key: jax.Array | None = None,
-    **overrides: Any,
+    **settings: Any,
 ) -> Pretrained:
-    """As `load_pretrained`, with what belongs to the weights: preprocessing, names of classes."""
+    """As `jaxnets.weights.load`, and from the directory of a run."""
     directory = Path(name_or_path if source is None else source)
-    options = {"in_channels": in_channels, "new_head": new_head, "key": key, **overrides}
     if not is_run(directory):
-        return weights.load(name_or_path, source, num_classes, dtype=dtype, **options)
+        return weights.load(name_or_path, source, dtype=dtype, key=key, **settings)
     loaded = of_run(directory)
     held = loaded.model.model_name
     if source is not None and held != str(name_or_path):
         raise weights.wrong_model(directory, held, name_or_path)
     variables = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), loaded.variables)
-    return dataclasses.replace(loaded, variables=variables).adapted(num_classes, **options)
+    return dataclasses.replace(loaded, variables=variables).adapted(key=key, **settings)
 
 
 def of_run(directory: str | PathLike) -> Pretrained:

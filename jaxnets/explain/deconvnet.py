@@ -1,4 +1,4 @@
-"""What a unit answers to: the images that excite it most, and its projection back to their pixels."""
+"""The images that activate a unit most, and the projection of its activations back to pixels."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxnets.errors import InputError
+from jaxnets.explain.arguments import check_images
 from jaxnets.explain.interpreting import rectified
-from jaxnets.explain.tracing import check_images, check_unit, run, trace
+from jaxnets.explain.tracing import check_unit, run, trace
 
 Variables = Mapping[str, Any]
 
@@ -20,8 +21,8 @@ class Projection(NamedTuple):
 
     Attributes:
         strengths: f32[N], the unit's strongest activation in each image.
-        positions: i32[N, 2], at which (row, column) of its map.
-        pixels: f32[N, H, W, C], what that activation comes from, of both signs.
+        positions: i32[N, 2], the (row, column) of that activation in its map.
+        pixels: f32[N, H, W, C], the projection, of both signs.
     """
 
     strengths: jax.Array
@@ -35,21 +36,20 @@ def deconvnet(
     """Projects a unit's strongest activation in each image back to pixels.
 
     Zeiler and Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 2.1: all
-    other activations are set to zero, and the one that is left goes back through each layer
-    transposed: pooling puts it where the maximum was (its "switches"), and ReLU passes on what is
-    positive of what comes back, whatever it has passed on forward. That is the gradient by another
-    rule for ReLU, times the activation. Other layers have their gradient, local response normalization
-    too, which the paper's deconvnet leaves out.
+    other activations are set to zero, and the remaining one passes back through the transposed layers.
+    Pooling puts it where the maximum was (the "switches"), and ReLU passes positive values, whatever its
+    input was. That equals the gradient by another rule for ReLU, times the activation. All other layers
+    keep their gradient, local response normalization too, which the paper's deconvnet leaves out.
 
     Args:
         model: a classifier of `jaxnets.create_model`.
         variables: its variables.
         images: float[N, H, W, C].
         layer: a name of `layer_shapes`.
-        unit: the channel of its maps, or for a dense layer the unit.
+        unit: a channel of its maps, or a unit of a dense layer.
 
     Raises:
-        InputError: images that do not fit the model, or a layer or a unit that it has not.
+        InputError: images that do not fit the model, or an unknown layer or unit.
     """
     check_images(images)
     return _deconvnet(model, variables, images, layer, unit)
@@ -65,23 +65,25 @@ def top_images(
     *,
     batch_size: int = 64,
 ) -> tuple[jax.Array, jax.Array]:
-    """The images in which a unit is most active anywhere.
+    """The images with the largest activations of a unit, each at its strongest position.
 
     Args:
         model, variables, layer, unit: as for `deconvnet`.
         images: float[N, H, W, C].
-        count: how many.
-        batch_size: images at a time.
+        count: number of images to return.
+        batch_size: number of images computed at a time.
 
     Returns:
-        Their numbers i32[count] and the unit's activations f32[count], the strongest first.
+        Their indices i32[count] and the unit's activations f32[count], in descending order.
 
     Raises:
-        InputError: fewer images than asked for, or as for `deconvnet`.
+        InputError: `count` is out of range, or as for `deconvnet`.
     """
     check_images(images)
     if not 1 <= count <= len(images):
-        raise InputError(f"count is {count}; of {len(images)} images there are 1 to so many")
+        raise InputError(
+            f"count is {count}; wanted 1 to the number of images, and there are {len(images)} images"
+        )
     strengths = _strengths(model, variables, images, layer, unit, min(batch_size, len(images)))
     strengths, numbers = jax.lax.top_k(strengths, count)
     return numbers, strengths
@@ -89,12 +91,12 @@ def top_images(
 
 @partial(jax.jit, static_argnums=(0, 3, 4))
 def _deconvnet(model, variables, images, layer, unit) -> Projection:
-    program = trace(model, variables, images)
-    check_unit(program, layer, unit)
-    shape = program.layers[layer]
+    traced = trace(model, variables, images)
+    check_unit(traced, layer, unit)
+    shape = traced.layers[layer]
 
     def activations(images):
-        return run(program, variables, images, relu=rectified)[1][layer]
+        return run(traced, variables, images, relu=rectified)[1][layer]
 
     outputs, pull = jax.vjp(activations, images)
     places = outputs[..., unit].reshape(shape[0], -1)  # a dense layer's unit has one place
@@ -114,11 +116,11 @@ def _strengths(model, variables, images, layer, unit, batch_size) -> jax.Array:
     batches = -(-count // batch_size)
     images = jnp.resize(images, (batches * batch_size, *images.shape[1:]))
     images = images.reshape(batches, batch_size, *images.shape[1:])
-    program = trace(model, variables, images[0])
-    check_unit(program, layer, unit)
+    traced = trace(model, variables, images[0])
+    check_unit(traced, layer, unit)
 
     def strongest(images):
-        outputs = run(program, variables, images)[1][layer]
+        outputs = run(traced, variables, images)[1][layer]
         return jnp.max(outputs[..., unit].reshape(batch_size, -1), axis=1)
 
     return jax.lax.map(strongest, images).reshape(-1)[:count]

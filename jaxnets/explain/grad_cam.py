@@ -1,4 +1,4 @@
-"""Where in a layer's maps the evidence for a class is."""
+"""Class activation maps by gradients."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -9,16 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jaxnets.errors import InputError
-from jaxnets.explain.tracing import (
-    Program,
-    check_layer,
-    checked_classes,
-    deepest_maps,
-    is_read,
-    run,
-    scores_of,
-    trace,
-)
+from jaxnets.explain.arguments import checked_classes, scores_of
+from jaxnets.explain.tracing import check_maps, deepest_maps, is_read, run, trace
 
 
 def grad_cam(
@@ -28,7 +20,7 @@ def grad_cam(
     classes: Any = None,
     layer: str | None = None,
 ) -> jax.Array:
-    """Class activation maps: a layer's maps, each weighted by its mean gradient, summed and rectified.
+    """Grad-CAM: the sum of a layer's maps, each weighted by its mean gradient, rectified.
 
     Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization", section 3, equations 1 and 2.
@@ -42,11 +34,11 @@ def grad_cam(
             pixel.
 
     Returns:
-        f32[N, h, w], in the layer's resolution; not negative, in units of the score.
+        f32[N, h, w] at the layer's resolution, at least 0, in units of the score.
 
     Raises:
-        InputError: images that do not fit the model, a class or a layer that it has not, or a layer
-            that has no maps or that the scores do not depend on.
+        InputError: images that do not fit the model, an unknown class or layer, or a layer that has no
+            maps or that the scores do not depend on.
     """
     classes = checked_classes(model, images, classes)
     return _grad_cam(model, variables, images, classes, layer)
@@ -54,23 +46,17 @@ def grad_cam(
 
 @partial(jax.jit, static_argnums=(0, 4))
 def _grad_cam(model, variables, images, classes, layer) -> jax.Array:
-    program = trace(model, variables, images)
-    layer = deepest_maps(program, only_read=True) if layer is None else layer
-    _check(program, layer)
-    nothing = jnp.zeros(program.layers[layer], images.dtype)
+    traced = trace(model, variables, images)
+    layer = deepest_maps(traced, only_read=True) if layer is None else layer
+    check_maps(traced, layer)
+    if not is_read(traced, layer):
+        raise InputError(f"layer: the scores do not depend on {layer}; name another, or a module")
+    nothing = jnp.zeros(traced.layers[layer], images.dtype)
 
     def total(added):
-        scores, layers = run(program, variables, images, added={layer: added})
+        scores, layers = run(traced, variables, images, added={layer: added})
         return jnp.sum(scores_of(scores, classes)), layers[layer]
 
     gradient, maps = jax.grad(total, has_aux=True)(nothing)
     weights = jnp.mean(gradient, axis=(1, 2), keepdims=True)
     return jnp.maximum(jnp.sum(weights * maps, axis=-1), 0)
-
-
-def _check(program: Program, layer: str) -> None:
-    shape = check_layer(program, layer)
-    if len(shape) != 4:
-        raise InputError(f"layer: {layer} gives {shape}, which are no maps [N, h, w, c]; name another")
-    if not is_read(program, layer):
-        raise InputError(f"layer: the scores do not depend on {layer}; name another, or a module")

@@ -1,7 +1,7 @@
-"""Which pixels a score depends on: pictures made of gradients.
+"""Attributions by gradients: how the score of a class depends on each pixel.
 
-Each function takes the images as the model reads them, and one class for each image, for all of
-them, or where it is None the one that the model scores highest. The score is the logit.
+Each function takes images as the model reads them, and a class: one for each image, one for all, or None
+for the class that the model scores highest. The score is the logit.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,9 @@ import numpy as np
 from flax import linen as nn
 
 from jaxnets.errors import InputError
+from jaxnets.explain.arguments import checked_classes, scores_of
 from jaxnets.explain.interpreting import ReluRule, guided
-from jaxnets.explain.tracing import checked_classes, run, scores_of, trace
+from jaxnets.explain.tracing import run, trace
 
 Variables = Mapping[str, Any]
 
@@ -23,10 +24,10 @@ Variables = Mapping[str, Any]
 def saliency(
     model: nn.Module, variables: Variables, images: jax.Array, classes: Any = None
 ) -> jax.Array:
-    """How much a small change of each number in an image would move the score: |d score / d image|.
+    """The absolute value of the gradient of the score by the image.
 
-    Simonyan, Vedaldi and Zisserman 2013, "Deep Inside Convolutional Networks", section 3. The paper
-    then takes the maximum over the channels, which is left to who draws it.
+    Simonyan, Vedaldi and Zisserman 2013, "Deep Inside Convolutional Networks", section 3. The paper then
+    takes the maximum over the channels, which is left to the caller.
 
     Args:
         model: a classifier of `jaxnets.create_model`.
@@ -38,7 +39,7 @@ def saliency(
         f32[N, H, W, C].
 
     Raises:
-        InputError: images that do not fit the model, or a class that it has not.
+        InputError: images that do not fit the model, or a class that is out of range.
     """
     classes = checked_classes(model, images, classes)
     return jnp.abs(_gradient(model, variables, images, classes))
@@ -47,10 +48,10 @@ def saliency(
 def guided_backprop(
     model: nn.Module, variables: Variables, images: jax.Array, classes: Any = None
 ) -> jax.Array:
-    """The gradient by which each ReLU passes back only what is positive.
+    """Guided backpropagation: the gradient, of which each ReLU passes back only positive values.
 
-    Springenberg et al. 2014, "Striving for Simplicity: The All Convolutional Net", section 3.4. It
-    holds for ReLU and ReLU6; other activations have their derivative.
+    Springenberg et al. 2014, "Striving for Simplicity: The All Convolutional Net", section 3.4. The rule
+    applies to ReLU and ReLU6; other activations keep their derivative.
 
     Args:
         model, variables, images, classes: as for `saliency`.
@@ -75,22 +76,22 @@ def smoothgrad(
     noise: float = 0.15,
     samples: int = 50,
 ) -> jax.Array:
-    """The mean gradient over copies of the image under Gaussian noise.
+    """SmoothGrad: the mean gradient over copies of the image with Gaussian noise.
 
     Smilkov et al. 2017, "SmoothGrad: removing noise by adding noise", section 3.
 
     Args:
         model, variables, images, classes: as for `saliency`.
         key: of the noise.
-        noise: its standard deviation, as a share of the range of each image's numbers; the paper finds
-            0.1 to 0.2 good.
-        samples: how many copies.
+        noise: its standard deviation as a fraction of the range of each image; the paper recommends 0.1
+            to 0.2.
+        samples: number of copies.
 
     Returns:
         f32[N, H, W, C], of both signs.
 
     Raises:
-        InputError: no sample, negative noise, or as for `saliency`.
+        InputError: fewer than one sample, negative noise, or as for `saliency`.
     """
     classes = checked_classes(model, images, classes)
     if samples < 1 or noise < 0:
@@ -107,23 +108,23 @@ def integrated_gradients(
     baseline: Any = 0.0,
     steps: int = 50,
 ) -> jax.Array:
-    """What each number adds to the score on the straight way from a baseline to the image.
+    """Integrated gradients along the straight path from a baseline to the image.
 
     Sundararajan, Taly and Yan 2017, "Axiomatic Attribution for Deep Networks", section 3. The sum over
-    an image is its score less the baseline's, but for the integral, which is taken by Gauss and
-    Legendre's rule (the paper's is Riemann's).
+    an image is its score minus the baseline's, up to the error of the integral. The integral is taken by
+    Gauss-Legendre quadrature, where the paper has a Riemann sum.
 
     Args:
         model, variables, images, classes: as for `saliency`.
-        baseline: where the way begins; a number or an array that broadcasts to the images. 0 is an
-            image of the mean color where images were normalized.
-        steps: gradients along the way.
+        baseline: where the path begins; a number or an array that broadcasts to the images. For
+            normalized images 0 is the mean color.
+        steps: number of gradients along the path.
 
     Returns:
         f32[N, H, W, C], of both signs.
 
     Raises:
-        InputError: no step, a baseline of another shape, or as for `saliency`.
+        InputError: fewer than one step, a baseline that does not broadcast, or as for `saliency`.
     """
     classes = checked_classes(model, images, classes)
     if steps < 1:
@@ -137,10 +138,10 @@ def integrated_gradients(
 
 @partial(jax.jit, static_argnums=(0, 4))
 def _gradient(model, variables, images, classes, relu: ReluRule | None = None) -> jax.Array:
-    program = trace(model, variables, images)
+    traced = trace(model, variables, images)
 
     def total(images):
-        return jnp.sum(scores_of(run(program, variables, images, relu=relu)[0], classes))
+        return jnp.sum(scores_of(run(traced, variables, images, relu=relu)[0], classes))
 
     return jax.grad(total)(images).astype(_precise(images))
 
@@ -164,25 +165,25 @@ def _integrated(model, variables, images, classes, baseline, steps) -> jax.Array
     classes = _or_best(model, variables, images, classes)
     nodes, weights = np.polynomial.legendre.leggauss(steps)  # on (-1, 1)
     shares, weights = (jnp.asarray(n, _precise(images)) for n in ((nodes + 1) / 2, weights / 2))
-    way = images - baseline
+    path = images - baseline
 
     def add(total, step):
         share, weight = step
-        place = (baseline + share * way).astype(images.dtype)
-        return total + weight * _gradient(model, variables, place, classes), None
+        point = (baseline + share * path).astype(images.dtype)
+        return total + weight * _gradient(model, variables, point, classes), None
 
     total = jnp.zeros(images.shape, _precise(images))
     total, _ = jax.lax.scan(add, total, (shares, weights))
-    return total * way
+    return total * path
 
 
 def _precise(images: jax.Array) -> Any:
-    """The type to sum in: float32 where images are of 16 bits."""
+    """The dtype of sums: float32 for images of 16 bits."""
     return jnp.promote_types(images.dtype, jnp.float32)
 
 
 def _or_best(model, variables, images, classes) -> jax.Array:
-    """The classes, or where None those that the model scores highest."""
+    """The classes; where None, those that the model scores highest."""
     if classes is None:
         return jnp.argmax(model.apply(variables, images, train=False), axis=-1)
     return classes

@@ -1,8 +1,8 @@
-"""A jaxpr interpreted, with another backward rule for ReLU.
+"""An interpreter of jaxprs that differentiates ReLU by another rule.
 
-Guided backpropagation and the deconvnet are the gradient but for what ReLU passes back. A jaxpr keeps
-the calls of `jax.nn.relu` by name, wherever a model makes them; here they are found and differentiated
-by the rule that is asked for. That touches neither the model nor anything global.
+Guided backpropagation and the deconvnet differ from the gradient only in what ReLU passes back. A jaxpr
+keeps calls of `jax.nn.relu` by name; the interpreter replaces the derivative of these calls, and touches
+neither the model nor any global state.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 RECTIFIERS = ("relu", "relu6")
-"""What JAX calls the functions that `ReluRule` is for."""
+"""Names that JAX gives to the functions that a `ReluRule` is for."""
 
 ReluRule = Callable[[Callable[[jax.Array], jax.Array], jax.Array, jax.Array], jax.Array]
 """`(relu, x, gradient of relu(x)) -> gradient of x`."""
@@ -23,19 +23,31 @@ _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "checkpoint": "jaxpr", "remat2": "jax
 
 
 def guided(relu: Callable, x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Only where both x and the gradient are positive (Springenberg et al. 2014, section 3.4)."""
+    """Passes the gradient where both it and x are positive (Springenberg et al. 2014, section 3.4)."""
     return jax.vjp(relu, x)[1](jnp.maximum(gradient, 0))[0]
 
 
 def rectified(relu: Callable, x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Where the gradient is positive, whatever x is (Zeiler and Fergus 2013, section 2.1)."""
+    """Passes the gradient where it is positive, whatever x is (Zeiler and Fergus 2013, section 2.1)."""
     return jnp.maximum(gradient, 0)
 
 
 def evaluate(
-    jaxpr: Any, arguments: Sequence[Any], relu: ReluRule | None, added: Mapping[Any, jax.Array]
+    jaxpr: Any,
+    arguments: Sequence[Any],
+    relu: ReluRule | None,
+    added: Mapping[Any, jax.Array],
+    wanted: Sequence[Any] | None = None,
 ) -> list[jax.Array]:
-    """Interprets a jaxpr, open or closed."""
+    """Interprets a jaxpr.
+
+    Args:
+        jaxpr: open or closed.
+        arguments: one for each of its inputs.
+        relu: the rule by which ReLU and ReLU6 are differentiated; None for their derivative.
+        added: what is added to a variable of the jaxpr, before anything reads it.
+        wanted: the variables whose values are returned; None for the jaxpr's outputs.
+    """
     values = {}
 
     def write(variable, value):
@@ -52,11 +64,11 @@ def evaluate(
         inputs = [read(atom) for atom in equation.invars]
         for variable, value in zip(equation.outvars, _outputs(equation, inputs, relu), strict=True):
             write(variable, value)
-    return [read(atom) for atom in jaxpr.outvars]
+    return [read(atom) for atom in (jaxpr.outvars if wanted is None else wanted)]
 
 
 def _outputs(equation: Any, inputs: Sequence[Any], relu: ReluRule | None) -> list[jax.Array]:
-    """What an equation of a jaxpr gives, with the rule for ReLU wherever one is inside."""
+    """The outputs of an equation, with the rule for every ReLU inside it."""
     if relu is None or not _rectifies(equation):
         return _bound(equation, inputs, equation.params)
     if _is_rectifier(equation):
@@ -83,7 +95,7 @@ def _ruled(function: Callable, rule: ReluRule) -> Callable:
 
 
 def _is_rectifier(equation: Any) -> bool:
-    """Whether it is a call of ReLU: a jitted function of that name, perhaps with a custom derivative."""
+    """Whether an equation calls ReLU: a jitted function of that name, perhaps with a custom rule."""
     if equation.primitive.name == "custom_jvp_call":
         inside = equation.params["call_jaxpr"].eqns
         return len(inside) == 1 and _is_rectifier(inside[0])
@@ -91,14 +103,14 @@ def _is_rectifier(equation: Any) -> bool:
 
 
 def _rectifies(equation: Any) -> bool:
-    """Whether there is a ReLU in it, at any depth."""
+    """Whether an equation is or contains a call of ReLU, at any depth."""
     return _is_rectifier(equation) or any(
         _rectifies(inner) for jaxpr in core.jaxprs_in_params(equation.params) for inner in jaxpr.eqns
     )
 
 
 def _rewritten(value: Any, relu: ReluRule) -> Any:
-    """A parameter of an equation (of scan, say), with the rule for ReLU in every jaxpr."""
+    """A parameter of an equation, such as the body of a scan, with the rule for ReLU in every jaxpr."""
     if isinstance(value, tuple):
         return tuple(_rewritten(item, relu) for item in value)
     if not isinstance(value, (core.ClosedJaxpr, core.Jaxpr)):

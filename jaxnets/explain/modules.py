@@ -1,36 +1,31 @@
-"""The modules of a model, as they are called while it is traced, one row each."""
+"""The rows of a summary: the modules of a traced model."""
 
 import bisect
-import copy
-import dataclasses
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from flax.traverse_util import flatten_dict
-from jax.ad_checkpoint import checkpoint_name
 
-from jaxnets.explain.program import Reading, Value
+from jaxnets.explain.reading import Reading, Value
+from jaxnets.explain.tracing import Call, mark_of, trace_calls
 from jaxnets.layers import lowering
-
-_MARK = "jaxnets summary"
 
 Path = tuple[str, ...]
 
 
 class ReceptiveField(NamedTuple):
-    """What one position of a map sees of the image.
+    """The part of the image that one position of a map depends on.
 
     Attributes:
-        size: pixels over (height, width); `math.inf` where it sees the whole image, however large.
-        stride: how many pixels apart neighbors look, over (height, width); None where there is no
-            map any more.
+        size: pixels over (height, width); `math.inf` for the whole image, however large.
+        stride: pixels between the fields of neighbors, over (height, width); None for what is not a map.
     """
 
     size: tuple[float, float]
@@ -39,17 +34,17 @@ class ReceptiveField(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """A module of a model, with everything inside it; or a feature map that no module puts out.
+    """A module of a model, with everything inside it; or a feature map that no module returns.
 
     Attributes:
         path: where its parameters are, as "backbone/inception3a/1x1/conv".
         kind: the class, and of a convolution its kernel and stride; "map" for a feature map.
-        output_shape: of what it puts out, batch included; of several arrays the last of a dict and
-            the first of a tuple.
-        parameters: how many numbers it learns; running statistics are none.
+        output_shape: with the batch; of several outputs, that of the last in a dict and of the first in
+            a tuple.
+        parameters: number of trained values, without running statistics.
         multiply_adds: products of its convolutions and matrix products in one forward pass.
-        receptive_field: None for what does not come from an image [N, H, W, C].
-        activations: how many numbers it puts out, in all its calls and arrays.
+        receptive_field: None for what does not depend on an image [N, H, W, C].
+        activations: number of values that it returns, over all its calls and outputs.
     """
 
     path: str
@@ -66,87 +61,30 @@ def read_modules(model: nn.Module, shape: tuple[int, ...]) -> tuple[list[Row], i
 
     Returns:
         A row for the model itself (its path is ""), then one for each module and each map that no
-        module puts out, in order; and how many numbers its variables hold.
+        module returns, in order; and the number of values in its variables.
     """
-    calls, program, (out, variables) = _traced(model, shape)
-    image, outputs = len(program.jaxpr.invars) - 1, len(jax.tree.leaves(out))
-    reading = Reading(program, image, outputs, _MARK)
-    sizes = {path: leaf.size for path, leaf in flatten_dict(variables.get("params", {})).items()}
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(variables))
-    return _rows(calls, reading, sizes), numbers
-
-
-def sides(lengths: Sequence[float], equal: bool = False) -> str:
-    """28x28x192; where all are equal it may be one number, and all of an image is "all"."""
-    shown = ["all" if side == math.inf else str(side) for side in lengths]
-    return shown[0] if equal and len(set(shown)) == 1 else "x".join(shown)
-
-
-@dataclass
-class _Call:
-    """A call of a module while it is traced; outputs are the shapes of its arrays by label."""
-
-    path: Path
-    kind: str
-    outputs: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
-    maps: bool = False
-    hands_on: bool = False  # its very input, as dropout does at test time
-
-
-def _traced(model: nn.Module, shape: tuple[int, ...]) -> tuple[list[_Call], Any, Any]:
-    """The calls of modules, the marked program, the shapes of its output and of the variables."""
-    calls: list[_Call] = []
-
-    def watch(call, args, kwargs, context):
-        if context.method_name != "__call__":
-            return call(*args, **kwargs)
-        number, own = len(calls), _Call(context.module.path, _kind(context.module))
-        calls.append(own)
-        (args, kwargs), _ = _marked((args, kwargs), f"{_MARK} {number} in")
-        handed = {id(leaf) for leaf in jax.tree.leaves((args, kwargs)) if _is_float(leaf)}
-        out = call(*args, **kwargs)
-        own.maps = isinstance(out, Mapping)
-        own.hands_on = all(id(leaf) in handed for leaf in jax.tree.leaves(out))
-        out, own.outputs = _marked(out, f"{_MARK} {number} out")
-        return out
-
     mode = {"train": False} if "train" in inspect.signature(model.__call__).parameters else {}
     key = jax.eval_shape(jax.random.key, 0)
     images = jax.ShapeDtypeStruct(shape, jnp.float32)
 
-    def run(key, images):
-        # Flax's own `init`, for a classifier's draws all parameters at once, which takes longer here.
+    def call(key, images):
+        # Flax's own `init`: a classifier's draws all parameters at once, which takes longer to trace.
         return nn.Module.init_with_output(model, {"params": key, "dropout": key}, images, **mode)
 
-    with lowering("native"), nn.intercept_methods(watch):
-        program, shapes = jax.make_jaxpr(run, return_shape=True)(key, images)
-    return calls, program, shapes
+    with lowering("native"):
+        traced = trace_calls(call, key, images)
+    out, variables = traced.result
+    image, outputs = len(traced.jaxpr.jaxpr.invars) - 1, len(jax.tree.leaves(out))
+    reading = Reading(traced.jaxpr, image, outputs, mark_of)
+    sizes = {path: leaf.size for path, leaf in flatten_dict(variables.get("params", {})).items()}
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    return _rows(traced.calls, reading, sizes), numbers
 
 
-def _marked(value: Any, name: str) -> tuple[Any, dict[str, tuple[int, ...]]]:
-    """The value with a mark on each of its arrays of floats, and their shapes by label."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def mark(value: Any, label: str) -> Any:
-        if isinstance(value, dict):  # whose keys `jax.tree.map` would put in another order
-            marked = copy.copy(value)
-            marked.update((key, mark(part, f"{label}{key}")) for key, part in value.items())
-            return marked
-        if type(value) in (tuple, list):
-            return type(value)(mark(part, f"{label}.{place}") for place, part in enumerate(value))
-        leaves, tree = jax.tree.flatten(value)
-        for number, leaf in enumerate(leaves):
-            if _is_float(leaf):
-                own = f"{label}.{number}" if number else label
-                shapes[own] = leaf.shape
-                leaves[number] = checkpoint_name(leaf, f"{name} {own}")
-        return jax.tree.unflatten(tree, leaves)
-
-    return mark(value, ""), shapes
-
-
-def _is_float(leaf: Any) -> bool:
-    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)
+def sides(lengths: Sequence[float], equal: bool = False) -> str:
+    """Sides as text, such as 28x28x192; one number where `equal` and all are; "all" for `math.inf`."""
+    shown = ["all" if side == math.inf else str(side) for side in lengths]
+    return shown[0] if equal and len(set(shown)) == 1 else "x".join(shown)
 
 
 def _kind(module: nn.Module) -> str:
@@ -161,38 +99,38 @@ def _kind(module: nn.Module) -> str:
     return f"{kind} {sides(kernel)}{stride}" + (f", {groups} groups" if groups > 1 else "")
 
 
-def _rows(calls: list[_Call], reading: Reading, sizes: dict[Path, int]) -> list[Row]:
-    """A row for each module and for each map that no module puts out, in order; first the whole."""
+def _rows(calls: list[Call], reading: Reading, sizes: dict[Path, int]) -> list[Row]:
+    """The row of the model, then those of modules and of maps that no module returns, in order."""
     places: dict[int, list[int]] = {}
     outputs: dict[int, dict[str, Value]] = {}
     for mark, (place, value) in reading.marks.items():
-        number, side, label = mark.removeprefix(f"{_MARK} ").split(" ", 2)
-        places.setdefault(int(number), []).append(place)
-        if side == "out":
-            outputs.setdefault(int(number), {})[label] = value
+        places.setdefault(mark.call, []).append(place)
+        if mark.side == "out":
+            outputs.setdefault(mark.call, {})[mark.label] = value
     made = {
         value.born
         for number, values in outputs.items()
-        if not calls[number].maps
+        if calls[number].returns != "maps"
         for value in values.values()
     }
     by_path: dict[Path, list[int]] = {}
     for number, call in enumerate(calls):
-        if number in places and not (call.hands_on and call.path):
+        if number in places and not (call.is_identity and call.path):
             by_path.setdefault(call.path, []).append(number)
 
     found: list[tuple[int, Row]] = []
     at = [place for place, _ in reading.products]
     for path, numbers in by_path.items():
         first, own = calls[numbers[0]], outputs.get(numbers[0], {})
-        label = (list(first.outputs)[-1 if first.maps else 0]) if first.outputs else None
+        maps = first.returns == "maps"
+        label = list(first.outputs)[-1 if maps else 0] if first.outputs else None
         products: set[int] = set()
         for number in numbers:
             start, end = min(places[number]), max(places[number])
             products.update(range(bisect.bisect(at, start), bisect.bisect(at, end)))
         row = Row(
             path="/".join(path),
-            kind=first.kind,
+            kind=_kind(first.module),
             output_shape=first.outputs.get(label),
             parameters=sum(size for leaf, size in sizes.items() if leaf[: len(path)] == path),
             multiply_adds=sum(reading.products[k][1] for k in products),
@@ -200,7 +138,7 @@ def _rows(calls: list[_Call], reading: Reading, sizes: dict[Path, int]) -> list[
             activations=sum(math.prod(shape) for n in numbers for shape in calls[n].outputs.values()),
         )
         found.append((min(places[numbers[0]]), row))
-        for name, value in own.items() if first.maps else ():
+        for name, value in own.items() if maps else ():
             if (*path, name) not in by_path and value.born not in made:
                 shape = first.outputs[name]
                 seen = _receptive_field(value)
@@ -218,5 +156,5 @@ def _receptive_field(value: Value | None) -> ReceptiveField | None:
 
 
 def _plain(side: float) -> float:
-    """A whole number as an int, others (and infinity) as a float."""
+    """A whole number as an int, any other (and infinity) as a float."""
     return int(side) if side != math.inf and side == int(side) else float(side)

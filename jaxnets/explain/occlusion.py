@@ -1,4 +1,4 @@
-"""What a class loses when a part of the image is covered."""
+"""Attribution by occlusion."""
 
 import math
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxnets.errors import InputError
-from jaxnets.explain.tracing import checked_classes, scores_of
+from jaxnets.explain.arguments import checked_classes, scores_of
 
 Pair = tuple[int, int]
 
@@ -28,14 +28,14 @@ def occlusion(
     probability: bool = False,
     batch_size: int = 64,
 ) -> jax.Array:
-    """How much the score falls when a pixel is covered, as the mean over all places of an occluder.
+    """The mean decrease of the score over all positions of an occluder that cover a pixel.
 
-    Zeiler and Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 4.2, slide
-    a gray square over the image and draw the probability at each place; here each pixel has the mean
-    fall over the places that cover it. Occluders are `stride` apart from the upper left corner on;
-    the last ones may hang over the far edges, so that every pixel is covered.
+    Zeiler and Fergus 2013, "Visualizing and Understanding Convolutional Networks", section 4.2, slide a
+    gray square over the image and draw the probability at each position; here each pixel has the mean
+    decrease over the positions that cover it. Positions are `stride` pixels apart, from the upper left
+    corner; the last ones may extend past the far edges, so that every pixel is covered.
 
-    All places are computed by one compiled program, in equal batches.
+    All positions are computed by one compiled program, in equal batches.
 
     Args:
         model: a classifier of `jaxnets.create_model`.
@@ -43,18 +43,18 @@ def occlusion(
         images: float[N, H, W, C].
         classes: an int, i32[N], or None for the class that each image scores highest.
         size: of the occluder in pixels, an int or (height, width).
-        stride: pixels from one place to the next, an int or (rows, columns).
-        value: what the occluder is made of: a number, or one for each channel. 0 is the mean color
-            where images were normalized.
-        probability: measure the probability of the class in place of its score.
-        batch_size: images at a time, about.
+        stride: pixels from one position to the next, an int or (rows, columns).
+        value: of the occluder's pixels: a number, or one for each channel. For normalized images 0 is
+            the mean color.
+        probability: whether to measure the probability of the class instead of its score.
+        batch_size: approximate number of images computed at a time.
 
     Returns:
-        f32[N, H, W]: positive where what is covered spoke for the class.
+        f32[N, H, W]: positive where the covered pixels support the class.
 
     Raises:
-        InputError: images that do not fit the model, a class that it has not, an occluder larger than
-            the image, or a stride that leaves pixels out.
+        InputError: images that do not fit the model, a class that is out of range, an occluder larger
+            than the image, or a stride that leaves pixels uncovered.
     """
     classes = checked_classes(model, images, classes)
     size, stride = _pair(size), _pair(stride)
@@ -84,7 +84,7 @@ def _occlusion(
     count, height, width, _ = images.shape
     down, right = _covered(height, size[0], stride[0]), _covered(width, size[1], stride[1])
     rows, columns = (places.ravel() for places in np.indices((len(down), len(right))))
-    # One place more, after the others, where nothing is covered: the model is compiled only once.
+    # A last position covers nothing, so that one program computes the uncovered images too.
     rows, columns = np.append(rows, len(down)), np.append(columns, 0)
     together = max(1, batch_size // count)
     batches = math.ceil(len(rows) / together)
@@ -108,7 +108,7 @@ def _occlusion(
 
 
 def _covered(length: int, size: int, stride: int) -> np.ndarray:
-    """bool[places, length]: which pixels of a row or column an occluder covers at each place."""
+    """bool[places, length]: the pixels of a row or column that are covered at each position."""
     starts = np.arange(math.ceil((length - size) / stride) + 1)[:, None] * stride
     pixels = np.arange(length)
     return (pixels >= starts) & (pixels < starts + size)

@@ -1,4 +1,4 @@
-"""Tables of what a model is made of: shapes, parameters, multiply-adds, receptive fields."""
+"""Summaries of models: output shapes, parameters, multiply-adds and receptive fields, as a table."""
 
 import dataclasses
 import io
@@ -21,22 +21,22 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Summary:
-    """A model as a table, printed by `print(summary)`.
+    """A model as a table; `print(summary)` prints it.
 
     Attributes:
         name: of the model.
-        input_shape: for which the table holds, batch included.
-        rows: every module in the order in which they are called, what is within a module after it.
-        params: parameters of the whole.
+        input_shape: with the batch.
+        rows: one for each module, in the order of their calls, a module before those inside it.
+        params: number of parameters of the model.
         multiply_adds: of one forward pass in eval mode, over the whole batch: one for each product
             in convolutions (padding counts like pixels) and matrix products, those of attention
             too. Biases, normalization, activations and pooling do not count, nor does what only
             trains, such as auxiliary heads.
-        memory: bytes in float32 of all variables (running statistics too), the input, and what
-            every row without rows inside puts out: roughly what a training step keeps until its
-            backward pass. Gradients, the optimizer's state and what the compiler saves by fusing,
-            or adds as workspace, are left out.
-        parts: how many levels of the tree are parts of a composition (backbone, head), and not
+        memory: bytes in float32 of all variables (with running statistics), of the input and of the
+            outputs of all innermost rows: about what a training step keeps until its backward pass.
+            Gradients, the optimizer's state, the compiler's workspace and its savings by fusion are
+            not included.
+        parts: number of levels of the tree that are parts of a composition (backbone, head) and not
             layers.
     """
 
@@ -49,13 +49,13 @@ class Summary:
     parts: int = 0
 
     def folded(self, depth: int | None = None) -> tuple[Row, ...]:
-        """Rows that add up to the whole: modules down to a depth, without those that contain others.
+        """Rows that add up to the model: modules down to a depth, without those that contain others.
 
-        What a module has besides the modules inside it is a row of its own, "path/(own)".
+        What a module has besides the modules inside it is a separate row, "path/(own)".
 
         Args:
-            depth: 1 for the layers or blocks of which backbone and head are made, 2 for what is in
-                these, and so on; None for everything.
+            depth: 1 for the layers or blocks of backbone and head, 2 for the modules inside these, and
+                so on; None for all.
 
         Raises:
             InputError: a depth below 1.
@@ -109,21 +109,21 @@ def summary(
     input_shape: Sequence[int] | None = None,
     **overrides: Any,
 ) -> Summary:
-    """What a model is made of, found by tracing it: nothing is computed or compiled.
+    """Summarizes a model by tracing it; nothing is computed or compiled.
 
         print(jaxnets.summary("googlenet").table(depth=1))
 
-    Multiply-adds and receptive fields are read off the traced program, operation by operation, as
-    the layers are written and not as `layers.lowering` has them computed on a CPU. The receptive
-    field of a map is the largest of those of the paths that lead to it: a window of F positions
-    adds (F - 1) times the stride so far. What takes in all positions, a global mean, a dense layer
-    on a flattened map, attention, sees the whole image, and so does all that comes after.
+    Multiply-adds and receptive fields are read off the traced program, operation by operation, for the
+    layers as they are written and not in the forms that `layers.lowering` gives them on a CPU. The
+    receptive field of a map is the largest over the paths that lead to it: a window of F positions adds
+    (F - 1) times the stride so far. A global mean, a dense layer on a flattened map or attention sees
+    the whole image, and so does everything after it.
 
     Args:
         model: a name of `list_models()`, or any module that is called with one array (and `train`,
             which is then False).
-        input_shape: of the input, [N, H, W, C] for images; a classifier's may lack N, which is then
-            1. None for the size that the model was made for.
+        input_shape: [N, H, W, C] for images; for a classifier also [H, W, C] of one image. None for the
+            size that the model was made for.
         **overrides: settings for `create_model`, with a name.
 
     Raises:
@@ -159,7 +159,7 @@ def _checked_shape(model: nn.Module, input_shape: Sequence[int] | None) -> tuple
     size = getattr(model, "input_size", None)
     if input_shape is None:
         if size is None:
-            raise InputError("input_shape: this module was made for no size; give one, batch included")
+            raise InputError("input_shape: this module was made for no size; give one, with the batch")
         return (1, *size)
     shape = tuple(input_shape)
     if not shape or not all(isinstance(side, numbers.Integral) and side > 0 for side in shape):
@@ -172,7 +172,7 @@ def _checked_shape(model: nn.Module, input_shape: Sequence[int] | None) -> tuple
 
 
 def _without_containers(rows: list[Row]) -> Iterator[Row]:
-    """The rows that contain no others of them, and of those that do what is theirs alone."""
+    """The rows that contain no others, and for each that does a row of what is its own."""
     inside: dict[str, list[Row]] = {}
     paths = {row.path for row in rows}
     for row in rows[1:]:
@@ -204,7 +204,7 @@ def _cells(row: Row, total: int) -> tuple[str, ...]:
 
 
 def _millions(products: int, total: int) -> str:
-    """Whole numbers in small nets; in large ones millions."""
+    """Exact numbers for small models, millions for large ones."""
     if total < 10**7 or not products:
         return f"{products:,}"
     return f"{products / 1e6:,.{1 if products >= 50_000 else 3}f} M"

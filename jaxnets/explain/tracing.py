@@ -1,48 +1,128 @@
-"""A model as a program in which every layer has a name.
+"""A model as a jaxpr in which every call of a module is marked.
 
-No model knows of this. Flax's interception of method calls tells the layers while the model is traced
-to a jaxpr; when that is interpreted, a layer's output can be changed on its way.
+Models do not take part in this. While a model is traced, Flax's interception of method calls puts a
+mark (`jax.ad_checkpoint.checkpoint_name`, an identity) on each array that a module reads and returns.
+From the marks `summary` reads where in the program a module begins and ends, and the attributions
+know which variable of the program is the output of which layer.
 """
 
+import copy
 import difflib
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
-from jax.extend import core
+from jax.ad_checkpoint import checkpoint_name
+from jax.extend.core import ClosedJaxpr, JaxprEqn, Var
 
 from jaxnets.errors import InputError
+from jaxnets.explain.arguments import check_images
 from jaxnets.explain.interpreting import ReluRule, evaluate
+from jaxnets.explain.reading import variables_needed
+
+_PREFIX = "jaxnets call "
 
 
-class Program(NamedTuple):
-    """What a model computes in evaluation, for images of one shape.
+@dataclass
+class Call:
+    """A call of a module.
 
     Attributes:
-        jaxpr: from the leaves of (variables, images) to the scores and then the layers' outputs.
-        layers: shape of each layer's output, by name, in the order in which the jaxpr has them.
-        maps: those of the layers that are the backbone's feature maps, from shallow to deep.
+        module: as it was called.
+        outputs: the shapes of the floating-point arrays it returned, by label: "" for a single array,
+            the key in a dict, ".0", ".1", ... in a tuple.
+        returns: "array", "maps" (a dict), or "other".
+        is_identity: whether it returned its very input, as dropout does in evaluation.
     """
 
-    jaxpr: Any
-    layers: dict[str, tuple[int, ...]]
-    maps: tuple[str, ...]
+    module: nn.Module
+    outputs: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    returns: str = "other"
+    is_identity: bool = False
 
     @property
-    def variables_of_layers(self) -> dict[str, Any]:
-        """The jaxpr's variable that is a layer's output, by the layer's name."""
-        return dict(zip(self.layers, self.jaxpr.jaxpr.outvars[1:], strict=True))
+    def path(self) -> tuple[str, ...]:
+        return self.module.path
 
 
-def trace(model: nn.Module, variables: Mapping[str, Any], images: Any) -> Program:
-    """Traces a model; nothing is computed.
+class Mark(NamedTuple):
+    """Where an equation of a traced program stands for an array that a module reads or returns.
 
-    Layers are the backbone's feature maps (`stage1`) and every module with an array for output, by
+    Attributes:
+        call: number of the call.
+        side: "in" or "out".
+        label: which of the arrays, as in `Call.outputs`.
+    """
+
+    call: int
+    side: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A traced program.
+
+    Attributes:
+        jaxpr: from the leaves of the arguments to the leaves of the result.
+        calls: of modules, in the order in which they began.
+        result: shapes of the result.
+    """
+
+    jaxpr: ClosedJaxpr
+    calls: list[Call]
+    result: Any
+
+    @functools.cached_property
+    def variables(self) -> dict[str, Var]:
+        """The variable of the jaxpr that is a layer's output, by the layer's name; the maps first."""
+        maps, modules = {}, {}
+        for equation, mark in self._outputs():
+            call = self.calls[mark.call]
+            if mark.call == self._backbone:
+                # What is marked is read by the head alone. The backbone itself goes on without the mark.
+                maps[mark.label] = equation.invars[0]
+            elif call.path and call.returns == "array":
+                modules.pop("/".join(call.path), None)
+                modules["/".join(call.path)] = equation.outvars[0]
+        return maps | modules
+
+    @functools.cached_property
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """The shape of each layer's output by the layer's name: the maps first, from shallow to deep."""
+        return {name: variable.aval.shape for name, variable in self.variables.items()}
+
+    @functools.cached_property
+    def maps(self) -> tuple[str, ...]:
+        """The layers that are the backbone's feature maps."""
+        return tuple(self.calls[self._backbone].outputs) if self._backbone is not None else ()
+
+    @functools.cached_property
+    def _backbone(self) -> int | None:
+        """The number of the call that returned the feature maps: the outermost one, and its last."""
+        found = [mark.call for _, mark in self._outputs() if self.calls[mark.call].returns == "maps"]
+        return min(reversed(found), key=lambda number: len(self.calls[number].path), default=None)
+
+    def _outputs(self) -> Iterator[tuple[JaxprEqn, Mark]]:
+        """The marked outputs that are not inside a loop, a branch or a rematerialization."""
+        for equation in self.jaxpr.jaxpr.eqns:
+            mark = mark_of(equation)
+            if mark is not None and mark.side == "out":
+                shape = self.calls[mark.call].outputs[mark.label]
+                if equation.outvars[0].aval.shape == shape:  # under vmap it has an axis more
+                    yield equation, mark
+
+
+def trace(model: nn.Module, variables: Mapping[str, Any], images: Any) -> Trace:
+    """Traces a classifier in evaluation; nothing is computed.
+
+    Its layers are the backbone's feature maps (`stage1`) and every module that returns one array, by
     its path (`backbone/stage1_block1/conv1`). Of a module that is called several times, the last call
-    counts; modules inside `nn.scan` or `nn.remat` are no layers.
+    counts. Modules inside `nn.scan` or `nn.remat` are not layers.
 
     Args:
         model: a classifier of `jaxnets.create_model`.
@@ -53,45 +133,59 @@ def trace(model: nn.Module, variables: Mapping[str, Any], images: Any) -> Progra
         InputError: the images do not fit the model.
     """
     check_images(images)
-    shapes, maps = {}, []
+    return trace_calls(functools.partial(model.apply, train=False), variables, images)
 
-    def forward(variables, images):
-        level, outputs = core.get_opaque_trace_state(convention="flax"), {}
 
-        def watch(call, args, kwargs, context):
-            out = call(*args, **kwargs)
-            path = "/".join(context.module.path)
-            if core.get_opaque_trace_state(convention="flax") != level:
-                return out
-            if not path and context.method_name == "features":
-                outputs.update(out)
-                maps.extend(out)
-            elif path and context.method_name == "__call__" and isinstance(out, jax.Array):
-                outputs[path] = out
-            return out
+def trace_calls(function: Callable, *arguments: Any) -> Trace:
+    """Traces any function that calls modules; nothing is computed.
 
-        with nn.intercept_methods(watch):
-            scores = model.apply(variables, images, train=False)
-        shapes.update({name: out.shape for name, out in outputs.items()})
-        return scores, list(outputs.values())  # a dict would come out sorted
+    Args:
+        function: of arrays, or trees of arrays.
+        arguments: its arguments, or their shapes.
+    """
+    calls: list[Call] = []
 
-    with jax.disable_jit(False):  # or ReLU loses its name, which is that of a jitted function
-        jaxpr = jax.make_jaxpr(forward)(variables, images)
-    return Program(jaxpr, shapes, tuple(maps))
+    def watch(call, args, kwargs, context):
+        if context.method_name != "__call__":
+            return call(*args, **kwargs)
+        number, own = len(calls), Call(context.module)
+        calls.append(own)
+        (args, kwargs), _ = _marked((args, kwargs), number, "in")
+        given = {id(leaf) for leaf in jax.tree.leaves((args, kwargs)) if _is_float(leaf)}
+        out = call(*args, **kwargs)
+        own.is_identity = all(id(leaf) in given for leaf in jax.tree.leaves(out))
+        if isinstance(out, Mapping | jax.Array):
+            own.returns = "maps" if isinstance(out, Mapping) else "array"
+        out, own.outputs = _marked(out, number, "out")
+        return out
+
+    # Under `disable_jit` ReLU would lose its name, which is that of a jitted function.
+    with nn.intercept_methods(watch), jax.disable_jit(False):
+        jaxpr, result = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    return Trace(jaxpr, calls, result)
+
+
+def mark_of(equation: JaxprEqn) -> Mark | None:
+    """The mark that an equation is; None where it is another equation."""
+    name = equation.params.get("name") if equation.primitive.name == "name" else None
+    if not isinstance(name, str) or not name.startswith(_PREFIX):
+        return None
+    number, side, label = name.removeprefix(_PREFIX).split(" ", 2)
+    return Mark(int(number), side, label)
 
 
 def run(
-    program: Program,
+    traced: Trace,
     variables: Mapping[str, Any],
     images: jax.Array,
     *,
     relu: ReluRule | None = None,
     added: Mapping[str, jax.Array] | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Computes what the model does, differentiable by variables, images and what is added.
+    """Computes what a traced classifier does, differentiable by variables, images and what is added.
 
     Args:
-        program: of `trace`, for variables and images of these shapes.
+        traced: of `trace`, for variables and images of these shapes.
         variables: of the model.
         images: float[N, H, W, C].
         relu: the rule by which ReLU and ReLU6 are differentiated; None for their derivative.
@@ -100,11 +194,12 @@ def run(
     Returns:
         The scores f32[N, K] and the outputs of all layers by name.
     """
-    by_name = program.variables_of_layers
+    by_name = traced.variables
     added = {by_name[name]: value for name, value in (added or {}).items()}
     leaves = jax.tree.leaves((variables, images))
-    scores, *outputs = evaluate(program.jaxpr, leaves, relu, added)
-    return scores, dict(zip(program.layers, outputs, strict=True))
+    wanted = [traced.jaxpr.jaxpr.outvars[0], *by_name.values()]
+    scores, *outputs = evaluate(traced.jaxpr, leaves, relu, added, wanted)
+    return scores, dict(zip(by_name, outputs, strict=True))
 
 
 def layer_shapes(
@@ -125,102 +220,93 @@ def layer_shapes(
     Raises:
         InputError: the images do not fit the model.
     """
-    program = trace(model, variables, images)
-    return {name: program.layers[name] for name in program.maps} | program.layers
+    return dict(trace(model, variables, images).layers)
 
 
-def check_layer(program: Program, name: str) -> tuple[int, ...]:
+def check_layer(traced: Trace, name: str) -> tuple[int, ...]:
     """The shape of a layer's output.
 
     Raises:
-        InputError: there is no layer of that name; the text has those that there are, or the nearest.
+        InputError: there is no layer of that name; the message lists the layers, or of many the nearest.
     """
-    if name in program.layers:
-        return program.layers[name]
-    if len(program.layers) <= 16:
-        raise InputError(f"unknown layer {name!r}; known: {', '.join(program.layers)}")
-    near = difflib.get_close_matches(name, program.layers, n=3, cutoff=0.6)
+    layers, maps = traced.layers, traced.maps
+    if name in layers:
+        return layers[name]
+    if len(layers) <= 16:
+        raise InputError(f"unknown layer {name!r}; known: {', '.join(layers)}")
+    near = difflib.get_close_matches(name, layers, n=3, cutoff=0.6)
     hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-    modules = [path for path in program.layers if path not in program.maps]
+    modules = [path for path in layers if path not in maps]
     raise InputError(
-        f"unknown layer {name!r}; {hint}known are the maps {', '.join(program.maps)} and "
+        f"unknown layer {name!r}; {hint}known are the maps {', '.join(maps)} and "
         f"{len(modules)} modules such as {modules[0]}, which jaxnets.explain.layer_shapes lists"
     )
 
 
-def deepest_maps(program: Program, only_read: bool = False) -> str:
-    """The deepest feature map of more than one pixel or, where there is none, such a module.
-
-    Args:
-        program: of `trace`.
-        only_read: whether the scores must depend on it.
+def check_maps(traced: Trace, name: str) -> tuple[int, int, int, int]:
+    """The shape [N, h, w, c] of a layer's output.
 
     Raises:
-        InputError: there is none.
+        InputError: there is no layer of that name, or its output has another rank.
     """
-    for name in (*reversed(program.maps), *reversed(program.layers)):
-        shape = program.layers[name]
-        if len(shape) == 4 and shape[1] * shape[2] > 1 and (not only_read or is_read(program, name)):
-            return name
-    raise InputError("images: the model makes no map of more than one pixel of them; give larger ones")
+    shape = check_layer(traced, name)
+    if len(shape) != 4:
+        raise InputError(f"layer: {name} gives {shape}, which are no maps [N, h, w, c]; name another")
+    return shape
 
 
-def is_read(program: Program, layer: str) -> bool:
-    """Whether the scores depend on a layer's output (not, say, on a view of it that is only shown)."""
-    needed = {program.jaxpr.jaxpr.outvars[0]}
-    for equation in reversed(program.jaxpr.jaxpr.eqns):
-        if not needed.isdisjoint(equation.outvars):
-            needed.update(atom for atom in equation.invars if not isinstance(atom, core.Literal))
-    return program.variables_of_layers[layer] in needed
-
-
-def check_unit(program: Program, layer: str, unit: int) -> None:
-    """Refuses a channel that a layer has not."""
-    *_, channels = check_layer(program, layer)
+def check_unit(traced: Trace, layer: str, unit: int) -> None:
+    """Raises `InputError` unless a layer has a channel of this number."""
+    *_, channels = check_layer(traced, layer)
     if not 0 <= unit < channels:
         raise InputError(
             f"unit {unit} is out of range: {layer} has {channels}, so they run from 0 to {channels - 1}"
         )
 
 
-def check_images(images: Any) -> None:
-    """Refuses what is not float[N, H, W, C]."""
-    shape = np.shape(images)
-    if len(shape) != 4:
-        hint = "; add the batch axis with images[None]" if len(shape) == 3 else ""
-        raise InputError(f"images: wanted [N, H, W, C], got shape {shape}{hint}")
-    dtype = getattr(images, "dtype", np.dtype(object))
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise InputError(f"images: wanted an array of floats as the model reads them, got {dtype}")
+def deepest_maps(traced: Trace, only_read: bool = False) -> str:
+    """The deepest feature map of more than one pixel or, where there is none, such a module.
 
-
-def checked_classes(model: nn.Module, images: Any, classes: Any) -> jax.Array | None:
-    """One class for each image, i32[N]; None where the model's own choice is wanted.
+    Args:
+        traced: of `trace`.
+        only_read: whether the scores must depend on it.
 
     Raises:
-        InputError: the images have another rank, the model has no classes, or a class is not one of
-            them.
+        InputError: there is none.
     """
-    check_images(images)
-    if model.num_classes == 0:
-        raise InputError("model: it was made with num_classes=0 and scores no classes")
-    if classes is None:
-        return None
-    shape = np.shape(classes)
-    if shape not in ((), (len(images),)):
-        raise InputError(f"classes: wanted one, or one for each of {len(images)} images, got {shape}")
-    if not isinstance(classes, jax.core.Tracer):
-        outside = [c for c in np.ravel(classes) if not 0 <= c < model.num_classes]
-        if outside or not np.issubdtype(np.asarray(classes).dtype, np.integer):
-            raise InputError(
-                f"classes: {outside[0] if outside else classes} is not one of the model's "
-                f"{model.num_classes}, which run from 0 to {model.num_classes - 1}"
-            )
-    return jnp.broadcast_to(jnp.asarray(classes, jnp.int32), (len(images),))
+    for name in (*reversed(traced.maps), *reversed(traced.layers)):
+        shape = traced.layers[name]
+        if len(shape) == 4 and shape[1] * shape[2] > 1 and (not only_read or is_read(traced, name)):
+            return name
+    raise InputError("images: the model makes no map of more than one pixel of them; give larger ones")
 
 
-def scores_of(scores: jax.Array, classes: jax.Array | None) -> jax.Array:
-    """f32[N] of f32[N, K]: each image's score of its class, or where None its highest."""
-    if classes is None:
-        classes = jnp.argmax(scores, axis=-1)
-    return jnp.take_along_axis(scores, classes[:, None], axis=-1)[:, 0]
+def is_read(traced: Trace, layer: str) -> bool:
+    """Whether the scores depend on a layer's output; on a map that is only returned they do not."""
+    return traced.variables[layer] in variables_needed(traced.jaxpr.jaxpr, outputs=1)
+
+
+def _marked(value: Any, call: int, side: str) -> tuple[Any, dict[str, tuple[int, ...]]]:
+    """The value with a mark on each of its floating-point arrays, and their shapes by label."""
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def mark(value: Any, label: str) -> Any:
+        if isinstance(value, dict):  # whose keys `jax.tree.map` would put in another order
+            marked = copy.copy(value)
+            marked.update((key, mark(part, f"{label}{key}")) for key, part in value.items())
+            return marked
+        if type(value) in (tuple, list):
+            return type(value)(mark(part, f"{label}.{place}") for place, part in enumerate(value))
+        leaves, tree = jax.tree.flatten(value)
+        for number, leaf in enumerate(leaves):
+            if _is_float(leaf):
+                own = f"{label}.{number}" if number else label
+                shapes[own] = leaf.shape
+                leaves[number] = checkpoint_name(leaf, f"{_PREFIX}{call} {side} {own}")
+        return jax.tree.unflatten(tree, leaves)
+
+    return mark(value, ""), shapes
+
+
+def _is_float(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jnp.floating)

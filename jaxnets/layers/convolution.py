@@ -1,7 +1,7 @@
 """Convolutions. Images are [N, H, W, C], kernels [H, W, in / groups, out].
 
-The zoo names `Conv` and `ConvTranspose` and nothing below them. How they are computed on a platform
-is settled in `lowering`, behind the same parameters and the same values.
+Models use `Conv` and `ConvTranspose` and nothing below them. `lowering` decides how they are computed on
+each platform, with the same parameters and values.
 """
 
 import flax.linen as nn
@@ -28,7 +28,7 @@ HE_NORMAL = nn.initializers.he_normal()
 MASK_KINDS = ("A", "B")
 
 
-def Conv(  # noqa: N802  (it stands where a module stands)
+def Conv(  # noqa: N802  (used like a module)
     features: int,
     kernel_size: int | Pair,
     strides: int | Pair = 1,
@@ -49,12 +49,11 @@ def Conv(  # noqa: N802  (it stands where a module stands)
         features: number of output channels.
         kernel_size: an int, or (height, width).
         strides: an int, or (height, width).
-        padding: an int, a pair over (height, width), or a pair of (low, high) pairs, of zeros;
-            `same_padding` and `full_padding` work out two common ones. "SAME" (whose padding
-            depends on the image and is lopsided at stride 2) and "VALID" only when asked for by
-            name.
-        groups: input and output channels are cut into so many groups that do not see one another.
-        dilation: the step between the kernel's taps.
+        padding: zeros, as an int, a pair over (height, width), or a pair of (low, high) pairs;
+            `same_padding` and `full_padding` compute two common ones. Also "VALID" and "SAME", which
+            depends on the image and is asymmetric at stride 2.
+        groups: number of groups of input and output channels that are convolved separately.
+        dilation: step between the kernel's taps, an int or (height, width).
         use_bias: whether a bias is added.
         kernel_init: by default He normal (truncated), fan-in (He et al. 2015, "Delving Deep into
             Rectifiers", section 2.2).
@@ -65,7 +64,7 @@ def Conv(  # noqa: N802  (it stands where a module stands)
         A module from [N, H, W, in] to [N, H', W', features].
 
     Raises:
-        InputError: a size below 1, an unknown padding, or features that groups do not divide.
+        InputError: a size below 1, an unknown padding, or `features` not divisible by `groups`.
     """
     if groups < 1 or features % groups:
         raise InputError(
@@ -87,23 +86,22 @@ def Conv(  # noqa: N802  (it stands where a module stands)
 
 
 class ConvTranspose(nn.Module):
-    """A transposed convolution of output size (H - 1) S - low - high + F, as torch counts it.
+    """A transposed convolution of output size (H - 1) S - low - high + F, as in torch.
 
-    Every input pixel pastes a copy of the kernel, S pixels apart; `padding` is what is then cut
-    off. The parameters are those of Flax's module with `transpose_kernel=False`: the kernel is
-    [H, W, in, out], and since Flax correlates the spread-out input with it, the copy that is pasted
-    is the kernel *turned by 180 degrees*. A torch weight w[in, out, H, W] is therefore the kernel
-    `w.transpose(2, 3, 0, 1)[::-1, ::-1]` here.
+    Every input pixel adds a copy of the kernel to the output, S pixels apart; `padding` is then cut off.
+    The parameters are those of Flax's module with `transpose_kernel=False`: the kernel is [H, W, in,
+    out], and since Flax correlates the dilated input with it, the copy is the kernel *rotated by 180
+    degrees*. A torch weight w[in, out, H, W] is the kernel `w.transpose(2, 3, 0, 1)[::-1, ::-1]` here.
 
     Attributes:
         features: number of output channels.
         kernel_size: an int, or (height, width).
         strides: an int, or (height, width): the factor by which the map grows.
-        padding: an int, a pair, or a pair of (low, high) pairs. No names: they mean different
-            things to different libraries.
+        padding: an int, a pair, or a pair of (low, high) pairs. Not "SAME" or "VALID", which mean
+            different things in different libraries.
         use_bias: whether a bias is added.
-        kernel_init: by default He normal with fan-in F * F * in, though only about 1 / S^2 of
-            those inputs meet in one output pixel.
+        kernel_init: by default He normal with fan-in F * F * in, though only about 1 / S^2 of these
+            inputs contribute to one output pixel.
 
     Raises:
         InputError: a size below 1 or a padding given by name.
@@ -138,11 +136,11 @@ class ConvTranspose(nn.Module):
 
 
 class SeparableConv(nn.Module):
-    """Depthwise separable convolution: a kernel for each channel (`depthwise`), then 1x1 over all.
+    """A depthwise separable convolution: one kernel per channel (`depthwise`), then 1x1 (`pointwise`).
 
     Howard et al. 2017, "MobileNets", section 3.1; with no norm or activation between the two, as
-    in Chollet 2017, "Xception". Arguments as for `Conv`; strides, padding and dilation belong to
-    the depthwise part; `use_bias` holds for both.
+    in Chollet 2017, "Xception". Arguments as for `Conv`; strides, padding and dilation apply to
+    the depthwise part, `use_bias` to both.
     """
 
     features: int
@@ -179,19 +177,19 @@ class SeparableConv(nn.Module):
 
 
 class MaskedConv(nn.Module):
-    """A same-size convolution that sees only pixels above, or to the left in the same row.
+    """A causal convolution: an output depends only on pixels above, and to the left in the same row.
 
     Van den Oord et al. 2016, "Pixel Recurrent Neural Networks", sections 3.4 and 3.5. Kind "A"
-    (first layer) does not see the center pixel, kind "B" (later layers) does. Parameters `kernel`
-    and `bias` as in `Conv`; the kernel is stored whole and masked when used.
+    (first layer) excludes the center pixel, kind "B" (later layers) includes it. Parameters are `kernel`
+    and `bias` as in `Conv`; the kernel is stored whole and masked in the forward pass.
 
     Attributes:
         features: number of output channels.
         kernel_size: odd, an int or (height, width).
         kind: "A" or "B".
-        colors: how many colors are predicted one after the other within a pixel. With 3, input
-            and output channels are cut into three consecutive blocks (R, G, B), and at the center
-            a block sees the blocks of earlier colors; kind "B" also its own.
+        colors: number of colors that are predicted in sequence within a pixel. With 3, input and output
+            channels are split into three consecutive blocks (R, G, B), and at the center pixel a block
+            depends on the blocks of earlier colors, with kind "B" also on its own.
         use_bias: whether a bias is added.
         kernel_init: by default He normal of the unmasked fan-in.
     """
@@ -208,7 +206,7 @@ class MaskedConv(nn.Module):
         """Maps [N, H, W, C] to [N, H, W, features].
 
         Raises:
-            InputError: an unknown kind, an even kernel, or channels that colors do not divide.
+            InputError: an unknown kind, an even kernel, or channels not divisible by `colors`.
         """
         check_maps(x)
         mask = causal_mask(self.kernel_size, x.shape[-1], self.features, self.kind, self.colors)
@@ -229,10 +227,10 @@ class MaskedConv(nn.Module):
 def causal_mask(
     kernel_size: int | Pair, channels: int, features: int, kind: str, colors: int = 1
 ) -> np.ndarray:
-    """What `MaskedConv` may see: bool[H, W, channels, features].
+    """The mask of `MaskedConv`: bool[H, W, channels, features].
 
     Raises:
-        InputError: an unknown kind, an even kernel, or channels that colors do not divide.
+        InputError: an unknown kind, an even kernel, or channels not divisible by `colors`.
     """
     height, width = pair(kernel_size, "kernel_size")
     if kind not in MASK_KINDS:
@@ -261,7 +259,7 @@ def im2col(
 ) -> jax.Array:
     """Every window of the images as a row: [N, H, W, C] to [N, H', W', F * F * C].
 
-    A row lists its window in the order (row, column, channel), which is that of a kernel
+    A row lists its window in the order (row, column, channel), that of a kernel
     [F, F, C, out] reshaped to [F * F * C, out].
 
     Raises:
@@ -280,9 +278,9 @@ def conv_by_im2col(
     strides: int | Pair = 1,
     padding: Padding = 0,
 ) -> jax.Array:
-    """A convolution as one matrix product, for showing what `Conv` computes.
+    """A convolution as one matrix product, to show what `Conv` computes.
 
-    It holds F * F copies of the images at once.
+    It takes the memory of F * F copies of the images.
 
     Args:
         images: [N, H, W, C].
@@ -294,7 +292,7 @@ def conv_by_im2col(
         [N, H', W', out].
 
     Raises:
-        InputError: shapes that do not belong together, or a window that does not fit.
+        InputError: shapes that do not match, or a window that does not fit.
     """
     check_maps(images, "images")
     if kernel.ndim != 4 or kernel.shape[2] != images.shape[-1]:

@@ -1,32 +1,24 @@
-"""Convolutions and pooling written as what XLA's CPU backend does well.
+"""Convolutions and pooling in forms that XLA's CPU backend computes fast.
 
-It has fast kernels for plain convolutions (`cpu_plain_conv`) and matrix products alone. What classic
-networks are made of besides falls to loops over single numbers, backward most of all. The functions
-here have the values of XLA's own operations; `lowering` decides where they stand in for them. They
-are sums, products and choices, so `grad`, `vmap`, forward mode and their nestings work as ever.
+That backend has fast kernels only for plain convolutions (`cpu_plain_conv`) and matrix products. Other
+operations of classic networks become loops over single numbers, in the backward pass most of all. The
+functions here give the values of XLA's own operations; `choices` says when they are taken. They consist
+of sums, products and selections, so `grad`, `vmap`, forward mode and their nestings work as usual.
 
 Images are [N, H, W, C], kernels [H, W, in / groups, out]; strides and dilations go over
 (height, width), and pads are zeros around the image, ((top, bottom), (left, right)).
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from jaxnets.layers.cpu_plain_conv import NHWC, Window, conv_of_neighbors, plain_conv, sum_of_tangents
+from jaxnets.layers.choices import Window, groups_to_merge, has_few_pixels
+from jaxnets.layers.cpu_plain_conv import NHWC, conv_of_neighbors, plain_conv, sum_of_tangents
 from jaxnets.layers.geometry import PaddingPairs, Pair
-
-# Groups are merged, though most of a merged kernel is then zeros: a plain convolution of fewer input
-# channels leaves the CPU's vector units idle, and each one takes its time to compile.
-LEAST_CHANNELS, MOST_CHANNELS = 16, 64
-FEW_CONVOLUTIONS = 16
-
-# Of so few pixels, all images together, a product takes little longer than to reorder its kernel.
-FEW_PIXELS = 1024
 
 
 def depthwise_conv(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array:
@@ -54,13 +46,13 @@ def merged_grouped_conv(
     groups: int,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """A grouped convolution as a few plain ones, each of several groups: their kernels, and zeros.
+    """A grouped convolution as a few plain ones, each of several groups with zeros between them.
 
     Args:
         x: [N, H, W, in].
         kernel: [F, F, in / groups, out].
         window: how the kernel goes over the image.
-        groups: how many; group g sees its share of the inputs and makes its share of the outputs.
+        groups: number of groups; each reads its share of the inputs and gives its share of the outputs.
         precision: as in `jax.lax.conv_general_dilated`.
 
     Returns:
@@ -87,21 +79,21 @@ def merged_grouped_conv(
 def quick_conv_transpose(
     x: jax.Array, kernel: jax.Array, strides: Pair, cuts: PaddingPairs
 ) -> jax.Array:
-    """A transposed convolution: XLA's own of few pixels, else a plain one that gives whole strides.
+    """A transposed convolution: XLA's own for few pixels, else a plain one that gives whole strides.
 
-    XLA's own is some 40 times slower where the kernel is larger than the image, and so is its
-    gradient by any kernel; that by the image is a plain convolution with a stride, and fast.
+    XLA's own is some 40 times slower where the kernel is larger than the image, and so is its gradient
+    by any kernel; its gradient by the image is a plain convolution with a stride, and fast.
 
     Args:
         x: [N, H, W, in].
         kernel: [F, F, in, out]; turned by 180 degrees it is what every pixel pastes, as in Flax.
-        strides: how far apart copies are pasted.
-        cuts: how much is cut off the pasted map, ((top, bottom), (left, right)).
+        strides: pixels between the pasted copies.
+        cuts: pixels that are cut off the pasted map, ((top, bottom), (left, right)).
 
     Returns:
         [N, (H - 1) S + F - top - bottom, ..., out].
     """
-    if _few_pixels(x, kernel):
+    if has_few_pixels(x.shape, kernel.shape):
         return _xla_conv_transpose(x, kernel, strides, cuts)
     return _whole_strides(_pasted, x, kernel, strides, cuts)
 
@@ -111,7 +103,7 @@ def _quick_conv_transpose_jvp(strides, cuts, primals, tangents):
     x, kernel = primals
 
     def by_image(dx):
-        if _few_pixels(x, kernel):
+        if has_few_pixels(x.shape, kernel.shape):
             return _whole_strides(_pasted_by_matmul, dx, kernel, strides, cuts)
         return _xla_conv_transpose(dx, kernel, strides, cuts)
 
@@ -125,8 +117,8 @@ def _quick_conv_transpose_jvp(strides, cuts, primals, tangents):
 def max_of_slices(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs) -> jax.Array:
     """Max pooling as maxima of strided slices, of columns and then of rows; see `max_of_windows`.
 
-    XLA's own gradient searches every window again, a pixel at a time. Here it flows back through
-    what won each comparison: the earlier of two equal numbers, and NaN over any number.
+    XLA's own gradient searches every window again, a pixel at a time. Here it flows back through the
+    winner of each comparison: the first of two equal numbers, and NaN over any number.
     """
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
     for axis in (2, 1):  # so that of equal pixels the upper row's wins, as in XLA's gradient
@@ -135,25 +127,6 @@ def max_of_slices(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs)
         first, *others = (lax.slice_in_dim(x, i, i + stop, stride, axis=axis) for i in range(size))
         x = functools.reduce(lambda a, b: jnp.where((a >= b) | (a != a), a, b), others, first)
     return x
-
-
-def groups_to_merge(groups: int, channels: int) -> int:
-    """How many groups of so many input channels share a plain convolution: a divisor of groups.
-
-    The fewest that have 16 channels together; more, up to 64 channels, if that leaves at most 16
-    convolutions.
-    """
-    for merged in (d for d in range(1, groups + 1) if groups % d == 0):
-        few = groups // merged <= FEW_CONVOLUTIONS or merged * channels >= MOST_CHANNELS
-        if merged * channels >= LEAST_CHANNELS and few:
-            return merged
-    return groups
-
-
-def _few_pixels(x: jax.Array, kernel: jax.Array) -> bool:
-    """Whether to reorder the kernel would cost much, and XLA's own convolution is fast."""
-    fits = all(f <= h for f, h in zip(kernel.shape[:2], x.shape[1:3], strict=True))
-    return fits and math.prod(x.shape[:3]) <= FEW_PIXELS
 
 
 def _xla_conv_transpose(x: jax.Array, kernel: jax.Array, strides: Pair, cuts: PaddingPairs) -> jax.Array:
@@ -247,9 +220,9 @@ def _sum_of_taps_by_rows(
 ) -> jax.Array:
     """`_sum_of_taps`, whose derivative by the kernel is a loop over rows of pixels.
 
-    That derivative is a sum over all pixels for each tap. Summed tap by tap the image is read once
-    for each, from memory; row by row, a row stays in cache for all taps, and what is summed up are
-    rows of [W', C] numbers, which is what vector units do.
+    That derivative is a sum over all pixels for each tap. Tap by tap, the image is read from memory once
+    for each tap; row by row, a row stays in cache for all taps, and the sums are over rows of [W', C]
+    numbers, which suits vector units.
     """
     _, rows, columns, channels = shape
     (down, right), (height, width) = strides, kernel.shape[:2]

@@ -1,38 +1,23 @@
-"""Plain convolutions, of one group, written as what XLA's CPU backend does well.
+"""Plain convolutions (of one group) in forms that XLA's CPU backend computes fast.
 
 It has fast kernels for matrix products, and for convolutions whose window is no larger than the image
-and whose axes are in one certain order. Images are [N, H, W, C], kernels [H, W, in, out]; `Window` is
-the rest.
+and whose axes are in one order. Images are [N, H, W, C], kernels [H, W, in, out]. `choices` says which
+form is taken.
 """
 
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxnets.layers.geometry import PaddingPairs, Pair
+from jaxnets.layers.choices import Shapes, Window, form_of, output_size
+from jaxnets.layers.geometry import Pair
 
 NHWC = ("NHWC", "HWIO", "NHWC")
-MOST_TAPS = 49
-
-
-class Window(NamedTuple):
-    """How a kernel goes over an image: each of the three over (height, width).
-
-    Attributes:
-        strides: from one window to the next.
-        pads: zeros around the image, ((top, bottom), (left, right)).
-        dilation: from one tap to the next.
-    """
-
-    strides: Pair
-    pads: PaddingPairs
-    dilation: Pair
 
 
 def conv_as_matmul(
@@ -61,32 +46,16 @@ def plain_conv(
     window: Window,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """A plain convolution in the form of `plain_form`."""
-    return plain_form(x.shape, kernel.shape, window, precision)(x, kernel)
-
-
-def plain_form(
-    image: tuple[int, ...],
-    kernel: tuple[int, ...],
-    window: Window,
-    precision: lax.PrecisionLike = None,
-) -> Callable[[jax.Array, jax.Array], jax.Array]:
-    """How to compute a plain convolution of these shapes.
-
-    XLA has fast kernels only for windows that are no larger than the image, padding apart. The
-    gradient by the image is a convolution of the output's gradient, and that by the kernel is one
-    whose window is the output's gradient; so the output may be no smaller than the window, and no
-    larger than the image. Else it is 20 to 200 times slower: small maps are then computed by
-    neighbors, others padded first. A 1x1 convolution is a matrix product, and of all others the
-    gradients are those of `quick_conv`.
-    """
-    if kernel[:2] == (1, 1) and not any(map(any, window.pads)):
-        return partial(conv_as_matmul, strides=window.strides, precision=precision)
-    if is_small(image, kernel, window):
-        return partial(conv_of_neighbors, window=window, precision=precision)
-    if outgrows(image, kernel, window):
-        return partial(padded_conv, window=window, precision=precision)
-    return partial(quick_conv, window=window, precision=precision)
+    """A plain convolution in the form that `choices.CONVOLUTIONS` has for these shapes."""
+    form = form_of(Shapes(x.shape, kernel.shape, window))
+    if form == "product of pixels":
+        return conv_as_matmul(x, kernel, window.strides, precision)
+    forms = {
+        "product of neighbors": conv_of_neighbors,
+        "padded first": padded_conv,
+        "own gradients": quick_conv,
+    }
+    return forms[form](x, kernel, window, precision)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
@@ -95,11 +64,11 @@ def quick_conv(
 ) -> jax.Array:
     """XLA's own convolution, with gradients that XLA has fast kernels for.
 
-    They are for one order of the axes, and the gradients that JAX makes of a convolution have others.
-    XLA brings them into order, but neither in loops nor in branches, which `jax.lax.platform_dependent`
-    is for long enough: there they took 7 to 50 times longer. Besides, the kernel's gradient is a sum
-    over images and pixels. JAX makes a convolution of it that sums over images alone, with the pixels
-    as its window: 2 to 4 times slower than `conv_of_columns` where maps are large.
+    The fast kernels are for one order of the axes, and the gradients that JAX makes of a convolution
+    have another. XLA brings the axes into order, but not in loops or branches, and `platform_dependent`
+    is a branch for most of XLA's passes: there gradients took 7 to 50 times longer. Also, the kernel's
+    gradient is a sum over images and pixels, of which JAX makes a convolution over images alone, with
+    the pixels as its window: 2 to 4 times slower than `conv_of_columns` where maps are large.
     """
     return _xla_conv(x, kernel, window, precision)
 
@@ -109,11 +78,11 @@ def _quick_conv_jvp(window, precision, primals, tangents):
     x, kernel = primals
 
     def by_image(dx):
-        # Backward inputs and outputs change places, so that these axes are then in XLA's order.
+        # In the backward pass inputs and outputs swap, so these axes are then in XLA's order.
         return _xla_conv(dx, kernel.swapaxes(2, 3), window, precision, ("NHWC", "HWOI", "NHWC"))
 
     def by_kernel(dkernel):
-        # Of x backward needs what it has anyhow, not the columns that are cut of it.
+        # The backward pass keeps x, which is there anyway, and not the columns that are cut from it.
         columns = partial(conv_of_columns, window=window, precision=precision)
         return jax.checkpoint(columns, prevent_cse=False)(x, dkernel)
 
@@ -124,10 +93,10 @@ def _quick_conv_jvp(window, precision, primals, tangents):
 def conv_of_columns(
     x: jax.Array, kernel: jax.Array, window: Window, precision: lax.PrecisionLike = None
 ) -> jax.Array:
-    """A plain convolution along the height alone, of every column with its neighbors as channels.
+    """A plain convolution along the height alone, in which the neighbors of a column are channels.
 
-    Backward, the kernel's gradient is a convolution that sums over all columns of all images, whose
-    axes are then in the order of XLA's fast kernels.
+    In the backward pass, the kernel's gradient is a convolution that sums over all columns of all
+    images, with its axes in the order of XLA's fast kernels.
 
     Args:
         x: [N, H, W, in].
@@ -140,7 +109,7 @@ def conv_of_columns(
     """
     (down, right), pads, (far, apart) = window
     (n, *_, channels), (height, width, _, out) = x.shape, kernel.shape
-    rows, columns = _output_size(x.shape, kernel.shape, window)
+    rows, columns = output_size(Shapes(x.shape, kernel.shape, window))
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     reach = (columns - 1) * right + 1
     neighbors = [x[:, :, j * apart : j * apart + reach : right] for j in range(width)]
@@ -163,7 +132,7 @@ def padded_conv(
     window: Window,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """`quick_conv` of an image that is padded before."""
+    """`quick_conv` of an image that is padded first."""
     padded = jnp.pad(x, ((0, 0), *window.pads, (0, 0)))
     return quick_conv(padded, kernel, window._replace(pads=((0, 0), (0, 0))), precision)
 
@@ -174,9 +143,9 @@ def conv_of_neighbors(
     window: Window,
     precision: lax.PrecisionLike = None,
 ) -> jax.Array:
-    """A plain convolution as one matrix product of all that an output pixel sees (im2col).
+    """A plain convolution as one matrix product over the window of each output pixel (im2col).
 
-    Taps of the kernel that see nothing but padding are left out: of 3x3 on a 1x1 map all but one.
+    Taps of the kernel that only meet padding are left out: all but one for 3x3 on a 1x1 map.
 
     Args:
         x: [N, H, W, in].
@@ -188,7 +157,7 @@ def conv_of_neighbors(
         [N, H', W', out].
     """
     strides, pads, dilation = window
-    size = _output_size(x.shape, kernel.shape, window)
+    size = output_size(Shapes(x.shape, kernel.shape, window))
     tops, lefts = (
         _seeing(*axis)
         for axis in zip(x.shape[1:3], kernel.shape[:2], strides, pads, dilation, size, strict=True)
@@ -211,40 +180,16 @@ def conv_of_neighbors(
     return y.reshape(x.shape[0], *size, kernel.shape[3])
 
 
-def outgrows(
-    image: tuple[int, ...],
-    kernel: tuple[int, ...],
-    window: Window,
-) -> bool:
-    """Whether a convolution of these shapes gives more rows or more columns than the image has."""
-    size = _output_size(image, kernel, window)
-    return any(out > h for h, out in zip(image[1:3], size, strict=True))
-
-
-def is_small(
-    image: tuple[int, ...],
-    kernel: tuple[int, ...],
-    window: Window,
-) -> bool:
-    """Whether the image or the output is smaller than the window, which has few taps.
-
-    With many taps (of a 16x16 patch, say) putting the neighbors together would take longer.
-    """
-    size = _output_size(image, kernel, window)
-    smaller = any(f > min(h, out) for h, f, out in zip(image[1:3], kernel[:2], size, strict=True))
-    return smaller and min(size) > 0 and math.prod(kernel[:2]) <= MOST_TAPS
-
-
 def sum_of_tangents(
     tangents: tuple[jax.Array | SymbolicZero, ...], maps: tuple[Callable[[jax.Array], jax.Array], ...]
 ) -> jax.Array:
-    """What linear maps make of an image's and a kernel's tangent, summed but for one that is zero."""
+    """The sum of linear maps of the image's and the kernel's tangent, without symbolic zeros."""
     found = [f(t) for f, t in zip(maps, tangents, strict=True) if not isinstance(t, SymbolicZero)]
     return sum(found[1:], start=found[0])
 
 
 def _seeing(length: int, window: int, stride: int, pad: Pair, dilation: int, out: int) -> range:
-    """The taps along an axis from the first to the last that meet a pixel, wherever they lie."""
+    """The taps along an axis from the first to the last that meet a pixel at any position."""
     meets = [
         tap
         for tap in range(window)
@@ -269,13 +214,3 @@ def _xla_conv(
         dimension_numbers=axes,
         precision=precision,
     )
-
-
-def _output_size(
-    image: tuple[int, ...],
-    kernel: tuple[int, ...],
-    window: Window,
-) -> tuple[int, ...]:
-    """The height and width of what a convolution of these shapes gives."""
-    axes = zip(image[1:3], kernel[:2], *window, strict=True)
-    return tuple((h + sum(p) - (f - 1) * d - 1) // s + 1 for h, f, s, p, d in axes)

@@ -1,9 +1,9 @@
-"""How convolutions and pooling are computed on a platform: the same values, the fastest way known.
+"""The lowering of convolutions and pooling on each platform: the same values, by the fastest known form.
 
-On a CPU many are 5 to 200 times faster in the forms of `cpu_forms` than by XLA's own operations.
-Everywhere else they stay XLA's own, but for max pooling on CUDA. The choice is made for the platform
-that a program is compiled for, not by a look at the machine, so that what is exported for several
-platforms is right on each.
+On a CPU many are up to 170 times faster in the forms of `cpu_forms` than as XLA's own operations;
+`choices` is the table of when each form is taken. On other platforms they stay XLA's own, except for max
+pooling on CUDA. The platform is the one that a program is compiled for, not the one that it is traced
+on, so a program that is exported for several platforms has the form of each.
 """
 
 import contextlib
@@ -17,18 +17,19 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxnets.errors import unknown_name
+from jaxnets.layers.choices import MAX_BY_SLICES, Shapes, Window, form_of
 from jaxnets.layers.cpu_forms import (
     depthwise_conv,
     max_of_slices,
     merged_grouped_conv,
     quick_conv_transpose,
 )
-from jaxnets.layers.cpu_plain_conv import NHWC, Window, plain_form
+from jaxnets.layers.cpu_plain_conv import NHWC, plain_conv
 from jaxnets.layers.geometry import PaddingPairs, Pair
 
 LOWERINGS = ("auto", "native")
 
-# Kept by JAX, for each thread, as a part of what a compiled program is cached by.
+# JAX keeps it for each thread, and as a part of the key of its compilation cache.
 _lowering = jax.make_user_context("auto")
 
 ConvForm = Callable[[jax.Array, jax.Array], jax.Array]
@@ -38,13 +39,13 @@ ConvForm = Callable[[jax.Array, jax.Array], jax.Array]
 def lowering(kind: str) -> Iterator[None]:
     """Within `with lowering("native"):` layers are compiled as plain XLA operations.
 
-    It holds for what is traced or run in the block, in this thread. JAX keeps programs compiled
-    under either setting apart, so a function that was jitted outside is compiled anew inside and
-    the other way round; what `.lower()` or `jax.export` has made stays what it was made as.
+    It applies to what is traced or run in the block, in this thread. JAX caches programs of either
+    setting apart, so a function that was jitted outside is compiled again inside, and vice versa. The
+    results of `.lower()` and `jax.export` keep the setting that they were made under.
 
     Args:
-        kind: "auto", the default: the fast form for the platform that is compiled for. "native":
-            XLA's own operation on every platform.
+        kind: "auto", the default, for the fastest known form on the platform that is compiled for;
+            "native" for XLA's own operation on every platform.
 
     Raises:
         InputError: an unknown kind.
@@ -70,10 +71,8 @@ def conv_general_dilated(
 ) -> jax.Array:
     """`jax.lax.conv_general_dilated`, fast on CPUs too; made for `nn.Conv(conv_general_dilated=)`.
 
-    Arguments, result and errors are those of the function in `jax.lax`. Other forms are known for
-    floating-point images [N, H, W, C] and kernels [H, W, in / groups, out] that are not dilated on
-    the left: of 1x1, depthwise and grouped convolutions, of maps smaller than the window, and of the
-    gradients of all others.
+    Arguments, result and errors are those of the function in `jax.lax`. The forms of `choices` are for
+    floating-point images [N, H, W, C] and kernels [H, W, in / groups, out] without dilation on the left.
     """
     native = partial(
         lax.conv_general_dilated,
@@ -112,8 +111,8 @@ def conv_general_dilated(
 def conv_transpose(x: jax.Array, kernel: jax.Array, strides: Pair, cuts: PaddingPairs) -> jax.Array:
     """A transposed convolution of x [N, H, W, in] with kernel [F, F, in, out].
 
-    `jax.lax.conv_transpose`, fast on CPUs too, but for the padding: here `cuts`, ((top, bottom),
-    (left, right)), says how much is cut off the (H - 1) S + F pixels that copies are pasted on.
+    As `jax.lax.conv_transpose`, fast on CPUs too, except for the padding: `cuts`, ((top, bottom),
+    (left, right)), is what is cut off the (H - 1) S + F pixels on which copies of the kernel are pasted.
     """
     spread = [(f - 1 - a, f - 1 - b) for f, (a, b) in zip(kernel.shape[:2], cuts, strict=True)]
     native = partial(lax.conv_transpose, strides=strides, padding=spread, dimension_numbers=NHWC)
@@ -134,11 +133,11 @@ def max_of_windows(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs
     if _lowering.value == "native":
         return native(x)
     slices = partial(max_of_slices, window=window, strides=strides, pads=pads)
-    return lax.platform_dependent(x, cpu=slices, cuda=slices, default=native)
+    return lax.platform_dependent(x, **dict.fromkeys(MAX_BY_SLICES, slices), default=native)
 
 
-# Under `jit`, so that convolutions of equal shapes are traced and differentiated once: a form is made of
-# many operations, and NASNet has hundreds of such convolutions.
+# Under `jit`, so that convolutions of equal shapes are traced and differentiated once: a form consists
+# of many operations, and NASNet has hundreds of convolutions.
 @partial(jax.jit, static_argnames=("window", "groups", "precision"))
 def _conv_by_platform(
     image: jax.Array, kernel: jax.Array, window: Window, groups: int, precision: lax.PrecisionLike
@@ -152,24 +151,21 @@ def _conv_by_platform(
         feature_group_count=groups,
         precision=precision,
     )
-    cpu = _cpu_form(image.shape, kernel.shape, window, groups, precision)
+    cpu = _cpu_form(Shapes(image.shape, kernel.shape, window, groups), precision)
     if cpu is None:
         return native(image, kernel)
     return lax.platform_dependent(image, kernel, cpu=cpu, default=native)
 
 
-def _cpu_form(
-    image: tuple[int, ...],
-    kernel: tuple[int, ...],
-    window: Window,
-    groups: int,
-    precision: lax.PrecisionLike,
-) -> ConvForm | None:
-    """What beats XLA's own convolution of these shapes on a CPU; None where nothing is known to."""
-    if min(map(min, window.pads)) < 0:
-        return None  # cropping: nothing in the library asks for it
-    if groups > 1 and groups == image[-1]:
-        return partial(depthwise_conv, window=window)
-    if groups > 1:
-        return partial(merged_grouped_conv, window=window, groups=groups, precision=precision)
-    return plain_form(image, kernel, window, precision)
+def _cpu_form(shapes: Shapes, precision: lax.PrecisionLike) -> ConvForm | None:
+    """The form of `choices.CONVOLUTIONS`; None for XLA's own."""
+    form = form_of(shapes)
+    if form == "native":
+        return None
+    if form == "sum of taps":
+        return partial(depthwise_conv, window=shapes.window)
+    if form == "merged groups":
+        return partial(
+            merged_grouped_conv, window=shapes.window, groups=shapes.groups, precision=precision
+        )
+    return partial(plain_conv, window=shapes.window, precision=precision)

@@ -1,7 +1,7 @@
-"""Pooling: what a window, a bin or a whole map is summed up by. Maps are [N, H, W, C].
+"""Pooling over windows, bins and whole maps [N, H, W, C].
 
-`max_pool` and `avg_pool` count windows and padding exactly as torch does. How a maximum is computed
-on a platform is settled in `lowering`; for means nothing was measured to be better than XLA's own.
+`max_pool` and `avg_pool` count windows and padding exactly as torch does. `lowering` decides how a
+maximum is computed on each platform; for means no form was measured to be faster than XLA's own.
 """
 
 import math
@@ -32,7 +32,7 @@ def max_pool(
     padding: Padding = 0,
     ceil_mode: bool = False,
 ) -> jax.Array:
-    """The maximum of every window; padding never wins.
+    """The maximum of every window, without the padding.
 
     Args:
         x: [N, H, W, C].
@@ -40,8 +40,8 @@ def max_pool(
         strides: by default the window, so that windows do not overlap.
         padding: an int, a pair, a pair of (low, high) pairs, or "SAME" / "VALID" by name; at most
             half the window.
-        ceil_mode: also take a last window that hangs over the far edge, provided that it starts
-            inside the input or the near padding.
+        ceil_mode: whether to add a last window that extends past the far edge, if it starts inside the
+            input or the near padding.
 
     Returns:
         [N, H', W', C], of size floor((H + 2P - F) / S) + 1, or the ceiling.
@@ -68,9 +68,9 @@ def avg_pool(
         window: an int, or (height, width).
         strides: by default the window.
         padding: as for `max_pool`.
-        ceil_mode: as for `max_pool`. What hangs over the padded edge is never counted.
-        count_include_pad: whether the padding counts as zeros; otherwise the mean is over the
-            window's pixels inside the input.
+        ceil_mode: as for `max_pool`. What lies past the padded edge is never counted.
+        count_include_pad: whether the padding counts as zeros; otherwise the mean is over the pixels of
+            the window that lie inside the input.
 
     Returns:
         [N, H', W', C] of x's type.
@@ -161,16 +161,16 @@ def adaptive_max_pool(x: jax.Array, output_size: int | Pair) -> jax.Array:
 def spatial_pyramid_pool(
     x: jax.Array, levels: tuple[int, ...] = (1, 2, 4), op: str = "max"
 ) -> jax.Array:
-    """Pools over grids of several sizes and strings the results together: [N, C * sum(l^2)].
+    """Pooling over grids of several sizes, concatenated: [N, C * sum(l^2)].
 
-    He et al. 2014, "Spatial Pyramid Pooling in Deep Convolutional Networks", section 2.2. A level's
-    bins follow one another row by row, each with its C channels. We depart from the paper in the
-    bins: its windows of ceil(H / l) at stride floor(H / l) give other than l bins for some sizes
-    (a 7 x 7 map at level 4), ours are those of `adaptive_avg_pool`, which always give l.
+    He et al. 2014, "Spatial Pyramid Pooling in Deep Convolutional Networks", section 2.2. The
+    bins of a level are in row-major order, each with its C channels. The bins depart from the paper: its
+    windows of ceil(H / l) at stride floor(H / l) do not give l bins for some sizes (a 7 x 7 map at level
+    4); those of `adaptive_avg_pool` always do.
 
     Args:
         x: [N, H, W, C], of any size.
-        levels: the grid's side at each level.
+        levels: side of the grid at each level.
         op: "max" or "avg".
 
     Raises:
@@ -189,7 +189,7 @@ def checked_windows(
     padding: Padding,
     ceil_mode: bool,
 ) -> tuple[Pair, Pair, PaddingPairs, PaddingPairs]:
-    """Checked pairs: window, strides, the padding asked for, and with what ceil mode hangs over."""
+    """Window, strides, padding, and padding with what ceil mode adds, all checked and as pairs."""
     check_maps(x)
     window = pair(window, "window")
     strides = window if strides is None else pair(strides, "strides")
@@ -209,14 +209,14 @@ def checked_windows(
 def _counts(
     size: int, windows: int, window: int, stride: int, pads: Pair, include_pad: bool
 ) -> np.ndarray:
-    """How many pixels count in each window along one axis, f32[windows]."""
+    """The number of pixels that count in each window along one axis, f32[windows]."""
     starts = np.arange(windows) * stride - pads[0]
     ends = np.minimum(starts + window, size + (pads[1] if include_pad else 0))
     return (ends - (starts if include_pad else np.maximum(starts, 0))).astype(np.float32)
 
 
 def _over_bins(x: jax.Array, output_size: int | Pair, reduce: Callable[..., jax.Array]) -> jax.Array:
-    """Reduces the bins of height, then of width: a bin is a rectangle, so one after the other."""
+    """Reduces the bins of the height, then those of the width."""
     for axis, bins in zip((1, 2), pair(output_size, "output_size"), strict=True):
         size = x.shape[axis]
         if size % bins == 0:

@@ -1,7 +1,7 @@
-"""Weights of one net in another that differs in its classes or in the channels of its images.
+"""Weights of a model in another one that differs in its classes or in the channels of its images.
 
-What differs is found by comparing the shapes of two models, so no family needs to say which of its
-layers come first and last.
+The layers that differ are found by comparing the shapes of two models, so no family has to state which
+of its layers are first and last.
 """
 
 import functools
@@ -21,26 +21,26 @@ Path = tuple[str, ...]
 
 
 def with_channels(model: Classifier, channels: int) -> Classifier:
-    """The model for images of so many channels: `model.init` with `model.input_size` makes it so."""
+    """The model for images of another number of channels, which its `input_size` then states."""
     height, width, _ = model.input_size
     return model.clone(input_size=(height, width, channels))
 
 
 def adapted(variables: Mapping[str, Any], model: Classifier, key: jax.Array) -> Variables:
-    """The variables of a model, taken from a net that has other classes, channels or auxiliary heads.
+    """The variables of a model, taken from one with other classes, channels or auxiliary heads.
 
-    A layer that scores other classes is drawn anew, and so is an auxiliary head that was not there;
-    one that the model lacks is dropped. The first convolution of a net for other images becomes their
-    sum for 1 channel, so that a gray image gives what it gave in three equal channels. For more, the
-    channels are repeated in order and scaled by old / new, so that activations keep their size.
+    A layer that scores another number of classes is drawn anew, and so is an auxiliary head that the
+    variables lack; one that the model lacks is dropped. For 1 channel the first kernel is summed over
+    its channels, so that a gray image gives the output that it gave as three equal channels. For more,
+    its channels are repeated in order and scaled by old / new, which keeps the scale of the activations.
 
     Args:
         variables: nested dicts of arrays.
         model: of `jaxnets.create_model`, perhaps `with_channels`.
-        key: for what is drawn.
+        key: for the parameters that are drawn.
 
     Raises:
-        InputError: they differ elsewhere.
+        InputError: they differ in other layers.
     """
     found = flatten_dict(variables)
     result, drawn = {}, []
@@ -93,6 +93,6 @@ def _of_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _drawn(model: Classifier, paths: list[Path], key: jax.Array) -> list[jax.Array]:
-    # Under jit all that is not asked for, the net's whole pass among it, is left out.
+    # Under jit what is not returned, such as the forward pass, is not computed.
     variables = flatten_dict(model.init(key, jnp.zeros((1, *model.input_size))))
     return [variables[path] for path in paths]

@@ -1,9 +1,9 @@
-"""Files of weights, in and out: safetensors, and torch's own by torch.
+"""Reading and writing of weights: safetensors, and torch's own files by torch.
 
-Of a safetensors file each tensor is read when it is asked for, so that loading takes little more
-memory than the weights. (It is not mapped into memory, where its pages would stay beside the arrays
-that were made of them.) A `.pth` file is a pickle, which can hold any program: it is only ever opened
-by torch with `weights_only=True`, which runs none.
+Each tensor of a safetensors file is read when it is asked for, so loading takes little more memory than
+the weights. (The file is not memory-mapped: its pages would stay in memory beside the arrays made of
+them.) A `.pth` file is a pickle, which can hold any program: it is only opened by torch with
+`weights_only=True`, which runs none.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, LazyTensor], dict[str,
     """The tensors of a safetensors file by name, none read yet, and the file's metadata.
 
     Raises:
-        InputError: the file is not there, is cut short or is of another kind.
+        InputError: the file is missing, cut short or of another kind.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -80,8 +80,8 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, LazyTensor], dict[str,
 def write_safetensors(
     path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes arrays by name. `metadata` is text by name; "format" is always "pt", which readers of
-    torch's weights look for."""
+    """Writes arrays by name, and text by name as `metadata`; its "format" is "pt", as readers of torch's
+    weights expect."""
     from safetensors.numpy import save_file
 
     arrays = {key: np.asarray(value, order="C") for key, value in tensors.items()}
@@ -91,12 +91,12 @@ def write_safetensors(
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     """The tensors of a file that torch saved, by name; also those under "state_dict" or "model".
 
-    The prefix "module." of wrapped models is taken off. A file that is called name-sha8.pth, as
-    torchvision's, must have that hash.
+    The prefix "module." of wrapped models is removed. A file named name-sha8.pth, as torchvision names
+    them, must have that hash.
 
     Raises:
-        InputError: torch is not installed; the file is not there, is damaged, or holds anything
-            but tensors (which is then not run).
+        InputError: torch is not installed; the file is missing, is damaged, or holds anything but
+            tensors (which is not run).
     """
     path = Path(path)
     if not path.is_file():
@@ -137,10 +137,10 @@ def write_torch(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def check_published_hash(path: Path, name: str) -> None:
-    """Refuses a file that was published as name-sha8.pth and whose SHA-256 begins otherwise.
+    """Checks a file that was published as name-sha8.pth.
 
     Raises:
-        InputError: it does.
+        InputError: its SHA-256 does not begin with sha8.
     """
     published = _PUBLISHED_HASH.search(name)
     if published is None:
@@ -165,13 +165,13 @@ def _torch(path: str | Path) -> Any:
 
 
 def _from_torch(torch: Any, tensor: Any) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:  # of which NumPy knows nothing
+    if tensor.dtype == torch.bfloat16:  # which NumPy does not have
         return tensor.view(torch.int16).numpy().view(jnp.bfloat16)
     return tensor.numpy()
 
 
 def _to_torch(torch: Any, array: np.ndarray) -> Any:
-    array = np.array(array, order="C")  # torch wants to own it
+    array = np.array(array, order="C")  # torch takes ownership
     if array.dtype == jnp.bfloat16:
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)

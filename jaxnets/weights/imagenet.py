@@ -1,5 +1,5 @@
-"""The 1000 classes of ImageNet (ILSVRC 2012), in the order of every public set of weights: that of
-their WordNet identifiers. The names are short ones of WordNet 3.0, made unique."""
+"""The 1000 classes of ImageNet (ILSVRC 2012) in the order of their WordNet identifiers, which is that of
+all public weights. The names are short ones of WordNet 3.0, made unique."""
 
 import functools
 from importlib import resources

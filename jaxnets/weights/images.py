@@ -1,8 +1,7 @@
-"""The images that weights want: scaled, cropped and normalized as where they were trained.
+"""Preprocessing of images: scaled, cropped and normalized as the weights were trained.
 
-Scaling is Pillow's, which averages over all pixels that a new one covers (antialiasing), in whole
-numbers of 8 bits as the references do it: bilinear interpolation of the four nearest pixels, which
-many programs have under the same name, moves probabilities by several percent.
+Scaling is Pillow's, with antialiasing and in 8 bits, as in the references. Bilinear interpolation of the
+four nearest pixels, which many programs call by the same name, changes probabilities by several percent.
 """
 
 from collections.abc import Mapping
@@ -25,15 +24,15 @@ Picture = Image.Image | np.ndarray | str | PathLike
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Turns a picture into what a net reads; call it.
+    """A function from pictures to the input of a model.
 
     Attributes:
-        resize: the shorter side is scaled to so many pixels; the longer one in proportion, rounded
+        resize: pixels of the shorter side after scaling; the longer side keeps the aspect ratio, rounded
             down.
-        size: of the square that is cut out.
+        size: side of the center crop in pixels.
         interpolation: one of `INTERPOLATIONS`.
-        mean, std: of each channel, in units of 0 to 1. As many as there are channels: with one, the
-            picture is made gray.
+        mean, std: of each channel, for pixels in 0 to 1. Their number is that of the channels: for one,
+            pictures are converted to gray.
         order: of the channels, "RGB" or "BGR"; `mean` and `std` are in it.
 
     Raises:
@@ -59,7 +58,7 @@ class Preprocessing:
             )
 
     def __call__(self, picture: Picture) -> np.ndarray:
-        """f32[size, size, C] of a picture: the middle, normalized.
+        """The center crop of a picture, normalized: f32[size, size, C].
 
         Args:
             picture: a Pillow image or an array uint8[H, W, C], taken as they are; or the path of a PNG
@@ -94,14 +93,14 @@ class Preprocessing:
         return np.stack(views)
 
     def normalize(self, images: Any) -> Any:
-        """f32[..., C] of uint8[..., C], by NumPy or, of a `jax.Array`, by JAX."""
+        """Normalizes uint8[..., C] to f32[..., C], by NumPy or, for a `jax.Array`, by JAX."""
         values = images.astype(np.float32) / np.float32(255)
         if self.order == "BGR":
             values = values[..., ::-1]
         return (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
 
     def of_channels(self, channels: int) -> "Preprocessing":
-        """The same for pictures of so many channels: gray ones get the mean of the constants."""
+        """The same for another number of channels; for 1, the constants are averaged."""
         if channels == 1:
             mean, std = (float(np.mean(self.mean)),), (float(np.mean(self.std)),)
             return replace(self, mean=mean, std=std, order="RGB")
@@ -120,14 +119,14 @@ class Preprocessing:
 
 
 def of_published(row: PublishedWeights) -> Preprocessing:
-    """What belongs to public weights, for evaluation as their publisher claims its accuracy."""
+    """The preprocessing of public weights with which their publisher states the accuracy."""
     return Preprocessing(row.resize, row.size, row.interpolation, row.mean, row.std, row.order)
 
 
 def of_hub(config: Mapping[str, Any]) -> Preprocessing | None:
-    """What a hub repository's `config.json` says, as timm writes it; None where it does not.
+    """The preprocessing in a hub repository's `config.json`, as timm writes it; None where it has none.
 
-    Where it has sizes for testing, as timm's own figures are for, these are taken.
+    Sizes for testing, with which timm states its accuracies, take precedence.
     """
     about = config.get("pretrained_cfg", config)
     shape = about.get("test_input_size") or about.get("input_size")

@@ -1,6 +1,7 @@
 """Weights of Keras's applications.
 
-Their layers have Keras's names in a family's `RENAMES["keras"]`; below them all is as in torch.
+A family's `RENAMES["keras"]` has Keras's names of layers; the parameters within a layer are named as in
+torch.
 """
 
 import re
@@ -36,7 +37,7 @@ def from_keras(name: str, weights: Mapping[str, Any], **overrides: Any) -> Varia
             nets want `tf_padding=True` and `epsilon=1e-3`, which are no part of the weights.
 
     Returns:
-        `params` and, where there are any, `batch_stats`, as of `from_torch`.
+        `params` and, where there are any, `batch_stats`, as from `from_torch`.
 
     Raises:
         InputError: the model or a setting is unknown, Keras has no such model, or the weights do
@@ -68,10 +69,9 @@ def _in_torchs_layout(value: np.ndarray, leaf: str) -> np.ndarray:
 
 
 def _numbers(weights: Mapping[str, Any]) -> dict[str, str]:
-    """New names of layers that the application did not name.
+    """Names of the layers that the application did not name.
 
-    Keras numbers these through the process; here they are numbered through the model, from the
-    first, which has no number.
+    Keras numbers these per process; here they are numbered per model. The first has no number.
     """
     unnamed: dict[str, list[tuple[int, str]]] = {}
     for layer in {path.rpartition("/")[0] for path in weights}:

@@ -1,11 +1,12 @@
-"""How the axes of an array are put in another order, told in one line.
+"""Rearrangement of the axes of an array, written as one line.
 
-A layout names the axes before and after, for instance "h w i o -> o i h w" for the kernel of a
-convolution on its way from Flax to torch. Axes in parentheses are one axis of the array, counted
-through with the last one fastest. A number behind a name is the size of that axis, needed where it
-cannot be told from the array: "(h7 w7 c) o -> o (c h7 w7)". An axis "1" is there on one side only:
-"i o -> o i 1 1". A minus in front turns an axis round: "h w i o -> i o -h -w". Read from right to
-left, a layout is the way back.
+A layout names the axes before and after: "h w i o -> o i h w" takes the kernel of a convolution from
+Flax to torch. Axes in parentheses are merged into one, the last of them fastest. A number after a name
+is
+the size of that axis, where the array does not determine it: "(h7 w7 c) o -> o (c h7 w7)". An axis "1"
+is
+on one side only: "i o -> o i 1 1". A minus reverses an axis: "h w i o -> i o -h -w". Read from right to
+left, a layout is its inverse.
 """
 
 import math
@@ -47,7 +48,7 @@ def rearranged_shape(shape: tuple[int, ...], layout: str) -> tuple[int, ...]:
 
 
 def reversed_layout(layout: str) -> str:
-    """The way back."""
+    """The inverse of a layout."""
     source, target = layout.split(" -> ")
     return f"{target} -> {source}"
 

@@ -1,14 +1,14 @@
-"""From a name and a source to a model with its weights, and from there to a file.
+"""Loading and saving of models with weights.
 
 Files of ours hold the variables by their paths ("params/backbone/stem/conv1/kernel") and, in their
-metadata, what else it takes to use them, so that such a file needs no name.
+metadata, the model, its settings, its preprocessing and its class names: they are loaded without a name.
 """
 
 import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -24,7 +24,7 @@ from jaxnets.models.published import PublishedWeights
 from jaxnets.weights import adaptation, conversion, files, imagenet, images, sources
 from jaxnets.weights.conversion import Variables
 from jaxnets.weights.images import Preprocessing
-from jaxnets.weights.looks import looks_like
+from jaxnets.weights.recognition import recognized_model
 
 OUR_NAMES = "jaxnets"  # beside the libraries' of `conversion.libraries`
 
@@ -37,14 +37,14 @@ class UnknownImagesError(InputError):
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model with weights, and what it takes to use them.
+    """A model with weights, its preprocessing and its classes.
 
     Attributes:
         model, variables: for `model.apply(variables, images)`.
-        preprocessing: of the images; None where nothing tells it.
-        class_names: what the K scores mean.
-        settings: what `create_model` was given beside the name and the number of classes.
-        origin: where the weights came from.
+        preprocessing: of the images; None where it is unknown.
+        class_names: of the K scores.
+        settings: of `create_model`, without the name and the number of classes.
+        origin: where the weights came from, for messages.
     """
 
     model: Classifier
@@ -58,13 +58,34 @@ class Pretrained:
         self,
         num_classes: int | None = None,
         *,
+        class_names: Sequence[str] | None = None,
         in_channels: int | None = None,
         new_head: bool = False,
         key: jax.Array | None = None,
         **overrides: Any,
     ) -> "Pretrained":
-        """The same for other classes or images, as `jaxnets.load_pretrained` explains it."""
-        old = self.model
+        """The same model for other classes, other images or with other settings.
+
+        Args:
+            num_classes, in_channels, new_head, key, overrides: as for `jaxnets.load_pretrained`.
+            class_names: of the classes to score. The head is kept if these are the names that the
+                weights have, in the same order, and drawn anew otherwise.
+
+        Returns:
+            A new model with its weights. Where none are given, new classes are named by their numbers.
+
+        Raises:
+            InputError: `num_classes` is not the number of `class_names`, `in_channels` is below 1, or a
+                setting changes parameters other than those of the heads and of the first kernel.
+        """
+        old, names = self.model, self.class_names
+        if class_names is not None:
+            class_names = tuple(class_names)
+            if num_classes not in (None, len(class_names)):
+                raise InputError(
+                    f"num_classes is {num_classes}, but class_names has {len(class_names)}; give either"
+                )
+            num_classes, new_head = len(class_names), new_head or class_names != names
         num_classes = old.num_classes if num_classes is None else num_classes
         in_channels = old.input_size[2] if in_channels is None else in_channels
         if in_channels < 1:
@@ -78,9 +99,11 @@ class Pretrained:
             wider = adaptation.with_channels(wider, old.input_size[2])
             for path in adaptation.class_leaves(old, wider):
                 variables.pop(path)
-        names, preprocessing = self.class_names, self.preprocessing
-        if new_head or num_classes != old.num_classes:
+        if class_names is not None:
+            names = class_names
+        elif new_head or num_classes != old.num_classes:
             names = tuple(map(str, range(num_classes)))
+        preprocessing = self.preprocessing
         if preprocessing is not None and in_channels != old.input_size[2]:
             preprocessing = preprocessing.of_channels(in_channels)
         key = jax.random.key(0) if key is None else key
@@ -91,38 +114,48 @@ class Pretrained:
 def load(
     name: str | PathLike,
     source: str | PathLike | None = None,
-    num_classes: int | None = None,
     *,
-    in_channels: int | None = None,
-    new_head: bool = False,
     dtype: Any = np.float32,
     key: jax.Array | None = None,
-    **overrides: Any,
+    **settings: Any,
 ) -> Pretrained:
-    """A model with weights from anywhere but a run's directory; see `jaxnets.load_pretrained`."""
-    name, source = _told_apart(name, source)
+    """Reads weights from anywhere but the directory of a run; see `adapted` for other classes.
+
+    Args:
+        name, source, dtype: as for `jaxnets.load_pretrained`.
+        key: for auxiliary heads that the settings ask for and the weights lack.
+        **settings: of the model, as for `jaxnets.create_model`.
+
+    Raises:
+        InputError: as for `jaxnets.load_pretrained`.
+    """
+    if "num_classes" in settings:
+        raise InputError(
+            "num_classes: weights are read with their own; change it with .adapted(num_classes)"
+        )
+    name, source = _model_and_source(name, source)
     checkpoint = sources.read(source)
     if _METADATA in checkpoint.metadata:
         loaded = _ours(name, checkpoint, dtype)
     else:
-        loaded = _theirs(name, source, checkpoint, dtype, overrides)
-    return loaded.adapted(num_classes, in_channels=in_channels, new_head=new_head, key=key, **overrides)
+        loaded = _theirs(name, source, checkpoint, dtype, settings)
+    return loaded.adapted(key=key, **settings)
 
 
 def find_preprocessing(name: str | PathLike, source: str | PathLike | None = None) -> Preprocessing:
-    """The preprocessing that belongs to weights; of the weights themselves nothing is fetched.
+    """The preprocessing that weights were trained with; the weights themselves are not fetched.
 
     Args:
-        name: of a model, for that of its best public weights; or a source, as for `load_pretrained`.
-        source: of the weights, where they are others.
+        name: of a model, for its best public weights; or a source, as for `load_pretrained`.
+        source: of other weights for that model.
 
     Returns:
         Call it with a picture (a path, a Pillow image or uint8[H, W, C]) for f32[size, size, C].
 
     Raises:
-        InputError: the name is unknown, or nothing tells what images the weights want.
+        InputError: the name is unknown, or the preprocessing is.
     """
-    name, source = _told_apart(name, source)
+    name, source = _model_and_source(name, source)
     kind, _, rest = source.partition(":")
     row, found = _row(name, source), None
     if row is not None:
@@ -136,7 +169,7 @@ def find_preprocessing(name: str | PathLike, source: str | PathLike | None = Non
         found = images.of_published(published_weights(name)[0])
     if found is None:
         raise UnknownImagesError(
-            f"preprocessing: {source} does not tell what images it wants; make one as "
+            f"preprocessing: {source} does not state its preprocessing; make one, such as "
             "jaxnets.weights.Preprocessing(resize=256, size=224)"
         )
     return found
@@ -161,9 +194,9 @@ def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES)
 
     Args:
         path: a `.safetensors` file, or a `.pth` file where torch is installed.
-        pretrained: what to write.
-        library: whose names to give the tensors: "jaxnets", with all that `load` needs in the file's
-            metadata, or one of `jaxnets.weights.libraries(name)`.
+        pretrained: the model and its weights.
+        library: the library whose tensor names are used: one of `jaxnets.weights.libraries(name)`, or
+            "jaxnets", which also writes all else that `load` needs into the file's metadata.
 
     Raises:
         InputError: the library or the suffix is unknown, or torch is missing.
@@ -193,19 +226,18 @@ def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES)
 
 
 def usual_library(name: str, path: str | PathLike) -> str:
-    """Whose names tensors have in a file unless others are asked for: ours, but in torch's own files
-    those of the first library that has the model."""
+    """The default library of tensor names: ours, but in a torch file the first that has the model."""
     theirs = conversion.libraries(name)
     return theirs[0] if theirs and Path(path).suffix in files.TORCH else OUR_NAMES
 
 
 def wrong_model(origin: Any, held: str, wanted: Any) -> InputError:
-    """The error for weights of another model than was asked for."""
+    """An error: the weights are of another model than was asked for."""
     return InputError(f"{origin} holds weights of {held}, not of {wanted}")
 
 
-def _told_apart(name: str | PathLike, source: str | PathLike | None) -> tuple[str | None, str]:
-    """The model's name, where it was given, and a source."""
+def _model_and_source(name: str | PathLike, source: str | PathLike | None) -> tuple[str | None, str]:
+    """The name of the model, None where only a source was given, and the source."""
     name = os.fspath(name)
     if source is not None:
         model_info(name)  # for its error, where there is no such model
@@ -222,14 +254,14 @@ def _told_apart(name: str | PathLike, source: str | PathLike | None) -> tuple[st
 
 
 def _row(name: str | None, source: str) -> PublishedWeights | None:
-    """The public weights of this source, if it is in the table."""
+    """The row of this source in the table of public weights."""
     names = list_models(pretrained=True) if name is None else [name]
     rows = [row for name in names for row in published_weights(name)]
     return next((row for row in rows if row.source == source), None)
 
 
 def _about(checkpoint: sources.Checkpoint) -> dict[str, Any]:
-    """What `save` wrote of the weights."""
+    """The metadata that `save` wrote."""
     return json.loads(checkpoint.metadata.get(_METADATA, "{}"))
 
 
@@ -268,21 +300,23 @@ def _theirs(
     source: str,
     checkpoint: sources.Checkpoint,
     dtype: Any,
-    overrides: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> Pretrained:
-    """From a library's names. What the settings are, other than those that shapes tell, comes from the
-    table of public weights: of this source, or of the library that has these names."""
+    """From a file with the names of another library.
+
+    Settings that are not given and that shapes do not show come from the table of public weights: from
+    the row of this source, or else from the first row of the library whose names these are.
+    """
     row = _row(name, source)
     if name is None:
         name, row = _architecture(checkpoint)
-    settings = {**(row.settings if row else {}), **overrides}
     # Matched with all auxiliary heads; those that are not wanted are dropped afterwards.
     auxiliary = {"aux": True} if "aux" in model_info(name).settings else {}
-    matched, library, places = _matched(name, settings | auxiliary, checkpoint)
+    published = row.settings if row else {}
+    matched, library, places = _matched(name, {**published, **settings, **auxiliary}, checkpoint)
     if row is None:
-        rows = [row for row in published_weights(name) if row.library == library]
-        row = rows[0] if rows else None
-        settings = {**(row.settings if row else {}), **overrides}
+        row = next((row for row in published_weights(name) if row.library == library), None)
+    settings = {**(row.settings if row else {}), **settings}
     variables = conversion.filled(places, checkpoint.tensors, dtype)
     classes, channels = matched.num_classes, matched.input_size[2]
     model = create_model(name, num_classes=classes, **settings)
@@ -300,7 +334,7 @@ def _theirs(
 
 
 def _architecture(checkpoint: sources.Checkpoint) -> tuple[str, PublishedWeights | None]:
-    """The model that the hub's config names as timm does, and its row of public weights."""
+    """The model that the hub's config names, by timm's name, and its row of public weights."""
     architecture = checkpoint.config.get("architecture")
     for name in list_models(pretrained=True):
         for row in published_weights(name):
@@ -308,7 +342,9 @@ def _architecture(checkpoint: sources.Checkpoint) -> tuple[str, PublishedWeights
                 return name, row
     if architecture in list_models():
         return architecture, None
-    what = f"is of {architecture!r}, which is none of ours" if architecture else "does not tell of what"
+    what = (
+        f"is of {architecture!r}, which is none of ours" if architecture else "does not name its model"
+    )
     raise InputError(
         f'source: {checkpoint.origin} {what}; give the name of the model before it, such as "resnet50"'
     )
@@ -317,7 +353,7 @@ def _architecture(checkpoint: sources.Checkpoint) -> tuple[str, PublishedWeights
 def _matched(
     name: str, settings: Mapping[str, Any], checkpoint: sources.Checkpoint
 ) -> tuple[Classifier, str, list[conversion.Place]]:
-    """The model whose shapes the weights have, the library whose names, and the place of each."""
+    """The model that fits the shapes, the library that has these names, and the place of each tensor."""
     shapes = conversion.shapes_of(checkpoint.tensors)
     model = create_model(name, **settings)
     try:
@@ -329,7 +365,7 @@ def _matched(
         if other is not None:
             with contextlib.suppress(InputError):
                 return other, *conversion.fitted(other, shapes, library)
-    found = looks_like(shapes)
+    found = recognized_model(shapes)
     hint = f"; it looks like {found}" if found not in (None, name) else ""
     raise InputError(f"{checkpoint.origin}: {misfit}{hint}")
 
@@ -340,7 +376,7 @@ def _with_the_files_sizes(
     library: str,
     shapes: Mapping[str, tuple[int, ...]],
 ) -> Classifier | None:
-    """The model with the classes and channels that the shapes tell; None where they tell none."""
+    """The model with the numbers of classes and channels in the file; None where they are not found."""
     name, classes = model.model_name, model.num_classes
     places = {place.path: place for place in conversion.places_of(model, library)}
     wider = create_model(name, num_classes=classes + 1, **settings)

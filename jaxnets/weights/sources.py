@@ -1,12 +1,12 @@
-"""Where weights come from, told in one line each.
+"""Sources of weights, each named by one line of text.
 
     hf:timm/resnet50.a1_in1k              a repository of the Hugging Face hub
     torchvision:resnet50-0676ba61.pth     a file that a library published under this name
     resnet50.safetensors, weights.pth     a file
     some/folder                           one with model.safetensors and, perhaps, config.json
 
-What is fetched is cached where its own library caches it, so that nothing is fetched twice.
-`HF_HUB_OFFLINE=1` forbids fetching, of all kinds.
+Fetched files are kept in the cache of the library that they belong to. `HF_HUB_OFFLINE=1` forbids all
+fetching.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ PUBLISHED = {
     "timm": "https://github.com/rwightman/pytorch-image-models/releases/download/",
     "cadene": "http://data.lip6.fr/cadene/pretrainedmodels/",
 }
-"""Where the libraries keep the files that they published."""
+"""The URLs of the files that libraries published."""
 
 HUB = "hf"
 WEIGHTS_FILE = "model.safetensors"
@@ -37,13 +37,13 @@ CONFIG_FILE = "config.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights as they came.
+    """Weights as they are in their source.
 
     Attributes:
-        origin: where from, for messages.
-        tensors: arrays, or what NumPy can read, by name.
-        config: what the hub's `config.json` says, or nothing.
-        metadata: what the file says of itself, text by name.
+        origin: the source, for messages.
+        tensors: arrays, or objects that NumPy can read, by name.
+        config: the content of the hub's `config.json`, or nothing.
+        metadata: of the file, text by name.
     """
 
     origin: str
@@ -53,7 +53,7 @@ class Checkpoint:
 
 
 def is_source(text: str) -> bool:
-    """Whether a text names a source, and is not a mere name."""
+    """Whether a text is a source of weights, not the name of a model."""
     return is_weights(text) or os.path.exists(text)
 
 
@@ -65,14 +65,14 @@ def is_weights(text: str) -> bool:
 
 
 def read(source: str | os.PathLike) -> Checkpoint:
-    """Opens weights, fetching them first where they are not here yet.
+    """Opens weights, and fetches them first where they are not cached.
 
     Args:
-        source: see the head of this file.
+        source: one of the forms in the docstring of this module.
 
     Raises:
-        InputError: there are none, they cannot be fetched (the text says which file to put where), or
-            the file is damaged.
+        InputError: there are none, they cannot be fetched (the message says which file to put where),
+            or the file is damaged.
     """
     source = os.fspath(source)
     kind, colon, rest = source.partition(":")
@@ -109,7 +109,7 @@ def _read_file(path: Path, origin: str) -> Checkpoint:
         return _opened(origin, path, {})
     kinds = [*files.SAFETENSORS, *files.TORCH, f"{HUB}:OWNER/NAME", *(f"{by}:FILE" for by in PUBLISHED)]
     raise InputError(
-        f"source: {origin} holds no weights that are known; wanted {', '.join(kinds)}, or a folder "
+        f"source: {origin} is not a known kind of weights; wanted {', '.join(kinds)}, or a folder "
         f"with {WEIGHTS_FILE}"
     )
 
@@ -125,7 +125,7 @@ def _suffix(name: str) -> str:
 
 
 def hub_config(repository: str) -> dict[str, Any]:
-    """What a hub repository's `config.json` says; the weights are not fetched.
+    """The content of a hub repository's `config.json`; the weights are not fetched.
 
     Raises:
         InputError: it cannot be fetched or read.
@@ -141,7 +141,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _hub_file(repository: str, name: str) -> Path:
-    """The path of a repository's file in the hub's cache, into which it is fetched."""
+    """The path of a repository's file in the hub's cache; it is fetched where it is missing."""
     from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -169,7 +169,7 @@ def _hub_file(repository: str, name: str) -> Path:
 
 
 def _published_file(library: str, name: str) -> Path:
-    """The path of a published file in torch's cache, into which it is fetched."""
+    """The path of a published file in torch's cache; it is fetched where it is missing."""
     url = PUBLISHED[library] + name
     folder = _torch_cache()
     path = folder / Path(name).name
@@ -194,7 +194,7 @@ def _published_file(library: str, name: str) -> Path:
 
 
 def _torch_cache() -> Path:
-    """Where torch keeps what it fetched."""
+    """The folder in which torch keeps fetched files."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     home = Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser()
     return home / "hub" / "checkpoints"

@@ -1,12 +1,12 @@
-"""Transfer learning: which parameters to leave as they are, and how much less to change the early ones.
+"""Transfer learning: frozen parameters and layer-wise learning rate decay.
 
     frozen = jaxnets.weights.freeze_mask(model, "stage4")
     optimizer = optax.selective_transform(optax.adamw(1e-3), freeze_mask=frozen)
 
     optimizer = optax.chain(optax.adamw(1e-3), jaxnets.weights.layerwise_decay(model, 0.7))
 
-The parts of a backbone are taken in the order in which it calls them, so this holds for every family.
-Statistics of batch normalization are no parameters: they follow the new images in frozen parts too.
+The parts of a backbone are taken in the order in which it calls them, in every family. The running
+statistics of batch normalization are not parameters: they follow the new images in frozen parts too.
 """
 
 import functools
@@ -25,15 +25,17 @@ HEAD = "head"
 
 
 def freeze_mask(model: Classifier, first: str = HEAD) -> Variables:
-    """True for the parameters to leave as they are: those before the first part to train.
+    """A mask of the parameters to freeze: those before the first part that is trained.
 
     Args:
         model: of `jaxnets.create_model` or `load_pretrained`.
-        first: "head", to train the heads alone; or a part of the backbone, such as "stage3_block2",
-            or what the names of several begin with, such as "stage3". It and all behind it is trained.
+        first: the first part to train: "head" for the heads alone; a part of the backbone, such as
+            "stage3_block2"; or the beginning of the names of several, such as "stage3". All parts after
+            it are trained too.
 
     Returns:
-        A tree of bools like the parameters, for `optax.selective_transform(..., freeze_mask=...)`.
+        A tree of bools with the structure of the parameters, True where frozen, for
+        `optax.selective_transform(..., freeze_mask=...)`.
 
     Raises:
         InputError: the backbone has no such part.
@@ -51,11 +53,14 @@ def freeze_mask(model: Classifier, first: str = HEAD) -> Variables:
 
 
 def layerwise_decay(model: Classifier, decay: float) -> optax.GradientTransformation:
-    """Scales updates by decay ** depth, where depth is 0 in the heads, 1 in the last part of the
-    backbone, and so on to the first (Howard and Ruder 2018, arXiv:1801.06146, section 3.2; Clark et al.
-    2020, arXiv:2003.10555, appendix A).
+    """Scales updates by decay ** depth: depth is 0 in the heads, 1 in the last part of the backbone, and
+    so on to its first.
 
-    Chain it behind the optimizer, so that its weight decay is scaled too.
+    Chain it after the optimizer, so that weight decay is scaled too. It works inside and outside of
+    `optax.selective_transform`.
+
+    Howard and Ruder 2018, arXiv:1801.06146, section 3.2; Clark et al. 2020, arXiv:2003.10555, appendix
+    A.
 
     Args:
         model: as for `freeze_mask`.
@@ -102,11 +107,11 @@ def backbone_parts(model: Classifier) -> tuple[str, ...]:
 
 
 def _belongs(part: str, name: str) -> bool:
-    """Whether a part is called so, or its name begins so and goes on otherwise than by a digit."""
+    """Whether a part has this name, or a name that begins so; "block1" does not begin "block10"."""
     return part.startswith(name) and not (part[len(name) :][:1].isdigit() and name[-1:].isdigit())
 
 
 def _tree(model: Classifier, value) -> Variables:
-    """A tree like the parameters, of a function of their paths."""
+    """A tree with the structure of the parameters, of a function of their paths."""
     paths = (path[1:] for path, _ in abstract_leaves(model) if path[0] == "params")
     return unflatten_dict({path: value(path) for path in paths})

@@ -33,11 +33,10 @@ def double_precision(monkeypatch):
         yield
 
 
-NETWORKS = list(EXPLAINED)
-# The VGG's attributions take long to compile: the default run has the ResNet's, `pytest -m zoo` both.
+# The VGG takes long to compile: the default run has the ResNet, `pytest -m zoo` both.
 SMALL_FIRST = [
     pytest.param(name, marks=[pytest.mark.zoo, *([pytest.mark.small] if name == "resnet" else [])])
-    for name in NETWORKS
+    for name in EXPLAINED
 ]
 
 
@@ -87,7 +86,7 @@ def test_attributions_of_a_class(explained, double_precision):
         assert_equal_captums(golden, name, values)
 
 
-@pytest.mark.parametrize("explained", NETWORKS, indirect=True)
+@pytest.mark.parametrize("explained", SMALL_FIRST, indirect=True)
 def test_deconvolution_of_a_unit(explained, double_precision):
     reference, golden, network = explained
     strengths, positions, pixels = explain.deconvnet(*network, reference.layer, int(golden["unit"]))
@@ -97,7 +96,7 @@ def test_deconvolution_of_a_unit(explained, double_precision):
     assert_equal_captums(golden, "deconvnet", pixels / strengths[:, None, None, None])
 
 
-@pytest.mark.parametrize("explained", NETWORKS, indirect=True)
+@pytest.mark.parametrize("explained", SMALL_FIRST, indirect=True)
 def test_grad_cam_of_a_layer(explained, double_precision):
     reference, golden, network = explained
     cam = np.asarray(explain.grad_cam(*network, int(golden["class"]), reference.layer))

@@ -33,7 +33,7 @@ PLACES = {
 
 def gradient(function, rule):
     jaxpr = jax.make_jaxpr(function)(X)
-    return jax.grad(lambda x: evaluate(jaxpr, [x], rule, {})[0].sum())(X)
+    return jax.jit(jax.grad(lambda x: evaluate(jaxpr, [x], rule, {})[0].sum()))(X)
 
 
 @pytest.mark.parametrize("place", PLACES)

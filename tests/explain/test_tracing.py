@@ -34,7 +34,7 @@ def test_every_backbone_is_explained_without_its_knowing(name, monkeypatch):
     model = create_model(name, **(row.overrides if row else {}))
     side = row.size if row else model.input_size[0]
     images = jax.ShapeDtypeStruct((2, side, side, model.input_size[2]), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = jax.eval_shape(functools.partial(nn.Module.init, model), jax.random.key(0), images)
 
     calls = []
     with monkeypatch.context() as patch:
@@ -149,7 +149,7 @@ def test_wrong_arguments_are_explained(lenet, call, words):
 def test_of_many_layers_the_nearest_are_named():
     model = create_model("resnet18")
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    variables = jax.eval_shape(model.init, jax.random.key(0), images)
+    variables = jax.eval_shape(functools.partial(nn.Module.init, model), jax.random.key(0), images)
     program = tracing.trace(model, variables, images)
     with pytest.raises(InputError, match="'backbone/stage1_block1/conv1'") as refused:
         tracing.check_layer(program, "stage1_block1/conv1")

@@ -39,7 +39,7 @@ def conv(x, kernel, groups=1, strides=(1, 1), padding="SAME", dilation=(1, 1)):
     )
 
 
-def value_and_gradients(f, *arguments):
+def compiled(f):
     """f's value and its gradients along a fixed direction, jitted."""
 
     @jax.jit
@@ -47,7 +47,11 @@ def value_and_gradients(f, *arguments):
         value, pull = jax.vjp(f, *arguments)
         return value, *pull(normal(value.shape, value.dtype, seed=9))
 
-    return run(*arguments)
+    return run
+
+
+def value_and_gradients(f, *arguments):
+    return compiled(f)(*arguments)
 
 
 def assert_close(actual, expected, tolerance=1e-5):
@@ -270,7 +274,8 @@ def test_transformations_nest(groups, size):
     actual = jax.jit(ensemble)(kernels, x)
     with layers.lowering("native"):
         assert_close(actual, jax.jit(ensemble)(kernels, x))
-    assert_close(curvature(kernels[0], x), jax.tree.map(lambda a: a[0], actual))  # not jitted
+    if size == 3 and groups != 2:  # not jitted: one of each form with rules of its own
+        assert_close(curvature(kernels[0], x), jax.tree.map(lambda a: a[0], actual))
     assert conv(x[:0], kernels[0], groups).shape == (0, 5, 4, 4)
 
 
@@ -286,10 +291,16 @@ def test_transformations_nest(groups, size):
     ],
 )
 @pytest.mark.parametrize(("images", "channels"), [(2, 24), (60, 3), (60, 24)])  # few pixels and many
-@pytest.mark.parametrize("dtype", TOLERANCE)
-def test_conv_transpose_is_as_xlas(window, strides, cuts, images, channels, dtype):
-    x, kernel = normal((images, 4, 5, channels), dtype), normal((*window, channels, 2), dtype, seed=1)
+def test_conv_transpose_is_as_xlas(window, strides, cuts, images, channels):
+    x, kernel = normal((images, 4, 5, channels)), normal((*window, channels, 2), seed=1)
     assert_as_native(functools.partial(conv_transpose, strides=strides, cuts=cuts), x, kernel)
+
+
+@pytest.mark.parametrize(("images", "channels"), [(2, 24), (60, 3), (60, 24)])
+def test_conv_transpose_of_bfloat16_is_as_xlas(images, channels):
+    x, kernel = normal((images, 4, 5, channels)), normal((3, 2, channels, 2), seed=1)
+    form = functools.partial(conv_transpose, strides=(2, 3), cuts=((0, 1), (0, 0)))
+    assert_as_native(form, x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
 
 
 @pytest.mark.parametrize("images", [2, 60])
@@ -311,18 +322,26 @@ def test_transformations_of_conv_transpose_nest(images):
 
 
 @pytest.mark.parametrize(
-    ("window", "strides", "padding"),
-    [(2, None, 0), (3, 2, 1), ((3, 2), (1, 2), (1, 0)), (5, 3, ((2, 0), (1, 2)))],
+    ("window", "strides", "padding", "dtype"),
+    [
+        (2, None, 0, jnp.float32),
+        (3, 2, 1, jnp.float32),
+        (3, 2, 1, jnp.bfloat16),
+        ((3, 2), (1, 2), (1, 0), jnp.float32),
+        (5, 3, ((2, 0), (1, 2)), jnp.float32),
+    ],
 )
-@pytest.mark.parametrize("dtype", TOLERANCE)
 def test_max_pool_is_as_xlas_even_on_ties(window, strides, padding, dtype):
-    x = jnp.round(normal((2, 9, 8, 3), dtype))  # many ties: who gets the gradient is settled
+    ties = np.round(np.asarray(normal((2, 9, 8, 3), dtype)))  # who gets the gradient is settled
+    extremes = ties.copy()
+    extremes[0, 4, 4, 0], extremes[1] = np.nan, -np.inf
     pool = functools.partial(layers.max_pool, window=window, strides=strides, padding=padding)
-    assert_as_native(pool, x)
-    x = x.at[0, 4, 4, 0].set(jnp.nan).at[1].set(-jnp.inf)
+    run = compiled(pool)
+    actual, largest = run(ties), run(extremes)[0]
     with layers.lowering("native"):
-        expected = pool(x)
-    np.testing.assert_array_equal(*(y.astype(jnp.float32) for y in (pool(x), expected)))
+        expected = run(ties)
+        np.testing.assert_array_equal(*(np.asarray(y, np.float32) for y in (largest, run(extremes)[0])))
+    assert_close(actual, expected, TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("groups", [1, 4])

@@ -159,7 +159,7 @@ def test_the_lstms_own_backward_pass_is_that_of_flaxs_cell(reverse):
     ours = LSTMLayer(F)
     p = random_params(layers.LSTM(F))["layer0"]
     carry = tuple(RNG.normal(size=(2, N, F)).astype(np.float32))
-    drawn = [module.init(jax.random.key(3), *a)["params"] for module, a in (
+    drawn = [jax.jit(module.init)(jax.random.key(3), *a)["params"] for module, a in (
         (ours, (X, None, carry)), (cell, (carry, X[:, 0])))]  # fmt: skip
     jax.tree.map(np.testing.assert_array_equal, *drawn)
 
@@ -186,7 +186,7 @@ def test_the_lstms_own_backward_pass_is_that_of_flaxs_cell(reverse):
 
         # One direction is enough for gradients of gradients, which compile long.
         run = jax.grad(steepness, argnums=(0, 1, 2), has_aux=True) if reverse else steepness
-        return read(p, X, carry), jax.jit(run)(p, X, carry)
+        return jax.jit(lambda *a: (read(*a), run(*a)))(p, X, carry)
 
     for mine, theirs in zip(*(jax.tree.leaves(both(read)) for read in (by_us, by_flax)), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())

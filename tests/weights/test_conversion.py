@@ -1,9 +1,12 @@
 """The goldens show that the weights come out right; here is what holds around that."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from flax.core import freeze
 
 from jaxnets.errors import InputError
@@ -51,7 +54,9 @@ def tiny():
 def drawn(name, **overrides):
     """Variables of a model, each leaf another number."""
     model = create_model(name, **overrides)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *model.input_size)))
+    shapes = jax.eval_shape(
+        functools.partial(nn.Module.init, model), jax.random.key(0), jnp.zeros((1, *model.input_size))
+    )
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
@@ -79,7 +84,9 @@ def test_every_tensor_finds_its_place(tiny):
 
 def test_variables_are_what_the_model_takes(tiny):
     model = create_model("resnet18", **TINY)
-    wanted = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *model.input_size)))
+    wanted = jax.eval_shape(
+        functools.partial(nn.Module.init, model), jax.random.key(0), jnp.zeros((1, *model.input_size))
+    )
     came = jax.eval_shape(lambda: from_torch("resnet18", tiny, **TINY))
     assert came == wanted
 

@@ -79,5 +79,5 @@ def test_what_cannot_be_is_refused(picture, tmp_path):
         Preprocessing(20, 20, "bilinea")
     with pytest.raises(InputError, match="unknown order of channels 'GBR'"):
         Preprocessing(20, 20, order="GBR")
-    with pytest.raises(InputError, match="unknown kind of crops 'center'"):
-        preprocess.crops(picture, "center")
+    with pytest.raises(InputError, match="unknown kind of crops 'middle'"):
+        preprocess.crops(picture, "middle")

@@ -1,6 +1,9 @@
+import functools
+
 import jax
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxnets.errors import InputError
 from jaxnets.weights import from_keras, from_torch, to_torch
@@ -14,6 +17,7 @@ LEAVES = {
 }
 
 
+@functools.cache
 def keras_weights(offset=0):
     """Xception's, as Keras has them: every layer's name and layout written out by hand.
 
@@ -115,7 +119,9 @@ def mobilenet_variables():
     from jaxnets.models import create_model
 
     model = create_model("mobilenet_v1_025")
-    shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32))
+    shapes = jax.eval_shape(
+        functools.partial(nn.Module.init, model), jax.random.key(0), np.zeros((1, 64, 64, 3), np.float32)
+    )
     return jax.tree.map(lambda s: np.zeros(s.shape, s.dtype), shapes)
 
 

@@ -1,11 +1,14 @@
 """From files of every kind to models: small nets, whose weights the tests write themselves."""
 
+import dataclasses
+import functools
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from huggingface_hub import constants
 
 import jaxnets
@@ -28,7 +31,7 @@ def drawn(name, channels=3, **overrides):
     """Variables of a model, each leaf other numbers."""
     model = create_model(name, **overrides)
     images = jnp.zeros((1, *model.input_size[:2], channels))
-    shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+    shapes = jax.eval_shape(functools.partial(nn.Module.init, model), jax.random.key(0), images)
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
@@ -63,8 +66,7 @@ def test_a_file_of_a_librarys_names(written):
     model, loaded = jaxnets.load_pretrained("resnet18", path, **SMALL)
     assert_same(loaded, variables)
     assert model == create_model("resnet18", num_classes=3, **SMALL)
-    logits = model.apply(loaded, jnp.zeros((1, 32, 32, 3)))
-    assert logits.shape == (1, 3)
+    assert jax.eval_shape(model.apply, loaded, jnp.zeros((1, 32, 32, 3))).shape == (1, 3)
 
 
 def test_another_number_of_classes_swaps_the_head_alone(written):
@@ -84,11 +86,38 @@ def test_another_number_of_classes_swaps_the_head_alone(written):
 
 def test_a_new_head_may_have_as_many_classes(written):
     path, variables = written("resnet18", num_classes=3, **SMALL)
-    loaded = weights.load("resnet18", path, new_head=True, **SMALL)
+    loaded = weights.load("resnet18", path, **SMALL).adapted(new_head=True)
     assert_same(without_head(loaded.variables), without_head(variables))
     kernel = loaded.variables["params"]["head"]["fc"]["kernel"]
     assert kernel.shape == (128, 3)
     assert (kernel != variables["params"]["head"]["fc"]["kernel"]).all()
+
+
+def test_a_head_is_kept_for_the_same_class_names_alone(written):
+    path, variables = written("resnet18", num_classes=3, **SMALL)
+    loaded = dataclasses.replace(
+        weights.load("resnet18", path, **SMALL), class_names=("cat", "dog", "owl")
+    )
+    kept = loaded.adapted(class_names=["cat", "dog", "owl"])
+    assert kept.class_names == ("cat", "dog", "owl")
+    assert_same(kept.variables, variables)
+    for names in (
+        ("dog", "cat", "owl"),
+        ("cat", "dog", "fox"),
+        ("cat", "dog"),
+        ("cat", "dog", "owl", "fox"),
+    ):
+        other = loaded.adapted(class_names=names)
+        assert other.class_names == names
+        assert other.model.num_classes == len(names)
+        assert_same(without_head(other.variables), without_head(variables))
+        kernel = other.variables["params"]["head"]["fc"]["kernel"]
+        assert kernel.shape == (128, len(names))
+        assert (kernel[:, 0] != variables["params"]["head"]["fc"]["kernel"][:, 0]).all()
+    with pytest.raises(InputError, match="num_classes is 4, but class_names has 3"):
+        loaded.adapted(4, class_names=("cat", "dog", "owl"))
+    with pytest.raises(InputError, match="num_classes: weights are read with their own"):
+        weights.load("resnet18", path, num_classes=3)
 
 
 def test_only_the_last_of_several_dense_layers_is_swapped(written):
@@ -107,8 +136,8 @@ def test_one_channel_takes_the_sum_and_four_repeat(written):
     gray = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype(np.float32)
     colored = create_model("resnet18", num_classes=3, **SMALL)
     np.testing.assert_allclose(
-        model.apply(loaded, gray),
-        colored.apply(variables, np.repeat(gray, 3, axis=3)),
+        jax.jit(model.apply)(loaded, gray),
+        jax.jit(colored.apply)(variables, np.repeat(gray, 3, axis=3)),
         rtol=1e-3,
     )
     _, loaded = jaxnets.load_pretrained("resnet18", path, in_channels=4, **SMALL)
@@ -174,7 +203,7 @@ def test_the_hubs_config_names_the_model_and_its_images(written, tmp_path):
 
     for changed, message in (
         ({"architecture": "convnext_tiny"}, "is of 'convnext_tiny', which is none of ours; give the na"),
-        ({}, "does not tell of what; give the name of the model before it"),
+        ({}, "does not name its model; give the name of the model before it"),
     ):
         (folder / "config.json").write_text(json.dumps(changed))
         with pytest.raises(InputError, match=message):
@@ -191,7 +220,9 @@ def test_what_is_saved_is_loaded_without_a_name(written, tmp_path):
     assert_same(again.variables, variables)
     assert again.model == loaded.model
     assert again.preprocessing == loaded.preprocessing == weights.preprocessing(ours)
-    assert weights.load("resnet18", ours, 7).variables["params"]["head"]["fc"]["bias"].shape == (7,)
+    assert weights.load("resnet18", ours).adapted(7).variables["params"]["head"]["fc"]["bias"].shape == (
+        7,
+    )
     with pytest.raises(InputError, match="holds weights of resnet18, not of resnet50"):
         weights.load("resnet50", ours)
     theirs = tmp_path / "theirs.safetensors"
@@ -203,7 +234,7 @@ def test_what_is_saved_is_loaded_without_a_name(written, tmp_path):
 
 def test_a_net_for_gray_images_comes_and_goes(written, tmp_path):
     path, _ = written("resnet18", num_classes=3, **SMALL)
-    gray = weights.load("resnet18", path, in_channels=1, **SMALL)
+    gray = weights.load("resnet18", path, **SMALL).adapted(in_channels=1)
     assert gray.preprocessing.mean == pytest.approx([np.mean((0.485, 0.456, 0.406))])
     for library in ("jaxnets", "torchvision"):
         weights.save(tmp_path / "gray.safetensors", gray, library)

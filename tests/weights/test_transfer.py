@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,11 +59,18 @@ def test_early_parts_move_less(model, params):
     assert list(moved.values()) == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
 
 
-def test_both_at_once(model, params):
-    optimizer = optax.chain(optax.sgd(1.0), weights.layerwise_decay(model, 0.5))
-    frozen = weights.freeze_mask(model, "stage2_block1")
-    moved = changes(optax.selective_transform(optimizer, freeze_mask=frozen), params)
-    assert list(moved.values()) == [0, 0, 1 / 4, 1 / 2, 1]
+@pytest.mark.parametrize("order", ["decay inside", "decay outside", "decay before"])
+def test_both_at_once(model, params, order):
+    sgd, decay = optax.sgd(1.0), weights.layerwise_decay(model, 0.5)
+    frozen = functools.partial(
+        optax.selective_transform, freeze_mask=weights.freeze_mask(model, "stage2_block1")
+    )
+    optimizer = {
+        "decay inside": frozen(optax.chain(sgd, decay)),
+        "decay outside": optax.chain(frozen(sgd), decay),
+        "decay before": optax.chain(decay, frozen(sgd)),
+    }[order]
+    assert list(changes(optimizer, params).values()) == [0, 0, 1 / 4, 1 / 2, 1]
 
 
 def test_parts_are_in_the_order_of_the_calls_not_of_the_names():

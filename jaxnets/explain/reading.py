@@ -1,20 +1,21 @@
-"""What a traced program computes: multiply-adds, and how much of the image each value sees.
+"""The reading of a jaxpr: what its outputs depend on, its multiply-adds and its receptive fields.
 
-It is read off the jaxpr, operation by operation, so that no layer has to say it of itself.
+All of it is read off the program, operation by operation, so no layer has to state it.
 
-A value's *view* is the receptive field of one of its positions: how many pixels of the image it can
-depend on along each axis, and how far apart the views of two neighbors are. A window of F positions
-adds (F - 1) times the stride of what it slides over, and its own stride multiplies it. Where paths
-meet the largest counts; how far they are shifted against one another is left out. What sums up all
-positions, such as a global mean, a dense layer on a flattened map or attention, sees all: `math.inf`.
+The *view* of a value is the receptive field of one of its positions: how many pixels of the image it can
+depend on along each axis, and how many pixels apart the views of two neighbors are. A window of F
+positions adds (F - 1) times the stride of what it slides over, and multiplies that stride by its own.
+Where paths meet, the largest view counts; shifts between them are neglected. An operation over all
+positions, such as a global mean, a dense layer on a flattened map or attention, sees the whole image:
+`math.inf`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 _NOWHERE = frozenset()
 
@@ -47,56 +48,72 @@ class Value(NamedTuple):
     view: View | None
 
 
+def variables_needed(jaxpr: Jaxpr, outputs: int) -> set[Var]:
+    """The variables that the first outputs of a program depend on, with these outputs themselves."""
+    needed = {atom for atom in jaxpr.outvars[:outputs] if not isinstance(atom, Literal)}
+    for equation in reversed(jaxpr.eqns):
+        if not needed.isdisjoint(equation.outvars):
+            needed.update(atom for atom in equation.invars if not isinstance(atom, Literal))
+    return needed
+
+
 class Reading:
-    """A program, read from its first operation to its last.
+    """A traced program, read from its first operation to its last.
 
     Attributes:
-        marks: the value and the place in the program of each mark (`jax.ad_checkpoint.checkpoint_name`).
-        products: the place and the multiply-adds of each convolution and matrix product that what
-            the program is run for needs. What runs in a loop counts each time if the number of times
-            is known (`scan`), else not at all (`while_loop`); of a choice (`cond`) the last counts.
+        marks: the place in the program and the value of each mark; see `tracing`.
+        products: the place and the multiply-adds of each convolution and matrix product that the
+            wanted outputs depend on. An operation in a loop counts once for each turn where their number
+            is known (`scan`), and not at all where it is not (`while_loop`); of the branches of a `cond`
+            the last counts.
     """
 
-    def __init__(self, program: ClosedJaxpr, image: int, outputs: int, prefix: str):
+    def __init__(
+        self,
+        program: ClosedJaxpr,
+        image: int,
+        outputs: int,
+        mark_of: Callable[[JaxprEqn], Hashable | None],
+    ):
         """Reads a program.
 
         Args:
             program: traced by `jax.make_jaxpr`.
             image: which of its inputs is the image [N, H, W, C].
-            outputs: so many of its first outputs are what it is run for.
-            prefix: what marks begin with.
+            outputs: how many of its outputs are wanted, from the first on.
+            mark_of: the mark that an equation is; None for other equations.
         """
-        self.marks: dict[str, tuple[int, Value]] = {}
+        self.marks: dict[Hashable, tuple[int, Value]] = {}
         self.products: list[tuple[int, int]] = []
-        self._prefix, self._place = prefix, 0
+        self._mark_of, self._place = mark_of, 0
         inputs = [Value(0, None) for _ in program.jaxpr.invars]
         shape = program.jaxpr.invars[image].aval.shape
         if len(shape) == 4:
             axes = (_NOWHERE, frozenset({0}), frozenset({1}), _NOWHERE)
             inputs[image] = Value(0, View((1, 1), (Fraction(1), Fraction(1)), axes))
-        self._read(program.jaxpr, inputs, 1, _needed_by(program.jaxpr, outputs))
+        self._read(program.jaxpr, inputs, 1, variables_needed(program.jaxpr, outputs))
 
     def _read(
-        self, jaxpr: Jaxpr, inputs: Sequence[Value], times: int, needed: set[int] | None = None
+        self, jaxpr: Jaxpr, inputs: Sequence[Value], times: int, needed: set[Var] | None = None
     ) -> list[Value]:
-        """Reads a program that runs so many times; of `needed` operations alone products count."""
+        """Reads a program that runs `times` times; products count if they lead to `needed` variables."""
         values = dict(zip(jaxpr.invars, inputs, strict=True))
 
         def value(atom: Any) -> Value:
             return Value(0, None) if isinstance(atom, Literal) else values.get(atom, Value(0, None))
 
-        for number, equation in enumerate(jaxpr.eqns):
+        for equation in jaxpr.eqns:
             self._place += 1
             ins = [value(atom) for atom in equation.invars]
-            counts = times if needed is None or number in needed else 0
+            counts = times if needed is None or not needed.isdisjoint(equation.outvars) else 0
             outs = self._equation(equation, ins, counts)
             values.update(zip(equation.outvars, outs, strict=True))
         return [value(atom) for atom in jaxpr.outvars]
 
     def _equation(self, equation: JaxprEqn, ins: list[Value], times: int) -> list[Value]:
         name, params = equation.primitive.name, equation.params
-        mark = params.get("name")
-        if isinstance(mark, str) and mark.startswith(self._prefix):
+        mark = self._mark_of(equation)
+        if mark is not None:
             self.marks[mark] = self._place, ins[0]
             return ins[:1]
         if name == "cond":
@@ -116,18 +133,6 @@ class Reading:
         if any(view is not None for view in views):
             seen = [_view(equation, views, variable.aval.shape) for variable in equation.outvars]
         return [Value(self._place, view) for view in seen or [None] * len(equation.outvars)]
-
-
-def _needed_by(jaxpr: Jaxpr, outputs: int) -> set[int]:
-    """The numbers of the operations without which the first outputs could not be computed."""
-    variables = {atom for atom in jaxpr.outvars[:outputs] if not isinstance(atom, Literal)}
-    needed = set()
-    for number in reversed(range(len(jaxpr.eqns))):
-        equation = jaxpr.eqns[number]
-        if variables.intersection(equation.outvars):
-            needed.add(number)
-            variables.update(atom for atom in equation.invars if not isinstance(atom, Literal))
-    return needed
 
 
 def _conv_products(equation: JaxprEqn) -> int:

@@ -1,4 +1,4 @@
-"""Which architecture a state dict is of, told by its names and shapes."""
+"""Recognizes the architecture of a state dict by its names and shapes."""
 
 import re
 from collections.abc import Mapping
@@ -9,12 +9,11 @@ from jaxnets.weights import conversion
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-def looks_like(shapes: Shapes) -> str | None:
-    """The name of the model whose state dict this is, whatever its number of classes; None where it is
-    none of ours.
+def recognized_model(shapes: Shapes) -> str | None:
+    """The name of the model that a state dict fits, for any number of classes; None where none fits.
 
-    Models whose table of names does not cover the state dict are passed over at once; the shapes of
-    the others are worked out, which takes up to a second each.
+    Models whose table of names does not cover the state dict are ruled out at once; the others are
+    traced for their shapes, which takes up to a second each.
 
     Args:
         shapes: `conversion.shapes_of(state_dict)`.
@@ -29,7 +28,7 @@ def looks_like(shapes: Shapes) -> str | None:
 
 
 def _covers(rules: conversion.Rules, modules: set[str]) -> bool:
-    """Whether each module has a name that the rules give, and the head's are among them."""
+    """Whether the rules give a name to each module, and the modules of the head are among them."""
     templates = [template for _, template, *_ in rules]
     heads = [template for pattern, template, *_ in rules if pattern.startswith("head/")]
     if any("{" not in head and head not in modules for head in heads):
@@ -40,7 +39,7 @@ def _covers(rules: conversion.Rules, modules: set[str]) -> bool:
 
 
 def _fits(model, library: str, shapes: Shapes) -> bool:
-    """Whether names and shapes are the model's, but for the shapes in its heads."""
+    """Whether names and shapes fit the model, apart from the shapes in its heads."""
     places = {place.key: place for place in conversion.places_of(model, library)}
     absent = {key for key, place in places.items() if place.path[1].startswith("auxiliary_")}
     return places.keys() - absent <= shapes.keys() <= places.keys() and all(
