@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets import losses
+from jaxnets.data import augmentation
+from jaxnets.data.augmentation import Augmentation
 from jaxnets.data.whitening import normalize, to_float
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.metrics import Mean, Metrics, Sum, confusion_matrix, in_top_k
@@ -34,8 +36,8 @@ class Classification:
             on one-hot targets.
         label_smoothing: the share of the target spread over all classes, in the training loss only.
         class_weights: one weight a class, for imbalanced data (`jaxnets.data.class_weights`).
-        augment: `(key, image f32[H, W, C] in 0 to 1) -> image`, on the device, for training only
-            (`jaxnets.data.augmentation`).
+        augment: `(key, example) -> example` with an `image` f32[H, W, C] in 0 to 1 and a `label`, on
+            the device, for training only (`jaxnets.data.augmentation`).
         mix: `(key, images f32[N, H, W, C], targets f32[N, K]) -> (images, targets)`, such as
             `jaxnets.data.augmentation.mixup(0.2)`, for training only.
         auxiliary_weight: what each auxiliary head adds to the training loss (0.3: Szegedy et al.
@@ -51,7 +53,7 @@ class Classification:
     loss_name: str = "cross_entropy"
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] | None = None
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    augment: Augmentation | None = None
     mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
     auxiliary_weight: float = 0.3
 
@@ -97,8 +99,7 @@ class Classification:
         augment_key, mix_key, dropout_key = jax.random.split(key, 3)
         images = to_float(batch["image"])
         if self.augment is not None:
-            keys = jax.random.split(augment_key, len(images))
-            images = jax.vmap(self.augment)(keys, images)
+            images = augmentation.apply(augment_key, {**batch, "image": images}, self.augment)["image"]
         targets = self._targets(batch)
         if self.mix is not None:
             images, targets = self.mix(mix_key, images, targets)

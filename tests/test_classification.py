@@ -9,6 +9,7 @@ from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from jaxnets import Classification, create_model, metrics
 from jaxnets.classification import LOSSES
+from jaxnets.data.augmentation import on_image
 from jaxnets.errors import InputError
 from jaxnets.layers import BatchNorm, LinearHead
 from jaxnets.models import Classifier
@@ -226,6 +227,7 @@ def test_labels_are_smoothed_in_training_and_not_in_evaluation(batch, class_weig
     assert shown["loss"] != pytest.approx(float(loss), rel=1e-3)
 
 
+@on_image
 def noise(key, image):
     """An augmentation that leaves nothing of the image but what was drawn."""
     return jnp.full_like(image, jax.random.uniform(key))
@@ -253,9 +255,10 @@ def test_every_image_is_augmented_with_a_key_of_its_own_and_reproducibly(batch):
 def test_augmentations_are_given_single_images_of_0_to_1(batch):
     shapes = []
 
-    def augment(key, image):
-        shapes.append(image.shape)
-        return image / 2
+    def augment(key, example):
+        assert example["label"].shape == ()
+        shapes.append(example["image"].shape)
+        return {**example, "image": example["image"] / 2}
 
     def spy(key, images, targets):
         np.testing.assert_allclose(images, batch["image"] / 510.0, rtol=1e-6)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnets.captioning.vocabulary import PAD
+from jaxnets.data import augmentation
 from jaxnets.data.color import random_channel_mix
 
 
@@ -27,5 +28,5 @@ def recolored(key: jax.Array, images: jax.Array, rate: float) -> tuple[jax.Array
     """Images f32[N, H, W, C], a share of them with mixed colors, and which these are, bool[N]."""
     choice_key, key = jax.random.split(key)
     chosen = jax.random.bernoulli(choice_key, rate, (len(images),))
-    mixed = jax.vmap(random_channel_mix(p=1))(jax.random.split(key, len(images)), images)
+    mixed = augmentation.apply(key, {"image": images}, random_channel_mix(p=1))["image"]
     return jnp.where(chosen[:, None, None, None], mixed, images), chosen

@@ -12,6 +12,8 @@ from jaxnets.captioning.captioner import SAMPLING, Captioner
 from jaxnets.captioning.frozen import FROZEN, Variables, freeze_backbone
 from jaxnets.captioning.noise import choose, recolored, with_word_noise
 from jaxnets.captioning.vocabulary import END, PAD, START
+from jaxnets.data import augmentation
+from jaxnets.data.augmentation import Augmentation
 from jaxnets.data.whitening import normalize, to_float
 from jaxnets.errors import InputError
 from jaxnets.metrics import Mean, Metrics
@@ -57,8 +59,8 @@ class Captioning:
         color_words: the numbers of the words for colors: `vocabulary.numbers(COLOR_WORDS)`.
         entropy_weight: lambda_e of hard attention (section 4.1 of the same).
         reinforce_weight: lambda_r of hard attention.
-        augment: `(key, image f32[H, W, C] in 0 to 1) -> image`, for training only. Beware of flips:
-            they turn left into right.
+        augment: `(key, example) -> example` with an `image` f32[H, W, C] in 0 to 1, for training only
+            (`jaxnets.data.augmentation`). Beware of flips: they turn left into right.
 
     Raises:
         InputError: a std of 0 or less, or a word_noise or recolor that is no share.
@@ -76,7 +78,7 @@ class Captioning:
     color_words: tuple[int, ...] = ()
     entropy_weight: float = 0.002
     reinforce_weight: float = 1.0
-    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    augment: Augmentation | None = None
 
     def __post_init__(self):
         if min(self.std) <= 0:
@@ -275,8 +277,7 @@ class Captioning:
             return self.encode(variables, batch), {}
         images = to_float(batch["image"])
         if self.augment is not None:
-            keys = jax.random.split(augment_key, len(images))
-            images = jax.vmap(self.augment)(keys, images)
+            images = augmentation.apply(augment_key, {**batch, "image": images}, self.augment)["image"]
         if self.frozen:
             return self.encode(variables, {"image": images}), {}
         kept = {name: v for name, v in variables.items() if name not in ("params", PROGRESS)}

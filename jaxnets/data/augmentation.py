@@ -1,9 +1,11 @@
 """Augmentations by name, alone, in a row and for whole batches.
 
-All run on the device inside the compiled step, and are pure functions of a key. One for images is
-``augment(key, image) -> image`` on f32[H, W, C] in [0, 1], made by a factory that holds its
-parameters (`jaxnets.data.geometry`, `jaxnets.data.color`); shape, type and range stay. One for
-batches is ``augment(key, images, targets) -> (images, targets)`` on f32[N, H, W, C] and f32[N, K].
+All run on the device inside the compiled step, and are pure functions of a key. One for examples is
+``augment(key, example) -> example`` on a dict of arrays (`jaxnets.data.example`), made by a factory
+that holds its parameters (`jaxnets.data.geometry`, `jaxnets.data.color`); shapes, types and the range
+of the image stay. A function ``(key, image) -> image`` becomes one by `on_image`, and a random
+movement of pixels by `moving`. One for batches of images is ``augment(key, images, targets) ->
+(images, targets)`` on f32[N, H, W, C] and f32[N, K].
 """
 
 from collections.abc import Callable, Iterable
@@ -12,8 +14,33 @@ import jax
 import jax.numpy as jnp
 
 from jaxnets.data import checks, color, geometry
-from jaxnets.data.geometry import Augmentation
+from jaxnets.data.example import IGNORE, KEYS, Augmentation, Example, on_image
+from jaxnets.data.movement import Movement, move, moving
 from jaxnets.errors import InputError, unknown_name
+
+__all__ = [
+    "AUGMENTATIONS",
+    "BATCH_AUGMENTATIONS",
+    "COLOR",
+    "GEOMETRY",
+    "IGNORE",
+    "PRESETS",
+    "Augmentation",
+    "BatchAugmentation",
+    "Example",
+    "Movement",
+    "apply",
+    "by_name",
+    "cifar",
+    "compose",
+    "cutmix",
+    "digits",
+    "imagenet",
+    "mixup",
+    "move",
+    "moving",
+    "on_image",
+]
 
 BatchAugmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -21,27 +48,37 @@ BatchAugmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array,
 def compose(*augmentations: Augmentation) -> Augmentation:
     """One augmentation that does several in a row, each with a key of its own."""
 
-    def augment(key: jax.Array, image: jax.Array) -> jax.Array:
+    def augment(key: jax.Array, example: Example) -> Example:
         keys = jax.random.split(key, max(len(augmentations), 1))
         for augmentation, own_key in zip(augmentations, keys, strict=False):
-            image = augmentation(own_key, image)
-        return image
+            example = augmentation(own_key, example)
+        return example
 
     return augment
 
 
-def apply(key: jax.Array, images: jax.Array, augmentation: Augmentation) -> jax.Array:
-    """Augments every image of a batch with a key of its own.
+def apply(key: jax.Array, batch: Example, augmentation: Augmentation) -> Example:
+    """Augments every example of a batch with a key of its own.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> batch = {"image": jnp.ones((8, 32, 32, 3)), "label": jnp.arange(8), "weight": jnp.ones(8)}
+        >>> augmented = apply(jax.random.key(0), batch, cifar())
+        >>> sorted(augmented), augmented["image"].shape
+        (['image', 'label', 'weight'], (8, 32, 32, 3))
 
     Args:
         key: a PRNG key.
-        images: f32[N, H, W, C] in [0, 1].
-        augmentation: for one image.
+        batch: the entries of `example.KEYS` stacked, so image f32[N, H, W, C] in [0, 1] and what there
+            is of box f32[N, M, 4] and so on. Other entries, such as `weight`, are left alone.
+        augmentation: for one example.
 
     Returns:
-        f32[N, H, W, C].
+        The batch.
     """
-    return jax.vmap(augmentation)(jax.random.split(key, images.shape[0]), images)
+    stacked = {name: value for name, value in batch.items() if name in KEYS}
+    keys = jax.random.split(key, len(batch["image"]))
+    return {**batch, **jax.vmap(augmentation)(keys, stacked)}
 
 
 def mixup(alpha: float = 0.2) -> BatchAugmentation:
@@ -131,7 +168,7 @@ def imagenet() -> Augmentation:
     return compose(geometry.random_resized_crop(), geometry.random_flip())
 
 
-AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
+GEOMETRY: dict[str, Callable[..., Augmentation]] = {
     "flip": geometry.random_flip,
     "crop": geometry.pad_and_crop,
     "resized_crop": geometry.random_resized_crop,
@@ -140,12 +177,15 @@ AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
     "shear": geometry.random_shear,
     "stretch": geometry.random_stretch,
     "lens": geometry.lens_distortion,
+}
+COLOR: dict[str, Callable[..., Augmentation]] = {
     "color": color.color_jitter,
     "gray": color.random_gray,
     "channel_mix": color.random_channel_mix,
     "noise": color.gaussian_noise,
     "erase": color.random_erasing,
 }
+AUGMENTATIONS = GEOMETRY | COLOR
 PRESETS: dict[str, Callable[[], Augmentation]] = {
     "digits": digits,
     "cifar": cifar,

@@ -1,14 +1,14 @@
 """Augmentations that change values: color jitter, gray, noise, erasing.
 
-Every augmentation is ``augment(key, image) -> image`` for one image f32[H, W, C] in [0, 1]. What
-only colors have, hue and saturation, is left alone unless there are three channels.
+Every augmentation is ``augment(key, example) -> example`` (`jaxnets.data.example`) and changes the
+image alone. What only colors have, hue and saturation, is left alone unless there are three channels.
 """
 
 import jax
 import jax.numpy as jnp
 
 from jaxnets.data import checks, geometry
-from jaxnets.data.geometry import Augmentation
+from jaxnets.data.example import Augmentation, on_image
 
 
 def color_jitter(
@@ -33,6 +33,7 @@ def color_jitter(
         checks.within(name, strength, 0, 1)
     checks.within("hue", hue, 0, 0.5)
 
+    @on_image
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         import dm_pix
 
@@ -51,10 +52,11 @@ def random_gray(p: float = 0.2) -> Augmentation:
     """Replaces the colors by their luma (ITU-R BT.601) with probability `p`.
 
     Raises:
-        InputError: `p` is no probability.
+        InputError: `p` is not a probability.
     """
     checks.within("p", p, 0, 1)
 
+    @on_image
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         import dm_pix
 
@@ -75,10 +77,11 @@ def random_channel_mix(p: float = 0.2) -> Augmentation:
     [0.2, 1].
 
     Raises:
-        InputError: `p` is no probability.
+        InputError: `p` is not a probability.
     """
     checks.within("p", p, 0, 1)
 
+    @on_image
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         chance_key, weight_key, factor_key = jax.random.split(key, 3)
         channels = image.shape[-1]
@@ -98,6 +101,7 @@ def gaussian_noise(sigma: float = 0.05) -> Augmentation:
     """
     checks.within("sigma", sigma, 0)
 
+    @on_image
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         return jnp.clip(image + sigma * jax.random.normal(key, image.shape, image.dtype), 0, 1)
 
@@ -127,6 +131,7 @@ def random_erasing(
     checks.interval("scale", scale, 0, 1)
     checks.interval("ratio", ratio, 1e-6)
 
+    @on_image
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         chance_key, box_key, noise_key = jax.random.split(key, 3)
         size = image.shape[:2]

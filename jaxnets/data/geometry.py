@@ -1,19 +1,18 @@
 """Augmentations that move pixels: flips, crops, rotation, shear, stretch, lens distortion.
 
-Every augmentation is ``augment(key, image) -> image`` for one image f32[H, W, C] in [0, 1], and
-keeps its shape. What comes from outside the image is black. Pixel centers lie at whole numbers, and
-whatever turns or stretches does so about the middle of the image.
+Every augmentation is ``augment(key, example) -> example`` (`jaxnets.data.example`) and keeps all
+shapes. Boxes, masks and label maps move with the image (`jaxnets.data.movement.move`). What comes from
+outside the image is black, and whatever turns or stretches does so about the middle of the image.
 """
 
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from jaxnets.data import checks
-
-Augmentation = Callable[[jax.Array, jax.Array], jax.Array]
+from jaxnets.data.example import Augmentation
+from jaxnets.data.movement import Movement, affine, axis_aligned, lens, moving
 
 _ATTEMPTS = 10  # boxes drawn before settling for another, as in torchvision
 
@@ -22,14 +21,18 @@ def random_flip(p: float = 0.5) -> Augmentation:
     """Mirrors left and right with probability `p`.
 
     Raises:
-        InputError: `p` is no probability.
+        InputError: `p` is not a probability.
     """
     checks.within("p", p, 0, 1)
 
-    def augment(key: jax.Array, image: jax.Array) -> jax.Array:
-        import dm_pix
-
-        return dm_pix.random_flip_left_right(key, image, probability=float(p))
+    @moving
+    def augment(key: jax.Array, height: int, width: int) -> Movement:
+        flipped = jax.random.bernoulli(key, float(p))
+        return axis_aligned(
+            (1, jnp.where(flipped, -1, 1)),
+            (0, 0),
+            resample=lambda image: jnp.where(flipped, image[:, ::-1], image),
+        )
 
     return augment
 
@@ -44,7 +47,7 @@ def pad_and_crop(padding: int = 4) -> Augmentation:
     """
     checks.within("padding", padding, 0)
 
-    return lambda key, image: _move(key, image, padding, padding)
+    return moving(lambda key, height, width: _translation(key, padding, padding))
 
 
 def random_resized_crop(
@@ -67,8 +70,8 @@ def random_resized_crop(
     checks.interval("scale", scale, 1e-6, 1)
     checks.interval("ratio", ratio, 1e-6)
 
-    def augment(key: jax.Array, image: jax.Array) -> jax.Array:
-        height, width, _ = image.shape
+    @moving
+    def augment(key: jax.Array, height: int, width: int) -> Movement:
         top, left, box_height, box_width, fits = random_box(key, height, width, scale, ratio)
         # Nothing fits: the largest box of the nearest ratio, in the middle.
         nearest = min(max(width / height, ratio[0]), ratio[1])
@@ -78,16 +81,17 @@ def random_resized_crop(
         box_width = jnp.where(fits, box_width, middle_width)
         top = jnp.where(fits, top, (height - middle_height) // 2)
         left = jnp.where(fits, left, (width - middle_width) // 2)
-        zoom = jnp.stack([height / box_height, width / box_width])
-        resized = jax.image.scale_and_translate(
-            image,
-            image.shape,
-            (0, 1),
-            zoom,
-            -zoom * jnp.stack([top, left]),
-            "linear",
-        )
-        return jnp.clip(resized, 0, 1)
+
+        def resample(image):
+            zoom = jnp.stack([height / box_height, width / box_width])
+            start = jnp.stack([top, left])
+            resized = jax.image.scale_and_translate(
+                image, image.shape, (0, 1), zoom, -zoom * start, "linear"
+            )
+            return jnp.clip(resized, 0, 1)
+
+        middle = top + box_height / 2 - height / 2, left + box_width / 2 - width / 2
+        return axis_aligned((box_height / height, box_width / width), middle, resample)
 
     return augment
 
@@ -147,19 +151,23 @@ def random_translate(fraction: float = 0.1) -> Augmentation:
     """
     checks.within("fraction", fraction, 0, 1)
 
-    def augment(key: jax.Array, image: jax.Array) -> jax.Array:
-        height, width, _ = image.shape
-        return _move(key, image, round(fraction * height), round(fraction * width))
+    @moving
+    def augment(key: jax.Array, height: int, width: int) -> Movement:
+        return _translation(key, round(fraction * height), round(fraction * width))
 
     return augment
 
 
-def _move(key: jax.Array, image: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Moves an image by up to so many rows and columns either way."""
+def _translation(key: jax.Array, rows: int, columns: int) -> Movement:
+    """A move by up to so many rows and columns either way, uniform."""
     draws = jax.random.uniform(key, (2,))
     top, left = whole_number(draws[0], 2 * rows + 1), whole_number(draws[1], 2 * columns + 1)
-    padded = jnp.pad(image, ((rows, rows), (columns, columns), (0, 0)))
-    return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+
+    def copy(image):
+        padded = jnp.pad(image, ((rows, rows), (columns, columns), (0, 0)))
+        return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+
+    return axis_aligned((1, 1), (top - rows, left - columns), copy)
 
 
 def random_rotate(degrees: float = 15.0) -> Augmentation:
@@ -198,11 +206,10 @@ def random_affine(
     checks.within("shear", shear, 0, 89)
     checks.within("stretch", stretch, 1)
 
-    def augment(key: jax.Array, image: jax.Array) -> jax.Array:
-        height, width, _ = image.shape
+    @moving
+    def augment(key: jax.Array, height: int, width: int) -> Movement:
         draws = jax.random.uniform(key, (6,), minval=-1)
         return affine(
-            image,
             degrees=degrees * draws[0],
             shear=shear * draws[1],
             stretch=jnp.exp(math.log(stretch) * draws[2:4]),
@@ -212,96 +219,16 @@ def random_affine(
     return augment
 
 
-def affine(
-    image: jax.Array,
-    *,
-    degrees: jax.Array | float = 0.0,
-    translation: jax.Array | tuple[float, float] = (0.0, 0.0),
-    shear: jax.Array | float = 0.0,
-    stretch: jax.Array | tuple[float, float] = (1.0, 1.0),
-) -> jax.Array:
-    """Stretches, shears, turns and moves an image, in this order.
-
-    Args:
-        image: f32[H, W, C].
-        degrees: the angle by which it turns, counter-clockwise as one looks at it.
-        translation: (down, right), in pixels.
-        shear: the angle by which vertical lines slant; a positive one moves what is below the
-            middle to the right.
-        stretch: (vertical, horizontal) factors, above 1 to enlarge.
-
-    Returns:
-        f32[H, W, C].
-    """
-    rows, columns = _from_center(image)
-    turn = jnp.deg2rad(jnp.asarray(degrees, jnp.float32))
-    cosine, sine = jnp.cos(turn), jnp.sin(turn)
-    # From the pixel that is wanted back to where it comes from, so each move is undone. Written
-    # out, and not as a 3x3 matrix times all pixels, which jaxlib 0.10.2 can miscompile on CPU.
-    rows, columns = rows - translation[0], columns - translation[1]
-    rows, columns = sine * columns + cosine * rows, cosine * columns - sine * rows
-    columns = columns - jnp.tan(jnp.deg2rad(jnp.asarray(shear, jnp.float32))) * rows
-    return warp(image, rows / stretch[0], columns / stretch[1])
-
-
 def lens_distortion(strength: float = 0.25) -> Augmentation:
-    """Bulges or pinches the image like a lens (`distort`), by up to `strength` either way.
+    """Bulges or pinches the image like a lens (`movement.lens`), by up to `strength` either way.
 
     Raises:
         InputError: `strength` outside [0, 0.33], above which the image would fold over.
     """
     checks.within("strength", strength, 0, 0.33)
 
-    def augment(key: jax.Array, image: jax.Array) -> jax.Array:
-        return distort(image, jax.random.uniform(key, minval=-strength, maxval=strength))
+    @moving
+    def augment(key: jax.Array, height: int, width: int) -> Movement:
+        return lens(jax.random.uniform(key, minval=-strength, maxval=strength), height, width)
 
     return augment
-
-
-def distort(image: jax.Array, strength: jax.Array | float) -> jax.Array:
-    """Radial lens distortion: what was at radius r (1 + strength r^2) comes to radius r.
-
-    The first term of Brown's model ("Close-range camera calibration", 1971).
-
-    Args:
-        image: f32[H, W, C].
-        strength: above 0 for a barrel, whose corners are pulled in and leave black, below 0 for a
-            pincushion. The radius is 1 in the corners of the image.
-
-    Returns:
-        f32[H, W, C].
-    """
-    rows, columns = _from_center(image)
-    corner = ((image.shape[0] - 1) ** 2 + (image.shape[1] - 1) ** 2) / 4
-    factor = 1 + strength * (rows**2 + columns**2) / max(corner, 1)
-    return warp(image, rows * factor, columns * factor)
-
-
-def warp(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Reads an image at any places, bilinearly.
-
-    Args:
-        image: f32[H, W, C] in [0, 1].
-        rows: f32[h, w], places counted from the middle of the image, downwards, in pixels.
-        columns: f32[h, w], to the right. Beyond the image all is black.
-
-    Returns:
-        f32[h, w, C].
-    """
-    import dm_pix
-
-    height, width, _ = image.shape
-    # A black frame, for dm-pix repeats the outermost pixels; its own constant fill would blacken
-    # pixels that rounding puts an ulp outside.
-    framed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
-    places = jnp.stack([rows + (height + 1) / 2, columns + (width + 1) / 2])
-    read = jax.vmap(dm_pix.flat_nd_linear_interpolate, in_axes=(-1, None), out_axes=-1)
-    return jnp.clip(read(framed, places), 0, 1)  # the four weights may add up to an ulp more than 1
-
-
-def _from_center(image: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The row and the column of each pixel from the middle of the image, f32[H, W] each."""
-    height, width, _ = image.shape
-    rows = jnp.arange(height, dtype=jnp.float32) - (height - 1) / 2
-    columns = jnp.arange(width, dtype=jnp.float32) - (width - 1) / 2
-    return jnp.meshgrid(rows, columns, indexing="ij")

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.data import augmentation, geometry
+from jaxnets.data import augmentation
 from jaxnets.data.dataset import Dataset, Source, read_batch
 from jaxnets.errors import InputError
 
@@ -83,9 +83,10 @@ def _first_images(images: Dataset | Source | np.ndarray) -> np.ndarray:
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _samples(key: jax.Array, image: jax.Array, augment: geometry.Augmentation) -> jax.Array:
+def _samples(key: jax.Array, image: jax.Array, augment: augmentation.Augmentation) -> jax.Array:
     """Eight samples of one image, f32[8, H, W, C]."""
-    return augmentation.apply(key, jnp.broadcast_to(image, (SAMPLES, *image.shape)), augment)
+    images = jnp.broadcast_to(image, (SAMPLES, *image.shape))
+    return augmentation.apply(key, {"image": images}, augment)["image"]
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -27,7 +27,11 @@ def images():
 def eight(name):
     """Eight samples of one image, compiled."""
     augment = EVERY[name]()
-    return jit(lambda key, image: augmentation.apply(key, jnp.stack([image] * 8), augment))
+
+    def apply(key, image):
+        return augmentation.apply(key, {"image": jnp.stack([image] * 8)}, augment)["image"]
+
+    return jit(apply)
 
 
 def with_extremes(image):
@@ -57,7 +61,7 @@ def test_a_batch_is_its_images_one_by_one_and_gradients_are_finite(name, images)
     augment = augmentation.AUGMENTATIONS[name]()
 
     def energy(image, key):
-        augmented = augment(key, image)
+        augmented = augment(key, {"image": image})["image"]
         return jnp.sum(augmented**2), augmented
 
     one = jit(jax.grad(energy, has_aux=True))
@@ -109,34 +113,36 @@ def test_zero_strength_changes_nothing(images):
 
     @jit
     def every(images):
-        key = jax.random.key(0)
-        return {name: augmentation.apply(key, images, augment) for name, augment in idle.items()}
+        key, batch = jax.random.key(0), {"image": images}
+        return {name: augmentation.apply(key, batch, augment) for name, augment in idle.items()}
 
     for name, got in every(images).items():
-        np.testing.assert_allclose(got, images, atol=2e-6, err_msg=name)
+        np.testing.assert_allclose(got["image"], images, atol=2e-6, err_msg=name)
 
 
 def test_compose_gives_each_its_own_key():
     noise = augmentation.compose(color.gaussian_noise(0.05), color.gaussian_noise(0.05))
-    added = np.asarray(jit(noise)(jax.random.key(0), jnp.full((64, 64, 3), 0.5))) - 0.5
+    example = {"image": jnp.full((64, 64, 3), 0.5)}
+    added = np.asarray(jit(noise)(jax.random.key(0), example)["image"]) - 0.5
     assert abs(added.std() - 0.05 * np.sqrt(2)) < 0.002  # equal keys would give 0.1
 
 
 def test_compose_works_from_left_to_right(images):
-    flip, move = geometry.random_flip(p=1), lambda key, image: jnp.roll(image, 1, axis=1)
-    got = augmentation.compose(flip, move)(jax.random.key(0), images[0])
-    np.testing.assert_array_equal(got, np.roll(images[0, :, ::-1], 1, axis=1))
+    flip = geometry.random_flip(p=1)
+    roll = augmentation.on_image(lambda key, image: jnp.roll(image, 1, axis=1))
+    got = augmentation.compose(flip, roll)(jax.random.key(0), {"image": images[0]})
+    np.testing.assert_array_equal(got["image"], np.roll(images[0, :, ::-1], 1, axis=1))
 
 
 def test_names_make_the_augmentations_they_stand_for(images):
     @jit
-    def both(key, image):
+    def both(key, example):
         other = augmentation.compose(geometry.pad_and_crop(), color.color_jitter())
-        return augmentation.by_name(["crop", "color"])(key, image), other(key, image)
+        return augmentation.by_name(["crop", "color"])(key, example), other(key, example)
 
-    got, wanted = both(jax.random.key(0), images[0])
-    np.testing.assert_array_equal(got, wanted)
-    assert (got != images[0]).any()
+    got, wanted = both(jax.random.key(0), {"image": images[0]})
+    np.testing.assert_array_equal(got["image"], wanted["image"])
+    assert (got["image"] != images[0]).any()
 
 
 def test_unknown_names_are_refused_with_the_nearest():
@@ -152,9 +158,9 @@ def test_digits_stay_the_digits_they_are_under_their_preset():
     )
 
     def accuracy(augment):
-        images = digits.test.images / np.float32(255)
-        seen = jit(lambda images: augmentation.apply(jax.random.key(0), images, augment))(images)
-        return neighbors.score(np.asarray(seen).reshape(len(images), -1) * 255, digits.test.labels)
+        batch = {"image": digits.test.images / np.float32(255)}
+        seen = jit(lambda batch: augmentation.apply(jax.random.key(0), batch, augment))(batch)["image"]
+        return neighbors.score(np.asarray(seen).reshape(len(seen), -1) * 255, digits.test.labels)
 
     assert accuracy(augmentation.digits()) > 0.8
     assert accuracy(geometry.random_flip(p=1)) < 0.5

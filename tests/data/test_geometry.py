@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from jaxnets.data import geometry
+from jaxnets.data import geometry, movement
 from jaxnets.errors import InputError
 
 
@@ -20,8 +20,16 @@ def image():
 
 # Each program runs only a few times: compiling it quickly is worth more than running it quickly.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-affine = jit(geometry.affine)
-distort = jit(geometry.distort)
+
+
+@jit
+def affine(image, **parameters):
+    return movement.move_image(image, movement.affine(**parameters))
+
+
+@jit
+def distort(image, strength):
+    return movement.move_image(image, movement.lens(strength, *image.shape[:2]))
 
 
 def keys(count):
@@ -29,7 +37,8 @@ def keys(count):
 
 
 def samples(augment, image, count):
-    return np.asarray(jit(jax.vmap(augment, in_axes=(0, None)))(keys(count), image))
+    many = jit(jax.vmap(lambda key, image: augment(key, {"image": image})["image"], (0, None)))
+    return np.asarray(many(keys(count), image))
 
 
 def windows(image, rows, columns):
@@ -45,9 +54,9 @@ def windows(image, rows, columns):
 
 def test_flip_mirrors_columns_and_is_its_own_inverse(image):
     flip = geometry.random_flip(p=1)
-    once = flip(jax.random.key(0), image)
-    np.testing.assert_array_equal(once, image[:, ::-1])
-    np.testing.assert_array_equal(flip(jax.random.key(1), once), image)
+    once = flip(jax.random.key(0), {"image": image})
+    np.testing.assert_array_equal(once["image"], image[:, ::-1])
+    np.testing.assert_array_equal(flip(jax.random.key(1), once)["image"], image)
 
 
 def test_flip_comes_with_its_probability(image):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from jaxnets import Classification, create_model
 from jaxnets.data import ArraySource
+from jaxnets.data.augmentation import on_image
 from jaxnets.errors import InputError
 from jaxnets.training import (
     DataParallel,
@@ -51,6 +52,7 @@ def make_optimizer(steps, learning_rate, weight_decay):
 def dimmed(task):
     """The small convolutional task, of images as bright as it draws: its keys matter."""
 
+    @on_image
     def augment(key, image):
         return image * jax.random.uniform(key)
 

@@ -1,0 +1,85 @@
+"""One example: a dict of arrays, and the functions of it that are augmentations.
+
+========================  ===================================================================
+``image``                 f32[H, W, C] in [0, 1]
+``label``                 i32[], the class of the image; or i32[M], one for each object
+``captions``              i32[S, T]
+``box``                   f32[M, 4], in pixels: left, top, right, bottom (xyxy) of each object
+``valid``                 bool[M], False for padding; where absent all objects are valid
+``mask``                  bool[M, H, W], or float in [0, 1], the pixels of each object
+``crowd``                 bool[M], whether the box or mask holds a crowd of objects
+``segmentation``          i32[H, W], the class of each pixel, or `IGNORE`
+========================  ===================================================================
+
+An example holds `image` and what its task knows. A box's coordinates lie between pixels: one of the
+whole image is (0, 0, W, H), and the center of the first pixel is at (0.5, 0.5).
+"""
+
+from collections.abc import Callable
+
+import jax
+
+from jaxnets.errors import InputError
+
+Example = dict[str, jax.Array]
+Augmentation = Callable[[jax.Array, Example], Example]
+ImageFunction = Callable[[jax.Array, jax.Array], jax.Array]
+
+KEYS = ("image", "label", "captions", "box", "valid", "mask", "crowd", "segmentation")
+"""What an example may hold. A batch has these stacked, and more that augmentations leave alone."""
+
+IGNORE = 255
+"""The label of pixels that count neither in a loss nor in a measure, as in PASCAL VOC."""
+
+
+def on_image(function: ImageFunction) -> Augmentation:
+    """Makes an augmentation of a function that changes an image but moves none of its pixels.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> darker = on_image(lambda key, image: image * jax.random.uniform(key, maxval=0.5))
+        >>> example = {"image": jnp.ones((2, 2, 3)), "label": jnp.int32(7)}
+        >>> darker(jax.random.key(0), example)["image"].max() < 0.5
+        Array(True, dtype=bool)
+
+    Args:
+        function: ``function(key, image) -> image`` for one image f32[H, W, C] in [0, 1].
+
+    Returns:
+        The augmentation ``augment(key, example) -> example``. It raises `InputError` if it is given
+        something other than an example.
+    """
+
+    def augment(key: jax.Array, example: Example) -> Example:
+        check(example)
+        return {**example, "image": function(key, example["image"])}
+
+    return augment
+
+
+def check(example: Example) -> None:
+    """Refuses what is not an example, or one whose masks or label map have another size.
+
+    Raises:
+        InputError: naming the entry and the shape that was wanted.
+    """
+    if not isinstance(example, dict) or "image" not in example:
+        got = f"a dict of {sorted(example)}" if isinstance(example, dict) else type(example).__name__
+        raise InputError(
+            f'an augmentation takes an example, a dict with `image`, got {got}; give {{"image": image}}'
+        )
+    shape = example["image"].shape
+    if len(shape) != 3:
+        raise InputError(
+            f"image must be [H, W, C], got {list(shape)}; use augmentation.apply for a batch"
+        )
+    size = shape[:2]
+    for name, ndim in (("mask", 3), ("segmentation", 2)):
+        if name in example and (example[name].ndim != ndim or example[name].shape[-2:] != size):
+            wanted = ["M", *size][3 - ndim :]
+            raise InputError(
+                f"{name} must be [{', '.join(map(str, wanted))}] for an image of {list(size)}, "
+                f"got {list(example[name].shape)}"
+            )
+    if "box" in example and (example["box"].ndim != 2 or example["box"].shape[1] != 4):
+        raise InputError(f"box must be [M, 4], got {list(example['box'].shape)}")

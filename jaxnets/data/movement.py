@@ -1,0 +1,297 @@
+"""Movements of pixels: one description that moves an image, its boxes, masks and label map alike.
+
+A geometric augmentation draws a `Movement`, and `move` applies it to all that an example holds.
+Points are counted in pixels from the middle of the image, (down, right). The center of a pixel is at
+index - (size - 1) / 2, and a box's coordinate at coordinate - size / 2, which is the same.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnets.data import example as examples
+from jaxnets.data.example import Augmentation, Example
+
+Points = tuple[jax.Array, jax.Array]
+
+LEAST_SIDE = 1.0
+"""An object whose moved box is narrower or lower than so many pixels counts as gone."""
+
+_EDGE_POINTS = 16  # on each edge of a box; a straight edge needs its corners only, a lens bends it
+_HALVINGS = 26  # as many as a float32 can tell apart
+
+
+class Movement(NamedTuple):
+    """Where the pixels of an image go, as two functions ``(rows, columns) -> (rows, columns)``.
+
+    Attributes:
+        back: from a point of the moved image to the point of the image that is seen there.
+        forth: its inverse, from a point of the image to its place in the moved one.
+        resample: moves an image f32[H, W, C] where something does it better than `warp`: a move by
+            whole pixels is a copy, and a resize knows how to weigh the pixels at the edges.
+    """
+
+    back: Callable[[jax.Array, jax.Array], Points]
+    forth: Callable[[jax.Array, jax.Array], Points]
+    resample: Callable[[jax.Array], jax.Array] | None = None
+
+
+def moving(draw: Callable[[jax.Array, int, int], Movement]) -> Augmentation:
+    """Makes an augmentation of a function that draws a movement.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> upside_down = moving(lambda key, height, width: axis_aligned((-1, 1), (0, 0)))
+        >>> example = {"image": jnp.zeros((4, 6, 1)), "box": jnp.array([[1.0, 0.0, 3.0, 1.5]])}
+        >>> upside_down(jax.random.key(0), example)["box"].tolist()
+        [[1.0, 2.5, 3.0, 4.0]]
+
+    Args:
+        draw: ``draw(key, height, width) -> Movement`` for an image of this size.
+
+    Returns:
+        The augmentation ``augment(key, example) -> example``. It raises `InputError` if it is given
+        something other than an example.
+    """
+
+    def augment(key: jax.Array, example: Example) -> Example:
+        examples.check(example)
+        height, width, _ = example["image"].shape
+        return move(example, draw(key, height, width))
+
+    return augment
+
+
+def move(example: Example, movement: Movement) -> Example:
+    """Moves all that an example holds.
+
+    The image is resampled bilinearly, and black comes from outside. Masks and label maps take the
+    nearest pixel, False and `IGNORE` come from outside. Boxes become the boxes of the moved masks, or,
+    without masks, the bounding boxes of the moved boxes, cut at the borders of the image. If a box
+    is then less than `LEAST_SIDE` wide or high, it becomes zeros and its object is not `valid`.
+
+    Args:
+        example: as in `jaxnets.data.example`. Entries that have no place in the image stay.
+        movement: of its pixels.
+
+    Returns:
+        The example, with `valid` if it has boxes or masks.
+    """
+    image = example["image"]
+    height, width, _ = image.shape
+    moved = {**example, "image": move_image(image, movement)}
+    places = movement.back(*_centers(height, width))
+    if "segmentation" in example:
+        moved["segmentation"] = nearest(example["segmentation"], *places, examples.IGNORE)
+    if "mask" in example:
+        moved["mask"] = nearest(example["mask"], *places, 0)
+        box = boxes_of_masks(moved["mask"])
+    elif "box" in example:
+        box = move_boxes(example["box"], movement, height, width)
+    else:
+        return moved
+    valid = ((box[:, 2:] - box[:, :2]) >= LEAST_SIDE).all(axis=1)
+    if "valid" in example:
+        valid &= example["valid"]
+    moved["valid"] = valid
+    if "box" in example:
+        moved["box"] = jnp.where(valid[:, None], box, 0)
+    return moved
+
+
+def move_image(image: jax.Array, movement: Movement) -> jax.Array:
+    """Moves an image f32[H, W, C] in [0, 1]. Black comes from outside."""
+    if movement.resample is not None:
+        return movement.resample(image)
+    return warp(image, *movement.back(*_centers(*image.shape[:2])))
+
+
+def move_boxes(box: jax.Array, movement: Movement, height: int, width: int) -> jax.Array:
+    """The bounding boxes of moved boxes, cut at the borders of the image.
+
+    Args:
+        box: f32[M, 4], in pixels: left, top, right, bottom.
+        movement: of the pixels.
+        height: of the image.
+        width: of the image.
+
+    Returns:
+        f32[M, 4]. Boxes that have left the image have a side of length 0.
+    """
+    # Once around a box, as shares of its height and width.
+    share = np.arange(_EDGE_POINTS, dtype=np.float32) / _EDGE_POINTS
+    zero, one = np.zeros_like(share), np.ones_like(share)
+    down = np.concatenate([zero, share, one, 1 - share])
+    across = np.concatenate([share, one, 1 - share, zero])
+    left, top, right, bottom = (side[:, None] for side in box.astype(jnp.float32).T)
+    # As weighted means, which are exact at the corners.
+    rows, columns = movement.forth(
+        top * (1 - down) + bottom * down - height / 2,
+        left * (1 - across) + right * across - width / 2,
+    )
+    rows = jnp.clip(rows + height / 2, 0, height)
+    columns = jnp.clip(columns + width / 2, 0, width)
+    return jnp.stack([columns.min(1), rows.min(1), columns.max(1), rows.max(1)], axis=1)
+
+
+def boxes_of_masks(mask: jax.Array) -> jax.Array:
+    """The smallest boxes around masks.
+
+    Args:
+        mask: bool[M, H, W], or float in [0, 1], of which 0.5 and more belongs to the object.
+
+    Returns:
+        f32[M, 4], in pixels: left, top, right, bottom, the last two excluded; zeros for an empty mask.
+    """
+    mask = mask >= 0.5
+
+    def ends(taken):
+        return jnp.argmax(taken, axis=1), taken.shape[1] - jnp.argmax(taken[:, ::-1], axis=1)
+
+    (top, bottom), (left, right) = ends(mask.any(axis=2)), ends(mask.any(axis=1))
+    box = jnp.stack([left, top, right, bottom], axis=1).astype(jnp.float32)
+    return jnp.where(mask.any(axis=(1, 2))[:, None], box, 0)
+
+
+def axis_aligned(
+    scale: tuple[jax.Array | float, jax.Array | float],
+    offset: tuple[jax.Array | float, jax.Array | float],
+    resample: Callable[[jax.Array], jax.Array] | None = None,
+) -> Movement:
+    """The movement of a flip, crop, resize or translation: each axis by itself.
+
+    Args:
+        scale: (down, right); a point p of the moved image shows the point ``scale * p + offset``, so
+            below 1 enlarges and -1 mirrors.
+        offset: (down, right), in pixels.
+        resample: as in `Movement`.
+    """
+    return Movement(
+        back=lambda rows, columns: (rows * scale[0] + offset[0], columns * scale[1] + offset[1]),
+        forth=lambda rows, columns: ((rows - offset[0]) / scale[0], (columns - offset[1]) / scale[1]),
+        resample=resample,
+    )
+
+
+def affine(
+    *,
+    degrees: jax.Array | float = 0.0,
+    translation: jax.Array | tuple[float, float] = (0.0, 0.0),
+    shear: jax.Array | float = 0.0,
+    stretch: jax.Array | tuple[float, float] = (1.0, 1.0),
+) -> Movement:
+    """Stretches, shears, turns and translates, in this order, about the middle of the image.
+
+    Args:
+        degrees: the angle by which the image turns, counter-clockwise as one looks at it.
+        translation: (down, right), in pixels.
+        shear: the angle in degrees by which vertical lines slant; a positive one moves what is below
+            the middle to the right.
+        stretch: (vertical, horizontal) factors, above 1 to enlarge.
+    """
+    turn = jnp.deg2rad(jnp.asarray(degrees, jnp.float32))
+    cosine, sine = jnp.cos(turn), jnp.sin(turn)
+    slant = jnp.tan(jnp.deg2rad(jnp.asarray(shear, jnp.float32)))
+
+    # Written out, and not as a 3x3 matrix times all pixels, which jaxlib 0.10.2 can miscompile on CPU.
+    def back(rows, columns):
+        rows, columns = rows - translation[0], columns - translation[1]
+        rows, columns = sine * columns + cosine * rows, cosine * columns - sine * rows
+        columns = columns - slant * rows
+        return rows / stretch[0], columns / stretch[1]
+
+    def forth(rows, columns):
+        rows, columns = rows * stretch[0], columns * stretch[1]
+        columns = columns + slant * rows
+        rows, columns = cosine * rows - sine * columns, sine * rows + cosine * columns
+        return rows + translation[0], columns + translation[1]
+
+    return Movement(back, forth)
+
+
+def lens(strength: jax.Array | float, height: int, width: int) -> Movement:
+    """Radial lens distortion: what was at radius r (1 + strength r^2) comes to radius r.
+
+    The first term of Brown's model ("Close-range camera calibration", 1971).
+
+    Args:
+        strength: from -1/3 to 1/3; above 0 for a barrel, whose corners are pulled in and leave black,
+            below 0 for a pincushion. The radius is 1 in the corners of the image.
+        height: of the image, in pixels.
+        width: of the image.
+    """
+    corner = max(((height - 1) ** 2 + (width - 1) ** 2) / 4, 1)
+
+    def back(rows, columns):
+        factor = 1 + strength * (rows**2 + columns**2) / corner
+        return rows * factor, columns * factor
+
+    def forth(rows, columns):
+        wanted = jnp.sqrt((rows**2 + columns**2) / corner)
+
+        def halve(_, bounds):
+            low, high = bounds
+            middle = (low + high) / 2
+            short = middle * (1 + strength * middle**2) < wanted
+            return jnp.where(short, middle, low), jnp.where(short, high, middle)
+
+        bounds = jnp.zeros_like(wanted), jnp.ones_like(wanted)
+        radius, _ = jax.lax.fori_loop(0, _HALVINGS, halve, bounds)
+        # Beyond the corners nothing is seen, and a pincushion has no inverse: straight on.
+        radius = jnp.where(wanted > 1 + strength, wanted / (1 + strength), radius)
+        factor = jnp.where(wanted > 0, radius / jnp.where(wanted > 0, wanted, 1), 1)
+        return rows * factor, columns * factor
+
+    return Movement(back, forth)
+
+
+def warp(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Reads an image at any points, bilinearly.
+
+    Args:
+        image: f32[H, W, C] in [0, 1].
+        rows: f32[h, w], from the middle of the image downward, in pixels.
+        columns: f32[h, w], to the right. Beyond the image all is black.
+
+    Returns:
+        f32[h, w, C].
+    """
+    import dm_pix
+
+    height, width, _ = image.shape
+    # A black frame, for dm-pix repeats the outermost pixels; its own constant fill would blacken
+    # pixels that rounding puts an ulp outside.
+    framed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
+    places = jnp.stack([rows + (height + 1) / 2, columns + (width + 1) / 2])
+    read = jax.vmap(dm_pix.flat_nd_linear_interpolate, in_axes=(-1, None), out_axes=-1)
+    return jnp.clip(read(framed, places), 0, 1)  # the four weights may add up to an ulp more than 1
+
+
+def nearest(planes: jax.Array, rows: jax.Array, columns: jax.Array, fill: int) -> jax.Array:
+    """Reads label maps or masks at any points, each from the pixel in which the point lies.
+
+    Args:
+        planes: [..., H, W] of any type.
+        rows: f32[h, w], from the middle of the image downward, in pixels.
+        columns: f32[h, w], to the right.
+        fill: what is read outside.
+
+    Returns:
+        [..., h, w] of the same type.
+    """
+    height, width = planes.shape[-2:]
+    rows, columns = jnp.floor(rows + height / 2), jnp.floor(columns + width / 2)
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    rows = jnp.clip(rows, 0, height - 1).astype(jnp.int32)
+    columns = jnp.clip(columns, 0, width - 1).astype(jnp.int32)
+    return jnp.where(inside, planes[..., rows, columns], jnp.asarray(fill, planes.dtype))
+
+
+def _centers(height: int, width: int) -> Points:
+    """The centers of the pixels, f32[H, W] each."""
+    rows = jnp.arange(height, dtype=jnp.float32) - (height - 1) / 2
+    columns = jnp.arange(width, dtype=jnp.float32) - (width - 1) / 2
+    return jnp.meshgrid(rows, columns, indexing="ij")
