@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from jaxnets.data import geometry
+from jaxnets.data import geometry, movement
 from jaxnets.errors import InputError
 
 
@@ -20,8 +20,22 @@ def image():
 
 # Each program runs only a few times: compiling it quickly is worth more than running it quickly.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-affine = jit(geometry.affine)
-distort = jit(geometry.distort)
+
+
+@jit
+def traced_affine(image, parameters):
+    return movement.move_image(image, movement.affine(**parameters))
+
+
+def affine(image, **parameters):
+    """With all its parameters, so that it is compiled once for each size of an image."""
+    rest = {"degrees": 0.0, "translation": (0.0, 0.0), "shear": 0.0, "stretch": (1.0, 1.0)}
+    return np.asarray(traced_affine(image, rest | jax.tree.map(float, parameters)))
+
+
+@jit
+def distort(image, strength):
+    return movement.move_image(image, movement.lens(strength, *image.shape[:2]))
 
 
 def keys(count):
@@ -29,7 +43,8 @@ def keys(count):
 
 
 def samples(augment, image, count):
-    return np.asarray(jit(jax.vmap(augment, in_axes=(0, None)))(keys(count), image))
+    many = jit(jax.vmap(lambda key, image: augment(key, {"image": image})["image"], (0, None)))
+    return np.asarray(many(keys(count), image))
 
 
 def windows(image, rows, columns):
@@ -44,10 +59,10 @@ def windows(image, rows, columns):
 
 
 def test_flip_mirrors_columns_and_is_its_own_inverse(image):
-    flip = geometry.random_flip(p=1)
-    once = flip(jax.random.key(0), image)
-    np.testing.assert_array_equal(once, image[:, ::-1])
-    np.testing.assert_array_equal(flip(jax.random.key(1), once), image)
+    flip = jit(geometry.random_flip(p=1))
+    once = flip(jax.random.key(0), {"image": image})
+    np.testing.assert_array_equal(once["image"], image[:, ::-1])
+    np.testing.assert_array_equal(flip(jax.random.key(1), once)["image"], image)
 
 
 def test_flip_comes_with_its_probability(image):
@@ -67,7 +82,7 @@ def test_translate_moves_by_whole_pixels_up_to_its_fraction_of_each_side(image):
 
 @pytest.mark.parametrize("side", [6, 7])
 def test_quarter_turn_counter_clockwise_is_rot90(side):
-    image = np.random.default_rng(1).random((side, side, 2), np.float32)
+    image = np.random.default_rng(1).random((side, side, 3), np.float32)
     np.testing.assert_allclose(affine(image, degrees=90.0), np.rot90(image), atol=2e-6)
 
 
@@ -79,10 +94,10 @@ def test_translation_moves_down_and_right_and_leaves_black(image):
 
 
 def test_positive_shear_moves_what_is_below_the_middle_to_the_right():
-    image = np.zeros((5, 5, 1), np.float32)
-    image[:, 2] = 1
+    image = np.zeros((7, 7, 3), np.float32)
+    image[:, 3] = 1
     slanted = affine(image, shear=45.0)
-    np.testing.assert_allclose(slanted[..., 0], np.eye(5), atol=1e-6)
+    np.testing.assert_allclose(slanted, np.stack([np.eye(7)] * 3, -1), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -121,10 +136,10 @@ def test_random_affine_stays_within_its_bounds():
 
 def test_rotation_angles_fill_their_range_evenly():
     """Of a dot right of the middle, the angle can be read."""
-    image = np.zeros((41, 41, 1), np.float32)
-    image[20, 38] = 1
-    turned = samples(geometry.random_rotate(30), image, 400)[..., 0]
-    rows, columns = np.mgrid[-20:21, -20:21]
+    image = np.zeros((31, 31, 1), np.float32)
+    image[15, 28] = 1
+    turned = samples(geometry.random_rotate(30), image, 300)[..., 0]
+    rows, columns = np.mgrid[-15:16, -15:16]
     mass = turned.sum((1, 2))
     angles = np.degrees(
         np.arctan2(-(turned * rows).sum((1, 2)) / mass, (turned * columns).sum((1, 2)) / mass)
@@ -152,11 +167,19 @@ def test_lens_barrel_leaves_black_corners_and_pincushion_none():
     np.testing.assert_allclose(pincushion, 1, atol=1e-6)
 
 
+SCALE, RATIO = (0.2, 0.9), (0.5, 2.0)
+
+
+@jit
+def boxes(height, width):
+    """Of 500 keys: top, left, height, width and whether it fits."""
+    return jax.vmap(lambda key: geometry.random_box(key, height, width, SCALE, RATIO))(keys(500))
+
+
 @pytest.mark.parametrize("size", [(32, 32), (20, 45)])
 def test_random_boxes_lie_inside_with_the_wanted_area_and_ratio(size):
-    scale, ratio = (0.2, 0.9), (0.5, 2.0)
-    box = jit(jax.vmap(lambda key: geometry.random_box(key, *size, scale, ratio)))
-    top, left, height, width, fits = (np.asarray(part) for part in box(keys(500)))
+    scale, ratio = SCALE, RATIO
+    top, left, height, width, fits = map(np.asarray, boxes(*size))
     assert fits.mean() > 0.99
     top, left, height, width = (part[fits] for part in (top, left, height, width))
     assert (np.minimum(top, left) >= 0).all()
@@ -184,10 +207,9 @@ def pillow_resize(image, box):
 
 def test_resized_crop_is_pillows_resize_of_a_random_box():
     image = np.random.default_rng(2).random((24, 31, 3), np.float32)
-    scale, ratio = (0.1, 1.0), (0.5, 2.0)
-    cropped = samples(geometry.random_resized_crop(scale, ratio), image, 20)
-    draw = jit(jax.vmap(lambda key: jnp.stack(geometry.random_box(key, 24, 31, scale, ratio))))
-    for (top, left, height, width, _), crop in zip(draw(keys(20)).tolist(), cropped, strict=True):
+    cropped = samples(geometry.random_resized_crop(SCALE, RATIO), image, 500)[:20]
+    drawn = np.stack(boxes(24, 31), axis=1)[:20]
+    for (top, left, height, width, _), crop in zip(drawn.tolist(), cropped, strict=True):
         box = (left, top, left + width, top + height)
         np.testing.assert_allclose(crop, pillow_resize(image, box), atol=1e-5)
 

@@ -52,6 +52,7 @@ def make_optimizer(steps, learning_rate, weight_decay):
 def dimmed(task):
     """The small convolutional task, of images as bright as it draws: its keys matter."""
 
+    @on_image
     def augment(key, image):
         return image * jax.random.uniform(key)
 
