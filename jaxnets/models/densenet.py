@@ -16,6 +16,7 @@ from jax import Array
 from jaxnets.layers import BatchNorm, Conv, Dropout, LinearHead, avg_pool, max_pool
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Positive, Probability
 
 PAPER = "Huang et al. 2017, arXiv:1608.06993"
 
@@ -145,13 +146,13 @@ class DenseNet(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    depths: tuple[int, ...],
-    growth: int,
-    stem_width: int,
-    compression: float = 0.5,
+    num_classes: CountOrZero = 1000,
+    depths: Counts,
+    growth: Count,
+    stem_width: Count,
+    compression: Positive = 0.5,
     small_input: bool = False,
-    dropout: float = 0.0,
+    dropout: Probability = 0.0,
 ) -> Classifier:
     """A DenseNet for 224 x 224 images; any of 29 x 29 or more will do.
 

@@ -19,6 +19,7 @@ from jaxnets.errors import InputError
 from jaxnets.layers import BatchNorm, Conv, DropPath, LinearHead, drop_path_rates, max_pool
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Probability
 
 PAPER = "Chen et al. 2017, arXiv:1707.01629"
 
@@ -173,16 +174,16 @@ class DPN(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    depths: tuple[int, ...],
-    increments: tuple[int, ...],
-    bottleneck_width: int,
-    residual_width: int = 256,
-    groups: int = 32,
-    stem_width: int = 64,
-    stem_kernel: int = 7,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    num_classes: CountOrZero = 1000,
+    depths: Counts,
+    increments: Counts,
+    bottleneck_width: Count,
+    residual_width: Count = 256,
+    groups: Count = 32,
+    stem_width: Count = 64,
+    stem_kernel: Count = 7,
+    drop_path: Probability = 0.0,
+    dropout: Probability = 0.0,
 ) -> Classifier:
     """A dual path network for 224 x 224 images; any of 32 x 32 or more will do.
 

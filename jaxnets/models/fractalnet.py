@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from jaxnets.errors import InputError
 from jaxnets.layers import BatchNorm, Conv, LinearHead, max_pool, xavier_uniform
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Probability, Share
 
 PAPER = "Larsson et al. 2016, arXiv:1605.07648"
 
@@ -155,12 +155,12 @@ class FractalNet(nn.Module):
 
 def build(
     *,
-    num_classes: int = 10,
-    widths: tuple[int, ...],
-    columns: int,
-    drop_path: float = 0.15,
-    global_share: float = 0.5,
-    dropout: float = 0.4,
+    num_classes: CountOrZero = 10,
+    widths: Counts,
+    columns: Count,
+    drop_path: Probability = 0.15,
+    global_share: Share = 0.5,
+    dropout: Probability = 0.4,
 ) -> Classifier:
     """A FractalNet for 32 x 32 images; with five blocks, any of 32 x 32 or more will do.
 
@@ -174,12 +174,7 @@ def build(
             whole net; the others have local drop-path.
         dropout: rate after the convolutions of the last block; it grows linearly from 0 in the
             first one (section 4: 0, 10, 20, 30 and 40 percent).
-
-    Raises:
-        InputError: a share outside [0, 1].
     """
-    if not 0 <= global_share <= 1:
-        raise InputError(f"global_share: wanted a share in [0, 1], got {global_share}")
     return Classifier(
         backbone=FractalNet(widths, columns, drop_path, global_share, dropout),
         head=LinearHead(num_classes),

@@ -19,6 +19,7 @@ from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, branches, timm_names
 from jaxnets.models.inception_v3 import Stem
+from jaxnets.models.settings import CountOrZero, Probability
 
 PAPER = "Szegedy et al. 2016, arXiv:1602.07261"
 
@@ -170,7 +171,9 @@ class InceptionResNetV2(nn.Module):
         return out
 
 
-def build(*, num_classes: int = 1000, drop_path: float = 0.0, dropout: float = 0.2) -> Classifier:
+def build(
+    *, num_classes: CountOrZero = 1000, drop_path: Probability = 0.0, dropout: Probability = 0.2
+) -> Classifier:
     """Inception-ResNet-v2 for 299 x 299 images; any of 75 x 75 or more will do.
 
     Args:

@@ -26,6 +26,7 @@ from jaxnets.models.nasnet_parts import (
     Sum,
     cell_renames,
 )
+from jaxnets.models.settings import Count, CountOrZero, Probability
 
 PAPER = "Zoph et al. 2017, arXiv:1707.07012"
 
@@ -184,16 +185,16 @@ class NASNet(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    depth: int,
-    features: int,
-    stem_features: int,
+    num_classes: CountOrZero = 1000,
+    depth: Count,
+    features: Count,
+    stem_features: Count,
     skip_reduction: bool,
     pool_padding: str,
-    image_size: int,
+    image_size: Count,
     aux: bool = False,
-    drop_path: float,
-    dropout: float = 0.5,
+    drop_path: Probability,
+    dropout: Probability = 0.5,
 ) -> Classifier:
     """A NASNet-A; any images of 32 x 32 or more will do.
 

@@ -19,6 +19,7 @@ from jax import Array
 
 from jaxnets.layers import ConfidenceMapHead, Conv, avg_pool, max_pool
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import CountOrZero, Probability
 
 PAPER = "Lin et al. 2013, arXiv:1312.4400"
 
@@ -93,9 +94,9 @@ class NIN(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
+    num_classes: CountOrZero = 1000,
     small_input: bool = False,
-    dropout: float = 0.5,
+    dropout: Probability = 0.5,
 ) -> Classifier:
     """Network in Network for 224 x 224 images; any of 39 x 39 or more will do.
 

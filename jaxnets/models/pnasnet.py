@@ -13,6 +13,7 @@ from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.nasnet import classifier
 from jaxnets.models.nasnet_parts import Cell, Plan, Sum, cell_renames
+from jaxnets.models.settings import Count, CountOrZero, Probability
 
 PAPER = "Liu et al. 2017, arXiv:1712.00559"
 
@@ -120,14 +121,14 @@ class PNASNet(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    depth: int,
-    features: int,
-    stem_features: int,
-    image_size: int,
+    num_classes: CountOrZero = 1000,
+    depth: Count,
+    features: Count,
+    stem_features: Count,
+    image_size: Count,
     aux: bool = False,
-    drop_path: float,
-    dropout: float = 0.5,
+    drop_path: Probability,
+    dropout: Probability = 0.5,
 ) -> Classifier:
     """A PNASNet-5; any images of 32 x 32 or more will do.
 

@@ -29,6 +29,7 @@ from jaxnets.layers import (
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, branches
+from jaxnets.models.settings import CountOrZero, Counts, Probability
 
 PAPER = "Zhang et al. 2016, arXiv:1611.05725"
 
@@ -212,11 +213,11 @@ def _scales(total: int) -> list[float]:
 
 def build(
     *,
-    num_classes: int = 1000,
-    depths: tuple[int, ...],
+    num_classes: CountOrZero = 1000,
+    depths: Counts,
     modules: tuple[str, ...],
-    drop_path: float = 0.0,
-    dropout: float = 0.2,
+    drop_path: Probability = 0.0,
+    dropout: Probability = 0.2,
 ) -> Classifier:
     """A PolyNet for 331 x 331 images; any of 75 x 75 or more will do.
 

@@ -26,6 +26,7 @@ from jaxnets.layers import (
 )
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Probability
 
 PAPER = "He et al. 2016, arXiv:1603.05027 (wide: Zagoruyko and Komodakis 2016, arXiv:1605.07146)"
 
@@ -167,15 +168,15 @@ class ResNetV2(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
+    num_classes: CountOrZero = 1000,
     block: str = "bottleneck",
-    depths: tuple[int, ...],
-    widths: tuple[int, ...] = (256, 512, 1024, 2048),
-    stem_width: int = 64,
+    depths: Counts,
+    widths: Counts = (256, 512, 1024, 2048),
+    stem_width: Count = 64,
     small_input: bool = False,
-    block_dropout: float = 0.0,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    block_dropout: Probability = 0.0,
+    drop_path: Probability = 0.0,
+    dropout: Probability = 0.0,
 ) -> Classifier:
     """A ResNet with pre-activation for 224 x 224 images; any of 32 x 32 or more will do.
 

@@ -25,6 +25,7 @@ from jaxnets.layers import (
 )
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Probability
 
 PAPER = "Hu et al. 2018, arXiv:1709.01507"
 
@@ -230,17 +231,17 @@ class SENet(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    depths: tuple[int, ...],
-    groups: int = 1,
-    width_per_group: int = 64,
+    num_classes: CountOrZero = 1000,
+    depths: Counts,
+    groups: Count = 1,
+    width_per_group: Count = 64,
     half_first: bool = False,
     stride_in_1x1: bool = False,
-    downsample_kernel: int = 1,
+    downsample_kernel: Count = 1,
     deep_stem: bool = False,
     padded_pool: bool = False,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    drop_path: Probability = 0.0,
+    dropout: Probability = 0.0,
 ) -> Classifier:
     """A squeeze-and-excitation net for 224 x 224 images; any of 32 x 32 or more will do.
 

@@ -14,6 +14,7 @@ from jaxnets.errors import InputError
 from jaxnets.layers import ConfidenceMapHead, Conv, max_pool
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Probability
 
 PAPER = "Iandola et al. 2016, arXiv:1602.07360"
 
@@ -79,11 +80,11 @@ class SqueezeNet(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    stem_width: int,
-    stem_kernel: int,
-    pooled: tuple[int, ...],
-    dropout: float = 0.5,
+    num_classes: CountOrZero = 1000,
+    stem_width: Count,
+    stem_kernel: Count,
+    pooled: Counts,
+    dropout: Probability = 0.5,
 ) -> Classifier:
     """A SqueezeNet for 224 x 224 images; any of 21 x 21 (version 1.1: 17 x 17) or more will do.
 

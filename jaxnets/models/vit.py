@@ -20,6 +20,7 @@ from jaxnets.errors import InputError
 from jaxnets.layers import Conv, Dropout, DropPath, LayerNorm, LinearHead, drop_path_rates
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Probability
 
 PAPER = "Dosovitskiy et al. 2020, arXiv:2010.11929"
 
@@ -205,15 +206,15 @@ class VisionTransformer(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    depth: int,
-    width: int,
-    heads: int,
-    patch_size: int,
-    mlp_ratio: int = 4,
-    image_size: int = 224,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    num_classes: CountOrZero = 1000,
+    depth: Count,
+    width: Count,
+    heads: Count,
+    patch_size: Count,
+    mlp_ratio: Count = 4,
+    image_size: Count = 224,
+    drop_path: Probability = 0.0,
+    dropout: Probability = 0.0,
 ) -> Classifier:
     """A Vision Transformer for images of the size it is initialized with.
 

@@ -21,6 +21,7 @@ from jaxnets.layers import (
 )
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import CountOrZero, Positive, Probability
 
 PAPER = "Chollet 2016, arXiv:1610.02357"
 
@@ -166,11 +167,11 @@ class Xception(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    epsilon: float = 1e-5,
+    num_classes: CountOrZero = 1000,
+    epsilon: Positive = 1e-5,
     tf_padding: bool = False,
-    drop_path: float = 0.0,
-    dropout: float = 0.5,
+    drop_path: Probability = 0.0,
+    dropout: Probability = 0.5,
 ) -> Classifier:
     """Xception for 299 x 299 images; any of 32 x 32 or more will do.
 
