@@ -123,7 +123,8 @@ def checked(setting: str, value: Any, annotation: Any, example: Any) -> Any:
         elif fits and arguments:
             wanted, fits = f"a tuple of {len(arguments)}", len(value) == len(arguments)
             if fits:
-                value = tuple(map(checked, [setting] * len(value), value, arguments, example))
+                examples = example or [None] * len(value)
+                value = tuple(map(checked, [setting] * len(value), value, arguments, examples))
     elif kind is bool or kind is str:
         wanted, fits = f"a {kind.__name__}", isinstance(value, kind)
     elif kind is int or kind is float:
@@ -136,6 +137,6 @@ def checked(setting: str, value: Any, annotation: Any, example: Any) -> Any:
         wanted, holds = conditions[0]
         fits = fits and holds(value)
     if not fits:
-        such = "" if example is None else f", such as {example!r}"
+        such = "" if example is None or origin is Literal else f", such as {example!r}"
         raise InputError(f"{setting}: wanted {wanted}{such}; got {value!r}")
     return value

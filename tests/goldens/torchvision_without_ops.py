@@ -12,6 +12,6 @@ if torch.version.cuda is None:  # else they are there
     for _operator in ("nms", "qnms"):
         _declarations.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-import torchvision  # noqa: E402
+import torchvision
 
 __all__ = ["torchvision"]
