@@ -39,9 +39,9 @@ class InitializedAtOnce(nn.Module):
 def initialize(init: Callable[..., Any], rngs: Any, *args: Any) -> Any:
     """What `init(rngs, *args)` gives, with one draw for all parameters of a distribution.
 
-    The forward pass that `init` goes through is traced, never computed. The values are other than
-    those of `init` itself, of the same distributions: a function of the keys, of the order and sizes
-    of the parameters, and of nothing else.
+    The forward pass of `init` is traced, never computed. The values differ from those of `init` itself
+    but have the same distributions. They depend on the keys and on the order and sizes of the
+    parameters, and on nothing else.
 
     Args:
         init: such as Flax's `module.init`.

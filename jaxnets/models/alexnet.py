@@ -3,7 +3,7 @@ Neural Networks"; and the variant of Krizhevsky 2014, "One weird trick for paral
 convolutional neural networks", arXiv:1404.5997, that public weights are for.
 
 Departures from the paper: all layers in one tower unless `groups=2`; images of 224 are padded by 2,
-without which the 55 x 55 maps that the paper prints cannot come about; maps that are not 6 x 6 in
+without which the 55 x 55 maps that the paper prints are impossible; maps that are not 6 x 6 in
 the end are averaged down to that, so that other images fit too; He's initialization.
 """
 
@@ -83,7 +83,7 @@ def build(
     dropout: Probability = 0.5,
     dropout_first: bool = False,
 ) -> Classifier:
-    """AlexNet for 224 x 224 images; any of 63 x 63 or more will do.
+    """AlexNet for 224 x 224 images; accepts any of at least 63 x 63.
 
     Args:
         num_classes: 0 for the 4096 units of the last hidden layer.

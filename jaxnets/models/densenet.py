@@ -122,8 +122,8 @@ class DenseNet(nn.Module):
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
         """Maps [N, H, W, C] to `stem` (stride 2, before the max-pool) and `denseblock1` ...
-        `denseblock4` (strides 4 to 32); with `small_input` the strides are 1 and 1, 2, 4. The maps
-        of a block are as they come, but for the last: it is normalized and has passed a ReLU."""
+        `denseblock4` (strides 4 to 32); with `small_input` the strides are 1 and 1, 2, 4. Only
+        the last map is normalized and has passed a ReLU."""
         norm = partial(BatchNorm, use_running_average=not train)
         out = {}
         if self.small_input:
@@ -154,7 +154,7 @@ def build(
     small_input: bool = False,
     dropout: Probability = 0.0,
 ) -> Classifier:
-    """A DenseNet for 224 x 224 images; any of 29 x 29 or more will do.
+    """A DenseNet for 224 x 224 images; accepts any of at least 29 x 29.
 
     Args:
         num_classes: 0 for the mean of the last maps.

@@ -188,7 +188,7 @@ def build(
     aux_dropout: Probability = 0.7,
     dropout: Probability = 0.2,
 ) -> Classifier:
-    """GoogLeNet for 224 x 224 images; any of 15 x 15 or more will do (with a last pool of 3x3,
+    """GoogLeNet for 224 x 224 images; accepts any of at least 15 x 15 (with a last pool of 3x3,
     31 x 31).
 
     Args:

@@ -77,7 +77,7 @@ def build(
     gate_bias: float = -1.0,
     dropout: Probability = 0.0,
 ) -> Classifier:
-    """A highway network for 32 x 32 images; any of 4 x 4 or more will do.
+    """A highway network for 32 x 32 images; accepts any of at least 4 x 4.
 
     Args:
         num_classes: 0 for the 500 units of the hidden layer.

@@ -123,7 +123,7 @@ class InceptionV2(nn.Module):
 
 
 def build(*, num_classes: CountOrZero = 1000, dropout: Probability = 0.0) -> Classifier:
-    """BN-Inception for 224 x 224 images; any of 7 x 7 or more will do.
+    """BN-Inception for 224 x 224 images; accepts any of at least 7 x 7.
 
     Args:
         num_classes: 0 for the mean of the last maps.

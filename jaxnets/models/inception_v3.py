@@ -203,7 +203,7 @@ class AuxiliaryHead(nn.Module):
 def build(
     *, num_classes: CountOrZero = 1000, aux: bool = False, dropout: Probability = 0.5
 ) -> Classifier:
-    """Inception v3 for 299 x 299 images; any of 75 x 75 or more will do.
+    """Inception v3 for 299 x 299 images; accepts any of at least 75 x 75.
 
     Args:
         num_classes: 0 for the mean of the last maps.

@@ -147,7 +147,7 @@ class InceptionV4(nn.Module):
 
 
 def build(*, num_classes: CountOrZero = 1000, dropout: Probability = 0.2) -> Classifier:
-    """Inception v4 for 299 x 299 images; any of 75 x 75 or more will do.
+    """Inception v4 for 299 x 299 images; accepts any of at least 75 x 75.
 
     Args:
         num_classes: 0 for the mean of the last maps.

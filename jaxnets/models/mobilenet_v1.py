@@ -165,7 +165,7 @@ def build(
     tf_padding: bool = False,
     dropout: Probability = 0.0,
 ) -> Classifier:
-    """A MobileNet for 224 x 224 images; any of 32 x 32 or more will do.
+    """A MobileNet for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.

@@ -52,7 +52,7 @@ class InvertedResidual(nn.Module):
         features: channels that come out.
         expansion: how much wider it is within; at 1 the first convolution is left out.
         stride: of the depthwise convolution.
-        drop_path: how often the convolutions are skipped in training, where there is a shortcut.
+        drop_path: probability of dropping the residual branch, where there is a shortcut.
     """
 
     features: int
@@ -127,12 +127,12 @@ def build(
     drop_path: Probability = 0.0,
     dropout: Probability = 0.2,
 ) -> Classifier:
-    """A MobileNetV2 for 224 x 224 images; any of 32 x 32 or more will do.
+    """A MobileNetV2 for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.
         width: scales the channels of every layer, but the last one only up (section 4.1).
-        drop_path: how often the last block's convolutions are skipped in training; it grows
+        drop_path: probability of dropping the residual branch of the last block; it grows
             linearly from the first (Huang et al. 2016, arXiv:1603.09382).
         dropout: rate before the dense layer; 0.2 in torchvision.
     """

@@ -167,7 +167,7 @@ class NASNet(nn.Module):
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
         """Maps [N, H, W, C] to `conv0` (stride 2), `stem1` (4), `stem2`, `stage1` (8), `stage2` (16)
-        and `stage3` (32). They are as they come, but the last has passed a ReLU."""
+        and `stage3` (32). Only the last has passed a ReLU."""
         reduction = partial(Step, REDUCTION, strides=2)
         steps = [
             reduction("stem1", scale=1 / 4, feature="stem1"),
@@ -191,7 +191,7 @@ def build(
     dropout: Probability = 0.5,
     **settings: Any,
 ) -> Classifier:
-    """A NASNet-A; any images of 32 x 32 or more will do.
+    """A NASNet-A; accepts any images of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.

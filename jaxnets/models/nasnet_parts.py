@@ -49,7 +49,7 @@ class Sum(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A kind of cell: its sums and, in order, which states are strung together as its output."""
+    """A kind of cell: its sums and, in order, which states are concatenated as its output."""
 
     sums: tuple[Sum, ...]
     outputs: tuple[int, ...]
@@ -78,7 +78,7 @@ class Projection(nn.Module):
 
 class FactorizedReduction(nn.Module):
     """ReLU, two 1x1 convolutions that see every other pixel, one of them a pixel further down and
-    right than the other, strung together, and batch normalization `bn`."""
+    right than the other, concatenated, and batch normalization `bn`."""
 
     features: int
 

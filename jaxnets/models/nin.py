@@ -6,7 +6,7 @@ the 29 MB that the zoo states) and, with `small_input=True`, the paper's net for
 in Network CIFAR10 Model": 966,986 with 10 classes).
 
 Departures from the paper: as in those definitions, the second pooling of the net for CIFAR takes
-the mean, not the maximum, and poolings also take the windows that hang over the far edge; He's
+the mean, not the maximum, and poolings also take the windows that reach over the far edge; He's
 initialization in place of fixed deviations of 0.01 and 0.05.
 """
 
@@ -98,7 +98,7 @@ def build(
     small_input: bool = False,
     dropout: Probability = 0.5,
 ) -> Classifier:
-    """Network in Network for 224 x 224 images; any of 39 x 39 or more will do.
+    """Network in Network for 224 x 224 images; accepts any of at least 39 x 39.
 
     Args:
         num_classes: 0 for the mean of the last maps.

@@ -140,7 +140,7 @@ class PolyInception(nn.Module):
         kind: one of `KINDS`.
         chains: of its blocks: `block1`, the only one in a poly module, `block2` ...
         scale: what every term of the polynomial is multiplied by.
-        drop_path: how often each term is left out in training.
+        drop_path: probability of dropping each term of the polynomial.
     """
 
     kind: str
@@ -219,14 +219,14 @@ def build(
     drop_path: Probability = 0.0,
     dropout: Probability = 0.2,
 ) -> Classifier:
-    """A PolyNet for 331 x 331 images; any of 75 x 75 or more will do.
+    """A PolyNet for 331 x 331 images; accepts any of at least 75 x 75.
 
     Args:
         num_classes: 0 for the mean of the last maps.
         depths: modules in each of the three stages.
         modules: for each stage the kinds of module that take turns in it, for instance
             "poly-3 2-way": "2-way", "poly-2", "mpoly-2", or the same of order 3.
-        drop_path: how often each term of the last module is left out in training; it grows linearly
+        drop_path: probability of dropping each term of the last module; it grows linearly
             from the first module (the paper's stochastic paths).
         dropout: rate before the dense layer.
 

@@ -302,7 +302,7 @@ class ResNet(nn.Module):
 
 @takes_fields_of(ResNet)
 def build(*, num_classes: CountOrZero = 1000, dropout: Probability = 0.0, **settings: Any) -> Classifier:
-    """A ResNet for 224 x 224 images; any of 32 x 32 or more will do.
+    """A ResNet for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.

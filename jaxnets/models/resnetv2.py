@@ -70,7 +70,7 @@ class BasicBlock(nn.Module):
         width: the channels of both.
         stride: of the first.
         dropout: rate before the second.
-        drop_path: how often the convolutions are skipped in training.
+        drop_path: probability of dropping the residual branch.
     """
 
     width: int
@@ -97,7 +97,7 @@ class Bottleneck(nn.Module):
         width: the channels that come out.
         stride: of the 3x3.
         dropout: rate before the last convolution.
-        drop_path: how often the convolutions are skipped in training.
+        drop_path: probability of dropping the residual branch.
     """
 
     width: int
@@ -182,7 +182,7 @@ class ResNetV2(nn.Module):
 
 @takes_fields_of(ResNetV2)
 def build(*, num_classes: CountOrZero = 1000, dropout: Probability = 0.0, **settings: Any) -> Classifier:
-    """A ResNet with pre-activation for 224 x 224 images; any of 32 x 32 or more will do.
+    """A ResNet with pre-activation for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.

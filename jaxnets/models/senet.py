@@ -152,7 +152,7 @@ class SEBottleneck(nn.Module):
     Attributes:
         planes: a quarter of the channels that come out.
         stride: of the 3x3, or of the first 1x1.
-        drop_path: how often the convolutions are skipped in training.
+        drop_path: probability of dropping the residual branch.
         groups: of the 3x3.
         width_per_group: channels in a group of the 3x3 where `planes` is 64.
         half_first: whether the first 1x1 has half the channels of the 3x3.
@@ -246,7 +246,7 @@ class SENet(nn.Module):
 
 @takes_fields_of(SENet)
 def build(*, num_classes: CountOrZero = 1000, dropout: Probability = 0.0, **settings: Any) -> Classifier:
-    """A squeeze-and-excitation net for 224 x 224 images; any of 32 x 32 or more will do.
+    """A squeeze-and-excitation net for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.

@@ -2,7 +2,7 @@
 and <0.5MB model size", arXiv:1602.07360, table 1; and the cheaper version 1.1 of its authors.
 
 Departures from the paper: as in torchvision and in the released nets, the first convolution has no
-padding, and the max-pools also take the windows that hang over the far edge. Kernels are drawn by
+padding, and the max-pools also take the windows that reach over the far edge. Kernels are drawn by
 He's rule, those of the last layer from a normal distribution of standard deviation 0.01.
 """
 
@@ -86,7 +86,7 @@ def build(
     pooled: Counts,
     dropout: Probability = 0.5,
 ) -> Classifier:
-    """A SqueezeNet for 224 x 224 images; any of 21 x 21 (version 1.1: 17 x 17) or more will do.
+    """A SqueezeNet for 224 x 224 images; accepts any of at least 21 x 21 (version 1.1: 17 x 17).
 
     Args:
         num_classes: 0 for the mean of the last maps.

@@ -99,7 +99,7 @@ def build(
     pool_size: Count = 7,
     dropout: Probability = 0.5,
 ) -> Classifier:
-    """A VGG net for 224 x 224 images; any of 32 x 32 or more will do.
+    """A VGG net for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the units of the last hidden layer.

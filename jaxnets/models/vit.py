@@ -148,7 +148,7 @@ class Block(nn.Module):
     Attributes:
         heads: of the attention.
         mlp_ratio: the MLP's hidden units for each channel of a token.
-        drop_path: how often attention, and MLP, are skipped in training.
+        drop_path: probability of dropping the attention branch, and the MLP branch.
         dropout: rate behind every dense layer but `qkv` in training.
     """
 
@@ -227,8 +227,8 @@ def build(
         mlp_ratio: hidden units of the MLPs for each channel of a token.
         image_size: side of the images it is made for, which `input_size` tells; a multiple of
             patch_size.
-        drop_path: how often the last layer's attention, and its MLP, are skipped in training; it
-            grows linearly from the first layer (Huang et al. 2016, arXiv:1603.09382).
+        drop_path: probability of dropping the last layer's attention branch, and its MLP
+            branch; it grows linearly from the first layer (Huang et al. 2016, arXiv:1603.09382).
         dropout: rate behind the position embedding and every dense layer but those of queries, keys
             and values; 0.1 in the paper's training on ImageNet (table 3).
 

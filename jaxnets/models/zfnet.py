@@ -4,7 +4,7 @@ their later nets (table 2, "512,1024,512 maps"), for which `widths=(384, 384, 25
 the figure.
 
 Departures from the paper: images are padded by 1, without which the 110 x 110 maps that it prints
-cannot come about; the max-pools also take the windows that hang over the far edge, which gives its
+are impossible; the max-pools also take the windows that reach over the far edge, which gives its
 55 and 13; its "contrast normalization" is AlexNet's local response normalization, with the same
 constants; maps that are not 6 x 6 in the end are averaged down to that, so that other images fit
 too; He's initialization in place of a fixed 0.01.
@@ -59,7 +59,7 @@ def build(
     widths: tuple[Count, Count, Count] = (512, 1024, 512),
     dropout: Probability = 0.5,
 ) -> Classifier:
-    """ZFNet for 224 x 224 images; any of 47 x 47 or more will do.
+    """ZFNet for 224 x 224 images; accepts any of at least 47 x 47.
 
     Args:
         num_classes: 0 for the 4096 units of the last hidden layer.
