@@ -11,7 +11,6 @@ and drawing know nothing else of it:
 [N, T, L] of a sentence); it is empty for the others.
 """
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -24,14 +23,14 @@ from jaxnets.captioning.show_and_tell import ShowAndTell
 from jaxnets.captioning.show_attend_tell import ShowAttendTell
 from jaxnets.captioning.vocabulary import START, Vocabulary
 from jaxnets.errors import InputError, unknown_name
-from jaxnets.layers.initialization import initialize
+from jaxnets.layers.initialization import InitializedAtOnce
 from jaxnets.models import create_model
 
 DECODERS = {"show_and_tell": ShowAndTell, "lrcn": LRCN, "show_attend_tell": ShowAttendTell}
 SAMPLING = "sampling"  # the key of what scheduled sampling draws
 
 
-class Captioner(nn.Module):
+class Captioner(InitializedAtOnce):
     """Writes sentences about images. Its parameters are `backbone` and `decoder`.
 
     Attributes:
@@ -45,10 +44,6 @@ class Captioner(nn.Module):
     decoder: nn.Module
     feature: str | None = None
     min_size: int = 1
-
-    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Draws the variables, as Flax's `Module.init`, but compiled in seconds: see `initialize`."""
-        return initialize(functools.partial(super().init, **kwargs), rngs, *args)
 
     def __call__(
         self, images: jax.Array, tokens: jax.Array, train: bool = False

@@ -28,13 +28,18 @@ from jaxnets.layers.heads import ConfidenceMapHead, LinearHead, MLPHead
 from jaxnets.layers.learned_pooling import GatedPool, MixedPool, TreePool
 from jaxnets.layers.lowering import conv_general_dilated, lowering
 from jaxnets.layers.normalization import (
+    CONSTANTS,
     DATA_AXIS,
+    NORMS,
     BatchNorm,
+    FrozenBatchNorm,
     GroupNorm,
     InstanceNorm,
     LayerNorm,
     axis_is_bound,
+    freeze_batch_norms,
     local_response_norm,
+    norm_layer,
 )
 from jaxnets.layers.pooling import (
     adaptive_avg_pool,
@@ -57,9 +62,11 @@ from jaxnets.layers.regularization import (
 )
 
 __all__ = [
+    "CONSTANTS",
     "DATA_AXIS",
     "GRU",
     "LSTM",
+    "NORMS",
     "RNN",
     "BatchNorm",
     "ConfidenceMapHead",
@@ -68,6 +75,7 @@ __all__ = [
     "DropConnect",
     "DropPath",
     "Dropout",
+    "FrozenBatchNorm",
     "GatedPool",
     "GroupNorm",
     "InstanceNorm",
@@ -91,6 +99,7 @@ __all__ = [
     "conv_general_dilated",
     "drop_path_rates",
     "elu",
+    "freeze_batch_norms",
     "full_padding",
     "global_avg_pool",
     "global_max_pool",
@@ -106,6 +115,7 @@ __all__ = [
     "lp_pool",
     "max_pool",
     "maxout",
+    "norm_layer",
     "relu",
     "relu6",
     "same_padding",

@@ -5,10 +5,12 @@ such programs, which took 80 seconds of processor time to compile (jaxlib 0.10.2
 distribution is drawn in one piece and cut into the parameters, which took 18.
 """
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
@@ -25,12 +27,21 @@ _DISTRIBUTIONS = {
 }
 
 
+class InitializedAtOnce(nn.Module):
+    """A module whose `init` compiles in seconds, however deep it is: see `initialize`."""
+
+    @nn.nowrap
+    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Draws the variables, as Flax's `Module.init`, with one draw for each distribution."""
+        return initialize(functools.partial(super().init, **kwargs), rngs, *args)
+
+
 def initialize(init: Callable[..., Any], rngs: Any, *args: Any) -> Any:
     """What `init(rngs, *args)` gives, with one draw for all parameters of a distribution.
 
-    The forward pass that `init` goes through is traced, never computed. The values are other than
-    those of `init` itself, of the same distributions: a function of the keys, of the order and sizes
-    of the parameters, and of nothing else.
+    The forward pass of `init` is traced, never computed. The values differ from those of `init` itself
+    but have the same distributions. They depend on the keys and on the order and sizes of the
+    parameters, and on nothing else.
 
     Args:
         init: such as Flax's `module.init`.

@@ -1,17 +1,28 @@
 """Normalization. Statistics are taken in float32, whatever the type of the input."""
 
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen.module import merge_param
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
-from jaxnets.errors import InputError
+from jaxnets.errors import InputError, unknown_name
 
 Initializer = jax.nn.initializers.Initializer
 
 DATA_AXIS = "batch"
 """The name of the mapped axis over which a batch is spread (`pmap`, `shard_map`, `vmap`)."""
+
+CONSTANTS = "constants"
+"""The collection of what no training changes: neither an optimizer nor a forward pass."""
+
+NORMS = ("batch", "frozen", "group")
+"""What `norm_layer` knows."""
 
 
 class BatchNorm(nn.Module):
@@ -92,6 +103,76 @@ class BatchNorm(nn.Module):
         if self.use_bias:
             b = b + self.param("bias", self.bias_init, shape, jnp.float32)
         return (x.astype(jnp.float32) * a + b).astype(x.dtype)
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch normalization whose statistics, scale and bias are constants (torchvision's
+    `FrozenBatchNorm2d`): in training as in evaluation it is the same affine map of each channel.
+
+    `scale`, `bias`, `mean` and `var` have the names and places in the tree that they have in
+    `BatchNorm`, all four in the collection `constants`. So they are not parameters: no optimizer
+    moves them, weight decay does not either, and nobody counts them. `jaxnets.weights.from_torch`
+    fills them as it fills those of a `BatchNorm`; `freeze_batch_norms` makes them of variables that
+    are there already.
+
+    Attributes:
+        epsilon: added to the variance.
+    """
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., C] to [..., C], in float32 inside; the output has the input's type."""
+
+        def constant(name: str, initializer: Callable[..., jax.Array]) -> jax.Array:
+            return self.variable(CONSTANTS, name, initializer, x.shape[-1:], jnp.float32).value
+
+        mean, var = constant("mean", jnp.zeros), constant("var", jnp.ones)
+        a = constant("scale", jnp.ones) * lax.rsqrt(var + self.epsilon)
+        b = constant("bias", jnp.zeros) - mean * a
+        return (x.astype(jnp.float32) * a + b).astype(x.dtype)
+
+
+def freeze_batch_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """The variables of a net with `BatchNorm` as those of the same net with `FrozenBatchNorm`.
+
+    Args:
+        variables: `params` and `batch_stats`.
+
+    Returns:
+        `params` without the scales and biases of batch normalizations, and `constants`.
+    """
+    flat = flatten_dict(dict(variables))
+    norms = {path[1:-1] for path in flat if path[0] == "batch_stats"}
+    return unflatten_dict(
+        {(CONSTANTS if path[1:-1] in norms else path[0], *path[1:]): x for path, x in flat.items()}
+    )
+
+
+def norm_layer(norm: str, train: bool, epsilon: float = 1e-5) -> Callable[..., nn.Module]:
+    """A normalization by its name, for a net that leaves the choice open.
+
+    Args:
+        norm: "batch", "frozen" (batch normalization that is not trained, as detectors keep that of
+            their backbones) or "group" (32 groups of channels).
+        train: whether `BatchNorm` uses the statistics of the batch.
+        epsilon: added to the variance.
+
+    Returns:
+        `layer(name=...)`, a module.
+
+    Raises:
+        InputError: an unknown name.
+    """
+    if norm not in NORMS:
+        raise unknown_name("norm", norm, NORMS)
+    layers = {
+        "batch": partial(BatchNorm, use_running_average=not train),
+        "frozen": FrozenBatchNorm,
+        "group": GroupNorm,
+    }
+    return partial(layers[norm], epsilon=epsilon)
 
 
 def LayerNorm(  # noqa: N802  (it stands where a module stands)

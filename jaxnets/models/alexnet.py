@@ -3,17 +3,17 @@ Neural Networks"; and the variant of Krizhevsky 2014, "One weird trick for paral
 convolutional neural networks", arXiv:1404.5997, that public weights are for.
 
 Departures from the paper: all layers in one tower unless `groups=2`; images of 224 are padded by 2,
-without which the 55 x 55 maps that the paper prints cannot come about; maps that are not 6 x 6 in
+without which the 55 x 55 maps that the paper prints are impossible; maps that are not 6 x 6 in
 the end are averaged down to that, so that other images fit too; He's initialization.
 """
 
 from flax import linen as nn
 from jax import Array
 
-from jaxnets.errors import InputError
 from jaxnets.layers import Conv, MLPHead, local_response_norm, max_pool
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Probability
 
 PAPER = "Krizhevsky et al. 2012, NIPS 25"
 
@@ -76,14 +76,14 @@ class AlexNet(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    widths: tuple[int, int, int, int, int],
+    num_classes: CountOrZero = 1000,
+    widths: tuple[Count, Count, Count, Count, Count],
     lrn: bool,
-    groups: int = 1,
-    dropout: float = 0.5,
+    groups: Count = 1,
+    dropout: Probability = 0.5,
     dropout_first: bool = False,
 ) -> Classifier:
-    """AlexNet for 224 x 224 images; any of 63 x 63 or more will do.
+    """AlexNet for 224 x 224 images; accepts any of at least 63 x 63.
 
     Args:
         num_classes: 0 for the 4096 units of the last hidden layer.
@@ -92,12 +92,7 @@ def build(
         groups: 2 for the paper's split of convolutions 2, 4 and 5 over two GPUs.
         dropout: rate around the hidden dense layers.
         dropout_first: whether dropout comes before each of them and not after.
-
-    Raises:
-        InputError: other than five widths.
     """
-    if len(widths) != 5:
-        raise InputError(f"widths: wanted those of five convolutions, got {len(widths)} of them")
     return Classifier(
         backbone=AlexNet(widths, lrn, groups),
         head=MLPHead((4096, 4096), num_classes, dropout, pool_size=6, dropout_first=dropout_first),

@@ -1,10 +1,8 @@
 """A classifier: a backbone and a head, put together."""
 
 import contextlib
-import functools
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +11,10 @@ from flax.core import FrozenDict
 from flax.errors import ScopeParamShapeError
 
 from jaxnets.errors import InputError
-from jaxnets.layers.initialization import initialize
+from jaxnets.layers.initialization import InitializedAtOnce
 
 
-class Classifier(nn.Module):
+class Classifier(InitializedAtOnce):
     """Scores images with a head on the last feature map of a backbone.
 
     Its parameters are those of its parts: `backbone`, `head` and one `auxiliary_<feature name>` for
@@ -87,11 +85,6 @@ class Classifier(nn.Module):
         with _explained(images):
             # JAX sorts the keys of a dict that crosses jit, but keeps the order of an OrderedDict.
             return OrderedDict(self.backbone(images, train))
-
-    @nn.nowrap
-    def init(self, rngs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Draws the variables, as Flax's `Module.init`, but compiled in seconds: see `initialize`."""
-        return initialize(functools.partial(super().init, **kwargs), rngs, *args)
 
     def _check(self, images: jax.Array) -> None:
         shape = jnp.shape(images)

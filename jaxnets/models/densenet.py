@@ -16,6 +16,7 @@ from jax import Array
 from jaxnets.layers import BatchNorm, Conv, Dropout, LinearHead, avg_pool, max_pool
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Positive, Probability
 
 PAPER = "Huang et al. 2017, arXiv:1608.06993"
 
@@ -121,8 +122,8 @@ class DenseNet(nn.Module):
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
         """Maps [N, H, W, C] to `stem` (stride 2, before the max-pool) and `denseblock1` ...
-        `denseblock4` (strides 4 to 32); with `small_input` the strides are 1 and 1, 2, 4. The maps
-        of a block are as they come, but for the last: it is normalized and has passed a ReLU."""
+        `denseblock4` (strides 4 to 32); with `small_input` the strides are 1 and 1, 2, 4. Only
+        the last map is normalized and has passed a ReLU."""
         norm = partial(BatchNorm, use_running_average=not train)
         out = {}
         if self.small_input:
@@ -145,15 +146,15 @@ class DenseNet(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    depths: tuple[int, ...],
-    growth: int,
-    stem_width: int,
-    compression: float = 0.5,
+    num_classes: CountOrZero = 1000,
+    depths: Counts,
+    growth: Count,
+    stem_width: Count,
+    compression: Positive = 0.5,
     small_input: bool = False,
-    dropout: float = 0.0,
+    dropout: Probability = 0.0,
 ) -> Classifier:
-    """A DenseNet for 224 x 224 images; any of 29 x 29 or more will do.
+    """A DenseNet for 224 x 224 images; accepts any of at least 29 x 29.
 
     Args:
         num_classes: 0 for the mean of the last maps.

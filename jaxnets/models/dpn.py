@@ -2,7 +2,7 @@
 arXiv:1707.01629, section 3.3, figure 2 (d) and table 1.
 
 One block serves two paths: some of its channels are added to those that came in, as in a ResNet, the
-others are put beside them, as in a DenseNet. Normalization and ReLU come before each convolution,
+others are concatenated, as in a DenseNet. Normalization and ReLU come before each convolution,
 with an epsilon of 1e-3 (that of the authors' weights), and after the last sum. DPN-68 and DPN-107 are
 from the authors' program. (timm names an ELU for the end, but computes the ReLU.)
 
@@ -19,6 +19,7 @@ from jaxnets.errors import InputError
 from jaxnets.layers import BatchNorm, Conv, DropPath, LinearHead, drop_path_rates, max_pool
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Probability
 
 PAPER = "Chen et al. 2017, arXiv:1707.01629"
 
@@ -88,17 +89,17 @@ _norm = partial(BatchNorm, epsilon=1e-3)
 
 
 class DualPathBlock(nn.Module):
-    """A bottleneck whose output is partly added to its input and partly put beside it.
+    """A bottleneck whose output is partly added to its input and partly concatenated.
 
     Attributes:
         bottleneck_width: channels of the first 1x1 convolution and of the 3x3.
         residual_width: channels that are added, the first ones of input and output.
-        increment: channels that are put beside the others, behind them.
+        increment: channels that are concatenated, behind the others.
         groups: of the 3x3.
         stride: of the 3x3.
         projects: whether the input passes a 1x1 convolution to the residual path and twice the
             increment, as in each stage's first block.
-        drop_path: how often nothing is added in training; the dense path always grows.
+        drop_path: probability of adding nothing to the residual path; the dense path always grows.
     """
 
     bottleneck_width: int
@@ -144,8 +145,8 @@ class DPN(nn.Module):
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
         """Maps [N, H, W, C] to `stem` (stride 2, before the max-pool) and `stage1` ... `stage4`
-        (strides 4 to 32), the residual path's channels before those of the dense path. The maps of
-        a stage are as they come, but for the last: it is normalized and has passed a ReLU."""
+        (strides 4 to 32), the residual path's channels before those of the dense path. Only the last
+        map is normalized and has passed a ReLU."""
         norm = partial(_norm, use_running_average=not train)
         rates = iter(drop_path_rates(self.drop_path, sum(self.depths)))
         kernel, out = self.stem_kernel, {}
@@ -173,18 +174,18 @@ class DPN(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    depths: tuple[int, ...],
-    increments: tuple[int, ...],
-    bottleneck_width: int,
-    residual_width: int = 256,
-    groups: int = 32,
-    stem_width: int = 64,
-    stem_kernel: int = 7,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    num_classes: CountOrZero = 1000,
+    depths: Counts,
+    increments: Counts,
+    bottleneck_width: Count,
+    residual_width: Count = 256,
+    groups: Count = 32,
+    stem_width: Count = 64,
+    stem_kernel: Count = 7,
+    drop_path: Probability = 0.0,
+    dropout: Probability = 0.0,
 ) -> Classifier:
-    """A dual path network for 224 x 224 images; any of 32 x 32 or more will do.
+    """A dual path network for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.
@@ -196,7 +197,7 @@ def build(
         groups: groups of the 3x3 convolutions.
         stem_width: channels of the first convolution.
         stem_kernel: kernel size of the first convolution; odd.
-        drop_path: how often the last block adds nothing to the residual path in training; it grows
+        drop_path: probability that the last block adds nothing to the residual path; it grows
             linearly from the first (Huang et al. 2016, "Deep Networks with Stochastic Depth",
             arXiv:1603.09382).
         dropout: rate before the dense layer.

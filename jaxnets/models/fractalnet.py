@@ -17,9 +17,9 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from jaxnets.errors import InputError
 from jaxnets.layers import BatchNorm, Conv, LinearHead, max_pool, xavier_uniform
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Probability, Share
 
 PAPER = "Larsson et al. 2016, arXiv:1605.07648"
 
@@ -46,7 +46,7 @@ def choose_columns(key: Array, images: int, columns: int, share: float) -> Array
 def live_columns(key: Array, chosen: Array, columns: tuple[int, ...], rate: float) -> Array:
     """Which inputs of a join are kept, for each image (section 3): one at least.
 
-    Local drop-path loses each with the same chance; were it to lose all, one of them is kept.
+    Local drop-path drops each with the same probability; if it would drop all, one is kept.
     Global drop-path keeps the chosen column. A join that the chosen column does not reach is not on
     its path; there everything is kept.
 
@@ -54,7 +54,7 @@ def live_columns(key: Array, chosen: Array, columns: tuple[int, ...], rate: floa
         key: a random key.
         chosen: int[N], as from `choose_columns`.
         columns: those that meet here.
-        rate: how often local drop-path loses an input.
+        rate: probability that local drop-path drops an input.
 
     Returns:
         bool[N, len(columns)].
@@ -91,7 +91,7 @@ class FractalBlock(nn.Module):
     Attributes:
         features: output channels of each convolution.
         columns: how many; the first is the shortest.
-        drop_path: how often a join loses an input in training.
+        drop_path: probability that a join drops an input.
         dropout: rate after each convolution.
     """
 
@@ -155,31 +155,26 @@ class FractalNet(nn.Module):
 
 def build(
     *,
-    num_classes: int = 10,
-    widths: tuple[int, ...],
-    columns: int,
-    drop_path: float = 0.15,
-    global_share: float = 0.5,
-    dropout: float = 0.4,
+    num_classes: CountOrZero = 10,
+    widths: Counts,
+    columns: Count,
+    drop_path: Probability = 0.15,
+    global_share: Share = 0.5,
+    dropout: Probability = 0.4,
 ) -> Classifier:
-    """A FractalNet for 32 x 32 images; with five blocks, any of 32 x 32 or more will do.
+    """A FractalNet for 32 x 32 images; with five blocks it accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.
         widths: channels of each block.
         columns: of each block.
-        drop_path: how often a join loses an input in training, for images with local drop-path; 0
+        drop_path: probability that a join drops an input, for images with local drop-path; 0
             for no drop-path, not global either.
         global_share: of the images that have global drop-path in training, one column through the
             whole net; the others have local drop-path.
         dropout: rate after the convolutions of the last block; it grows linearly from 0 in the
             first one (section 4: 0, 10, 20, 30 and 40 percent).
-
-    Raises:
-        InputError: a share outside [0, 1].
     """
-    if not 0 <= global_share <= 1:
-        raise InputError(f"global_share: wanted a share in [0, 1], got {global_share}")
     return Classifier(
         backbone=FractalNet(widths, columns, drop_path, global_share, dropout),
         head=LinearHead(num_classes),

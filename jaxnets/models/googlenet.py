@@ -34,6 +34,7 @@ from jaxnets.models.inception_parts import (
     check_auxiliary,
     check_auxiliary_maps,
 )
+from jaxnets.models.settings import Count, CountOrZero, Probability
 
 PAPER = "Szegedy et al. 2014, arXiv:1409.4842"
 
@@ -177,17 +178,17 @@ def _unit(batch_norm: bool) -> Unit:
 
 def build(
     *,
-    num_classes: int = 1000,
+    num_classes: CountOrZero = 1000,
     batch_norm: bool = True,
     lrn: bool = False,
-    large_kernel: int = 3,
-    last_pool: int = 2,
+    large_kernel: Count = 3,
+    last_pool: Count = 2,
     aux: bool = False,
-    aux_window: int = 0,
-    aux_dropout: float = 0.7,
-    dropout: float = 0.2,
+    aux_window: CountOrZero = 0,
+    aux_dropout: Probability = 0.7,
+    dropout: Probability = 0.2,
 ) -> Classifier:
-    """GoogLeNet for 224 x 224 images; any of 15 x 15 or more will do (with a last pool of 3x3,
+    """GoogLeNet for 224 x 224 images; accepts any of at least 15 x 15 (with a last pool of 3x3,
     31 x 31).
 
     Args:

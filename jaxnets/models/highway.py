@@ -15,6 +15,7 @@ from jax import Array
 
 from jaxnets.layers import Conv, MLPHead, max_pool, sigmoid
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import CountOrZero, Counts, Probability
 
 PAPER = "Srivastava et al. 2015, arXiv:1507.06228"
 
@@ -71,12 +72,12 @@ class Highway(nn.Module):
 
 def build(
     *,
-    num_classes: int = 10,
-    widths: tuple[tuple[int, ...], ...],
+    num_classes: CountOrZero = 10,
+    widths: tuple[Counts, ...],
     gate_bias: float = -1.0,
-    dropout: float = 0.0,
+    dropout: Probability = 0.0,
 ) -> Classifier:
-    """A highway network for 32 x 32 images; any of 4 x 4 or more will do.
+    """A highway network for 32 x 32 images; accepts any of at least 4 x 4.
 
     Args:
         num_classes: 0 for the 500 units of the hidden layer.

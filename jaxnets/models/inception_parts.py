@@ -1,8 +1,8 @@
 """What the Inception family is built of: a convolution with its norm, and chains side by side.
 
 An Inception module is written as data, the way its paper draws it: a tuple of chains, each a tuple
-of steps from the bottom up. All chains read the module's input and their outputs are strung
-together along the channels, in order.
+of steps from the bottom up. All chains read the module's input and their outputs are
+concatenated along the channels, in order.
 """
 
 from collections.abc import Callable
@@ -63,9 +63,7 @@ class Layer(NamedTuple):
 
 
 Pool = Callable[[Array], Array]
-Step = (
-    Layer | Pool | tuple[Layer, ...]
-)  # a tuple of layers is a fork: side by side, then strung together
+Step = Layer | Pool | tuple[Layer, ...]  # a tuple of layers is a fork: side by side, then concatenated
 Chains = tuple[tuple[Step, ...], ...]
 
 Unit = Callable[..., ConvUnit]

@@ -19,6 +19,7 @@ from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, branches, timm_names
 from jaxnets.models.inception_v3 import Stem
+from jaxnets.models.settings import CountOrZero, Probability
 
 PAPER = "Szegedy et al. 2016, arXiv:1602.07261"
 
@@ -121,7 +122,7 @@ class InceptionResidual(nn.Module):
         chains: of the module.
         scale: what the residual is multiplied by before it is added (section 3.3).
         activate: whether a ReLU follows.
-        drop_path: how often the residual is left out in training.
+        drop_path: probability of dropping the residual branch.
     """
 
     chains: Chains
@@ -170,12 +171,14 @@ class InceptionResNetV2(nn.Module):
         return out
 
 
-def build(*, num_classes: int = 1000, drop_path: float = 0.0, dropout: float = 0.2) -> Classifier:
-    """Inception-ResNet-v2 for 299 x 299 images; any of 75 x 75 or more will do.
+def build(
+    *, num_classes: CountOrZero = 1000, drop_path: Probability = 0.0, dropout: Probability = 0.2
+) -> Classifier:
+    """Inception-ResNet-v2 for 299 x 299 images; accepts any of at least 75 x 75.
 
     Args:
         num_classes: 0 for the mean of the last maps.
-        drop_path: how often the last residual is left out in training; it grows linearly from the
+        drop_path: probability of dropping the last residual branch; it grows linearly from the
             first (Huang et al. 2016, arXiv:1603.09382).
         dropout: rate before the dense layer.
     """

@@ -16,6 +16,7 @@ from jaxnets.layers import LinearHead, avg_pool, max_pool
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer
+from jaxnets.models.settings import CountOrZero, Probability
 
 PAPER = "Ioffe and Szegedy 2015, arXiv:1502.03167"
 
@@ -121,8 +122,8 @@ class InceptionV2(nn.Module):
         return out
 
 
-def build(*, num_classes: int = 1000, dropout: float = 0.0) -> Classifier:
-    """BN-Inception for 224 x 224 images; any of 7 x 7 or more will do.
+def build(*, num_classes: CountOrZero = 1000, dropout: Probability = 0.0) -> Classifier:
+    """BN-Inception for 224 x 224 images; accepts any of at least 7 x 7.
 
     Args:
         num_classes: 0 for the mean of the last maps.

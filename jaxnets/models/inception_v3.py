@@ -24,6 +24,7 @@ from jaxnets.models.inception_parts import (
     check_auxiliary,
     check_auxiliary_maps,
 )
+from jaxnets.models.settings import CountOrZero, Probability
 
 PAPER = "Szegedy et al. 2015, arXiv:1512.00567"
 
@@ -199,8 +200,10 @@ class AuxiliaryHead(nn.Module):
         return nn.Dense(self.num_classes, name="fc")(global_avg_pool(x))
 
 
-def build(*, num_classes: int = 1000, aux: bool = False, dropout: float = 0.5) -> Classifier:
-    """Inception v3 for 299 x 299 images; any of 75 x 75 or more will do.
+def build(
+    *, num_classes: CountOrZero = 1000, aux: bool = False, dropout: Probability = 0.5
+) -> Classifier:
+    """Inception v3 for 299 x 299 images; accepts any of at least 75 x 75.
 
     Args:
         num_classes: 0 for the mean of the last maps.

@@ -14,6 +14,7 @@ from jaxnets.layers import LinearHead, avg_pool, max_pool
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, timm_names
+from jaxnets.models.settings import CountOrZero, Probability
 
 PAPER = "Szegedy et al. 2016, arXiv:1602.07261"
 
@@ -145,8 +146,8 @@ class InceptionV4(nn.Module):
         return out
 
 
-def build(*, num_classes: int = 1000, dropout: float = 0.2) -> Classifier:
-    """Inception v4 for 299 x 299 images; any of 75 x 75 or more will do.
+def build(*, num_classes: CountOrZero = 1000, dropout: Probability = 0.2) -> Classifier:
+    """Inception v4 for 299 x 299 images; accepts any of at least 75 x 75.
 
     Args:
         num_classes: 0 for the mean of the last maps.

@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxnets.layers import Conv, MLPHead, max_pool
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import CountOrZero, Probability
 
 PAPER = "LeCun et al. 1998, Proc. IEEE 86(11)"
 
@@ -31,7 +32,7 @@ class LeNet(nn.Module):
         return out
 
 
-def build(*, num_classes: int = 10, dropout: float = 0.0) -> Classifier:
+def build(*, num_classes: CountOrZero = 10, dropout: Probability = 0.0) -> Classifier:
     """LeNet-5 for 32 x 32 images; its first dense layer (the paper's C5) fits no other size.
 
     Args:

@@ -9,6 +9,7 @@ from jax import Array
 
 from jaxnets.layers import LinearHead
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import CountOrZero, Counts, Probability
 
 PAPER = "Rumelhart et al. 1986, Nature 323"
 
@@ -34,7 +35,7 @@ class MLP(nn.Module):
         return out
 
 
-def build(*, num_classes: int = 10, widths: tuple[int, ...], dropout: float = 0.0) -> Classifier:
+def build(*, num_classes: CountOrZero = 10, widths: Counts, dropout: Probability = 0.0) -> Classifier:
     """A multi-layer perceptron for 28 x 28 gray images; initialized with others, it takes those.
 
     Args:

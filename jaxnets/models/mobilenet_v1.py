@@ -11,10 +11,10 @@ from functools import partial
 from flax import linen as nn
 from jax import Array
 
-from jaxnets.errors import InputError
 from jaxnets.layers import BatchNorm, Conv, LinearHead, relu6
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import CountOrZero, Positive, Probability
 
 PAPER = "Howard et al. 2017, arXiv:1704.04861"
 
@@ -159,13 +159,13 @@ def scaled_channels(channels: int, width: float) -> int:
 
 def build(
     *,
-    num_classes: int = 1000,
-    width: float,
-    epsilon: float = 1e-5,
+    num_classes: CountOrZero = 1000,
+    width: Positive,
+    epsilon: Positive = 1e-5,
     tf_padding: bool = False,
-    dropout: float = 0.0,
+    dropout: Probability = 0.0,
 ) -> Classifier:
-    """A MobileNet for 224 x 224 images; any of 32 x 32 or more will do.
+    """A MobileNet for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.
@@ -174,12 +174,7 @@ def build(
         tf_padding: pads below and right only where the stride is 2 (the first convolution as
             TensorFlow's "SAME"), as in Keras.
         dropout: rate before the dense layer.
-
-    Raises:
-        InputError: a width that is not positive.
     """
-    if width <= 0:
-        raise InputError(f"width: wanted a positive number, got {width}")
     return Classifier(
         backbone=MobileNetV1(width, epsilon, tf_padding),
         head=LinearHead(num_classes, dropout),

@@ -10,11 +10,11 @@ from functools import partial
 from flax import linen as nn
 from jax import Array
 
-from jaxnets.errors import InputError
 from jaxnets.layers import BatchNorm, Conv, DropPath, LinearHead, drop_path_rates, relu6
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.mobilenet_v1 import Stem, scaled_channels
+from jaxnets.models.settings import CountOrZero, Positive, Probability
 
 PAPER = "Sandler et al. 2018, arXiv:1801.04381"
 
@@ -52,7 +52,7 @@ class InvertedResidual(nn.Module):
         features: channels that come out.
         expansion: how much wider it is within; at 1 the first convolution is left out.
         stride: of the depthwise convolution.
-        drop_path: how often the convolutions are skipped in training, where there is a shortcut.
+        drop_path: probability of dropping the residual branch, where there is a shortcut.
     """
 
     features: int
@@ -122,25 +122,20 @@ class MobileNetV2(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    width: float,
-    drop_path: float = 0.0,
-    dropout: float = 0.2,
+    num_classes: CountOrZero = 1000,
+    width: Positive,
+    drop_path: Probability = 0.0,
+    dropout: Probability = 0.2,
 ) -> Classifier:
-    """A MobileNetV2 for 224 x 224 images; any of 32 x 32 or more will do.
+    """A MobileNetV2 for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.
         width: scales the channels of every layer, but the last one only up (section 4.1).
-        drop_path: how often the last block's convolutions are skipped in training; it grows
+        drop_path: probability of dropping the residual branch of the last block; it grows
             linearly from the first (Huang et al. 2016, arXiv:1603.09382).
         dropout: rate before the dense layer; 0.2 in torchvision.
-
-    Raises:
-        InputError: a width that is not positive.
     """
-    if width <= 0:
-        raise InputError(f"width: wanted a positive number, got {width}")
     return Classifier(
         backbone=MobileNetV2(width, drop_path),
         head=LinearHead(num_classes, dropout),

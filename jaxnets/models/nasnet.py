@@ -9,23 +9,25 @@ too (a model made anew with another `drop_path` has the same parameters). Kernel
 rule, by fan-in.
 """
 
+from functools import partial
+from typing import Any, Literal
+
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax import Array
 
-from jaxnets.errors import InputError, unknown_name
-from jaxnets.layers import BatchNorm, Conv, LinearHead, drop_path_rates
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
-from jaxnets.models.inception_parts import check_auxiliary
 from jaxnets.models.nasnet_parts import (
     POOL_PADDINGS,
-    AuxiliaryHead,
-    Cell,
     Plan,
+    Step,
     Sum,
     cell_renames,
+    chain,
+    classifier,
+    stage_of_cells,
 )
+from jaxnets.models.settings import Count, CountOrZero, Probability, takes_fields_of
 
 PAPER = "Zoph et al. 2017, arXiv:1707.07012"
 
@@ -138,67 +140,9 @@ REDUCTION = Plan(
 
 class NASNet(nn.Module):
     """A convolution, two reduction cells, and three stages of normal cells with a reduction cell
-    between each two of them (figure 2, right); the arguments are those of `build`."""
+    between each two of them (figure 2, right).
 
-    depth: int
-    features: int
-    stem_features: int
-    skip_reduction: bool
-    pool_padding: str
-    drop_path: float
-
-    @nn.compact
-    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
-        """Maps [N, H, W, C] to `conv0` (stride 2), `stem1` (4), `stem2`, `stage1` (8), `stage2` (16)
-        and `stage3` (32). They are as they come, but the last has passed a ReLU."""
-        rates = iter(drop_path_rates(self.drop_path, 3 * self.depth + 4))
-
-        def cell(plan: Plan, scale: float, name: str) -> Cell:
-            return Cell(
-                plan,
-                features=int(self.features * scale),
-                strides=1 if plan is NORMAL else 2,
-                drop_path=next(rates),
-                pool_padding=self.pool_padding,
-                name=name,
-            )
-
-        out = {}
-        x = Conv(self.stem_features, 3, strides=2, use_bias=False, name="conv0")(images)
-        x = BatchNorm(use_running_average=not train, epsilon=1e-3, name="bn0")(x)
-        out["conv0"] = previous = x
-        x = out["stem1"] = cell(REDUCTION, 1 / 4, "stem1")(x, None, train)
-        previous, x = x, cell(REDUCTION, 1 / 2, "stem2")(x, previous, train)
-        out["stem2"] = x
-        for stage in (1, 2, 3):
-            scale = 2 ** (stage - 1)
-            if stage > 1:
-                y = cell(REDUCTION, scale, f"reduction{stage - 1}")(x, previous, train)
-                previous, x = previous if self.skip_reduction else x, y
-            for i in range(1, self.depth + 1):
-                previous, x = x, cell(NORMAL, scale, f"stage{stage}_cell{i}")(x, previous, train)
-            out[f"stage{stage}"] = x
-        out["stage3"] = nn.relu(x)
-        return out
-
-
-def build(
-    *,
-    num_classes: int = 1000,
-    depth: int,
-    features: int,
-    stem_features: int,
-    skip_reduction: bool,
-    pool_padding: str,
-    image_size: int,
-    aux: bool = False,
-    drop_path: float,
-    dropout: float = 0.5,
-) -> Classifier:
-    """A NASNet-A; any images of 32 x 32 or more will do.
-
-    Args:
-        num_classes: 0 for the mean of the last maps.
+    Attributes:
         depth: normal cells in each stage (the paper's N).
         features: channels of each state in the cells of the first stage; they double with each
             stage. The last maps have 24 times as many. At least 4, since the stem's first cell has a
@@ -209,42 +153,54 @@ def build(
         pool_padding: how pools that halve the maps see their padding: "left_out" (by the authors'
             program and Cadene's collection), "in_means" (averages count it as zeros, as in timm) or
             "zeros" (for maxima too, as in Keras).
+        drop_path: probability of dropping an operation of the last cell; it grows linearly from the
+            first cell. For the large net 0.3, as the authors had at the end of training.
+    """
+
+    depth: Count
+    features: Count
+    stem_features: Count
+    skip_reduction: bool
+    pool_padding: Literal[POOL_PADDINGS]
+    drop_path: Probability
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        """Maps [N, H, W, C] to `conv0` (stride 2), `stem1` (4), `stem2`, `stage1` (8), `stage2` (16)
+        and `stage3` (32). Only the last has passed a ReLU."""
+        reduction = partial(Step, REDUCTION, strides=2)
+        steps = [
+            reduction("stem1", scale=1 / 4, feature="stem1"),
+            reduction("stem2", scale=1 / 2, feature="stem2"),
+        ]
+        for stage, scale in enumerate((1, 2, 4), start=1):
+            if stage > 1:
+                steps.append(
+                    reduction(f"reduction{stage - 1}", scale=scale, skipped=self.skip_reduction)
+                )
+            steps += stage_of_cells(NORMAL, stage, scale, self.depth)
+        return chain(self, steps, images, train, self.pool_padding)
+
+
+@takes_fields_of(NASNet)
+def build(
+    *,
+    num_classes: CountOrZero = 1000,
+    image_size: Count,
+    aux: bool = False,
+    dropout: Probability = 0.5,
+    **settings: Any,
+) -> Classifier:
+    """A NASNet-A; accepts any images of at least 32 x 32.
+
+    Args:
+        num_classes: 0 for the mean of the last maps.
         image_size: side of the images it is made for.
         aux: whether there is an auxiliary classifier on `stage2`.
-        drop_path: how often an operation of the last cell is skipped in training; it grows linearly
-            from the first cell. For the large net 0.3, as the authors had at the end of training.
         dropout: rate before the dense layer.
+        **settings: see `NASNet`.
 
     Raises:
-        InputError: an unknown pool_padding, fewer than 4 features, or an auxiliary classifier without
-            classes.
+        InputError: fewer than 4 features, or an auxiliary classifier without classes.
     """
-    if pool_padding not in POOL_PADDINGS:
-        raise unknown_name("pool_padding", pool_padding, POOL_PADDINGS)
-    return classifier(
-        NASNet(depth, features, stem_features, skip_reduction, pool_padding, drop_path),
-        num_classes,
-        image_size,
-        aux,
-        dropout,
-    )
-
-
-def classifier(
-    backbone: nn.Module, num_classes: int, image_size: int, aux: bool, dropout: float
-) -> Classifier:
-    """A NASNet or PNASNet with its heads; arguments as for `build`."""
-    if backbone.features < 4:
-        raise InputError(f"features: wanted at least 4, got {backbone.features}")
-    check_auxiliary(aux, num_classes)
-    # Windows of 5, 3 apart, on the maps of stride 16.
-    windows = (-(-image_size // 16) - 5) // 3 + 1
-    auxiliary = {"stage2": AuxiliaryHead(num_classes, max(windows, 1))} if aux else {}
-    return Classifier(
-        backbone=backbone,
-        head=LinearHead(num_classes, dropout),
-        auxiliary=FrozenDict(auxiliary),
-        num_classes=num_classes,
-        input_size=(image_size, image_size, 3),
-        min_size=32,
-    )
+    return classifier(NASNet(**settings), num_classes, image_size, aux, dropout)

@@ -6,22 +6,29 @@ sums, in order. Maps are padded as by TensorFlow's "SAME", in which these nets w
 with an even side is halved, more below and right than above and left.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.core import FrozenDict
 from jax import Array
 
+from jaxnets.errors import InputError
 from jaxnets.layers import (
     BatchNorm,
     Conv,
     DropPath,
+    LinearHead,
     SeparableConv,
     adaptive_avg_pool,
     avg_pool,
+    drop_path_rates,
     max_pool,
 )
+from jaxnets.models.classifier import Classifier
+from jaxnets.models.inception_parts import check_auxiliary
 
 _EPSILON = 1e-3
 
@@ -42,7 +49,7 @@ class Sum(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """A kind of cell: its sums and, in order, which states are strung together as its output."""
+    """A kind of cell: its sums and, in order, which states are concatenated as its output."""
 
     sums: tuple[Sum, ...]
     outputs: tuple[int, ...]
@@ -71,7 +78,7 @@ class Projection(nn.Module):
 
 class FactorizedReduction(nn.Module):
     """ReLU, two 1x1 convolutions that see every other pixel, one of them a pixel further down and
-    right than the other, strung together, and batch normalization `bn`."""
+    right than the other, concatenated, and batch normalization `bn`."""
 
     features: int
 
@@ -129,7 +136,7 @@ class Cell(nn.Module):
         plan: its operations.
         features: channels of every state.
         strides: 2 to halve the maps: that of each operation on state 0 or 1.
-        drop_path: how often an operation is skipped in training; identities never are.
+        drop_path: probability of dropping an operation; identities are never dropped.
         pool_padding: see `NASNet`.
     """
 
@@ -196,6 +203,78 @@ def _pool(kind: str, x: Array, window: int, strides: int, padding: str) -> Array
     return avg_pool(x, window, strides, padding="SAME", count_include_pad=counted)
 
 
+class Step(NamedTuple):
+    """A cell in its place in a net.
+
+    Attributes:
+        plan: what kind of cell it is.
+        name: of the module.
+        scale: its channels, as a multiple of the net's `features`.
+        strides: 2 where it halves the maps.
+        feature: what its output is called among the maps of the backbone; None where it is not one.
+        skipped: whether the cell behind it reads, beside it, the one but last cell before it.
+    """
+
+    plan: Plan
+    name: str
+    scale: float
+    strides: int = 1
+    feature: str | None = None
+    skipped: bool = False
+
+
+def stage_of_cells(plan: Plan, stage: int, scale: float, depth: int, strides: int = 1) -> list[Step]:
+    """Equal cells, of which the first has the strides and the last gives the stage's map."""
+    return [
+        Step(
+            plan,
+            f"stage{stage}_cell{i}",
+            scale,
+            strides if i == 1 else 1,
+            feature=f"stage{stage}" if i == depth else None,
+        )
+        for i in range(1, depth + 1)
+    ]
+
+
+def chain(
+    net: nn.Module,
+    steps: Sequence[Step],
+    images: Array,
+    train: bool,
+    pool_padding: str = "left_out",
+) -> dict[str, Array]:
+    """A convolution and cells, each of which reads the two before it; inside `net`'s compact method.
+
+    Args:
+        net: with `features`, `stem_features` and `drop_path`, which grows linearly over the cells.
+        steps: the cells in order.
+        images: [N, H, W, C].
+        train: as for a backbone.
+        pool_padding: see `NASNet`.
+
+    Returns:
+        the map `conv0` and those that the steps name; the last has passed a ReLU.
+    """
+    x = Conv(net.stem_features, 3, strides=2, use_bias=False, name="conv0")(images)
+    x = BatchNorm(use_running_average=not train, epsilon=_EPSILON, name="bn0")(x)
+    out, previous = {"conv0": x}, None
+    for step, rate in zip(steps, drop_path_rates(net.drop_path, len(steps)), strict=True):
+        y = Cell(
+            step.plan,
+            features=int(net.features * step.scale),
+            strides=step.strides,
+            drop_path=rate,
+            pool_padding=pool_padding,
+            name=step.name,
+        )(x, previous, train)
+        previous, x = (previous if step.skipped else x), y
+        if step.feature:
+            out[step.feature] = x
+    out[steps[-1].feature] = nn.relu(x)
+    return out
+
+
 class AuxiliaryHead(nn.Module):
     """The classifier that reads the last cell of the second stage in training.
 
@@ -222,6 +301,26 @@ class AuxiliaryHead(nn.Module):
         x = nn.relu(norm(name="bn1")(Conv(128, 1, use_bias=False, name="conv1")(x)))
         x = nn.relu(norm(name="bn2")(Conv(768, self.grid, use_bias=False, name="conv2")(x)))
         return nn.Dense(self.num_classes, name="fc")(x.reshape(x.shape[0], -1))
+
+
+def classifier(
+    backbone: nn.Module, num_classes: int, image_size: int, aux: bool, dropout: float
+) -> Classifier:
+    """A NASNet or PNASNet with its heads; arguments as for `build`."""
+    if backbone.features < 4:
+        raise InputError(f"features: wanted at least 4, got {backbone.features}")
+    check_auxiliary(aux, num_classes)
+    # Windows of 5, 3 apart, on the maps of stride 16.
+    windows = (-(-image_size // 16) - 5) // 3 + 1
+    auxiliary = {"stage2": AuxiliaryHead(num_classes, max(windows, 1))} if aux else {}
+    return Classifier(
+        backbone=backbone,
+        head=LinearHead(num_classes, dropout),
+        auxiliary=FrozenDict(auxiliary),
+        num_classes=num_classes,
+        input_size=(image_size, image_size, 3),
+        min_size=32,
+    )
 
 
 def cell_renames(cells: dict[str, str], previous: str) -> tuple[tuple[str, str], ...]:

@@ -6,7 +6,7 @@ the 29 MB that the zoo states) and, with `small_input=True`, the paper's net for
 in Network CIFAR10 Model": 966,986 with 10 classes).
 
 Departures from the paper: as in those definitions, the second pooling of the net for CIFAR takes
-the mean, not the maximum, and poolings also take the windows that hang over the far edge; He's
+the mean, not the maximum, and poolings also take the windows that reach over the far edge; He's
 initialization in place of fixed deviations of 0.01 and 0.05.
 """
 
@@ -19,6 +19,7 @@ from jax import Array
 
 from jaxnets.layers import ConfidenceMapHead, Conv, avg_pool, max_pool
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import CountOrZero, Probability
 
 PAPER = "Lin et al. 2013, arXiv:1312.4400"
 
@@ -93,11 +94,11 @@ class NIN(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
+    num_classes: CountOrZero = 1000,
     small_input: bool = False,
-    dropout: float = 0.5,
+    dropout: Probability = 0.5,
 ) -> Classifier:
-    """Network in Network for 224 x 224 images; any of 39 x 39 or more will do.
+    """Network in Network for 224 x 224 images; accepts any of at least 39 x 39.
 
     Args:
         num_classes: 0 for the mean of the last maps.

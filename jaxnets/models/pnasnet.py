@@ -5,14 +5,23 @@ There is one kind of cell; with a stride of 2 it takes the place of NASNet's red
 the paper leaves open is taken from its authors' program, as for NASNet, with the same departures.
 """
 
+from typing import Any
+
 from flax import linen as nn
 from jax import Array
 
-from jaxnets.layers import BatchNorm, Conv, drop_path_rates
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
-from jaxnets.models.nasnet import classifier
-from jaxnets.models.nasnet_parts import Cell, Plan, Sum, cell_renames
+from jaxnets.models.nasnet_parts import (
+    Plan,
+    Step,
+    Sum,
+    cell_renames,
+    chain,
+    classifier,
+    stage_of_cells,
+)
+from jaxnets.models.settings import Count, CountOrZero, Probability, takes_fields_of
 
 PAPER = "Liu et al. 2017, arXiv:1712.00559"
 
@@ -84,67 +93,55 @@ CELL = Plan(
 
 class PNASNet(nn.Module):
     """A convolution, two cells of stride 2, and three stages of cells, of which the second and third
-    begin with a stride of 2; the arguments are those of `build`."""
+    begin with a stride of 2.
 
-    depth: int
-    features: int
-    stem_features: int
-    drop_path: float
-
-    @nn.compact
-    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
-        """Maps [N, H, W, C] to `conv0` (stride 2), `stem1` (4), `stem2`, `stage1` (8), `stage2` (16)
-        and `stage3` (32). They are as they come, but the last has passed a ReLU."""
-        rates = iter(drop_path_rates(self.drop_path, 3 * self.depth + 2))
-
-        def cell(scale: float, strides: int, name: str) -> Cell:
-            features = int(self.features * scale)
-            return Cell(CELL, features, strides, drop_path=next(rates), name=name)
-
-        out = {}
-        x = Conv(self.stem_features, 3, strides=2, use_bias=False, name="conv0")(images)
-        x = BatchNorm(use_running_average=not train, epsilon=1e-3, name="bn0")(x)
-        out["conv0"] = previous = x
-        x = out["stem1"] = cell(1 / 4, 2, "stem1")(x, None, train)
-        previous, x = x, cell(1 / 2, 2, "stem2")(x, previous, train)
-        out["stem2"] = x
-        for stage in (1, 2, 3):
-            for i in range(1, self.depth + 1):
-                strides = 2 if i == 1 and stage > 1 else 1
-                y = cell(2 ** (stage - 1), strides, f"stage{stage}_cell{i}")(x, previous, train)
-                previous, x = x, y
-            out[f"stage{stage}"] = x
-        out["stage3"] = nn.relu(x)
-        return out
-
-
-def build(
-    *,
-    num_classes: int = 1000,
-    depth: int,
-    features: int,
-    stem_features: int,
-    image_size: int,
-    aux: bool = False,
-    drop_path: float,
-    dropout: float = 0.5,
-) -> Classifier:
-    """A PNASNet-5; any images of 32 x 32 or more will do.
-
-    Args:
-        num_classes: 0 for the mean of the last maps.
+    Attributes:
         depth: cells in each stage (the paper's N).
         features: channels of each state in the cells of the first stage (the paper's F); they double
             with each stage. The last maps have 20 times as many. At least 4.
         stem_features: channels of the first convolution.
+        drop_path: probability of dropping an operation of the last cell; it grows linearly from the
+            first cell. For the large net 0.4, as the authors had at the end of training.
+    """
+
+    depth: Count
+    features: Count
+    stem_features: Count
+    drop_path: Probability
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
+        """Maps [N, H, W, C] to `conv0` (stride 2), `stem1` (4), `stem2`, `stage1` (8), `stage2` (16)
+        and `stage3` (32). Only the last has passed a ReLU."""
+        steps = [
+            Step(CELL, "stem1", scale=1 / 4, strides=2, feature="stem1"),
+            Step(CELL, "stem2", scale=1 / 2, strides=2, feature="stem2"),
+            *stage_of_cells(CELL, 1, 1, self.depth),
+            *stage_of_cells(CELL, 2, 2, self.depth, strides=2),
+            *stage_of_cells(CELL, 3, 4, self.depth, strides=2),
+        ]
+        return chain(self, steps, images, train)
+
+
+@takes_fields_of(PNASNet)
+def build(
+    *,
+    num_classes: CountOrZero = 1000,
+    image_size: Count,
+    aux: bool = False,
+    dropout: Probability = 0.5,
+    **settings: Any,
+) -> Classifier:
+    """A PNASNet-5; accepts any images of at least 32 x 32.
+
+    Args:
+        num_classes: 0 for the mean of the last maps.
         image_size: side of the images it is made for.
         aux: whether there is an auxiliary classifier on `stage2`.
-        drop_path: how often an operation of the last cell is skipped in training; it grows linearly
-            from the first cell. For the large net 0.4, as the authors had at the end of training.
         dropout: rate before the dense layer.
+        **settings: see `PNASNet`.
 
     Raises:
         InputError: fewer than 4 features, or an auxiliary classifier without classes.
     """
-    backbone = PNASNet(depth, features, stem_features, drop_path)
-    return classifier(backbone, num_classes, image_size, aux, dropout)
+    return classifier(PNASNet(**settings), num_classes, image_size, aux, dropout)

@@ -29,6 +29,7 @@ from jaxnets.layers import (
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, branches
+from jaxnets.models.settings import CountOrZero, Counts, Probability
 
 PAPER = "Zhang et al. 2016, arXiv:1611.05725"
 
@@ -139,7 +140,7 @@ class PolyInception(nn.Module):
         kind: one of `KINDS`.
         chains: of its blocks: `block1`, the only one in a poly module, `block2` ...
         scale: what every term of the polynomial is multiplied by.
-        drop_path: how often each term is left out in training.
+        drop_path: probability of dropping each term of the polynomial.
     """
 
     kind: str
@@ -212,20 +213,20 @@ def _scales(total: int) -> list[float]:
 
 def build(
     *,
-    num_classes: int = 1000,
-    depths: tuple[int, ...],
+    num_classes: CountOrZero = 1000,
+    depths: Counts,
     modules: tuple[str, ...],
-    drop_path: float = 0.0,
-    dropout: float = 0.2,
+    drop_path: Probability = 0.0,
+    dropout: Probability = 0.2,
 ) -> Classifier:
-    """A PolyNet for 331 x 331 images; any of 75 x 75 or more will do.
+    """A PolyNet for 331 x 331 images; accepts any of at least 75 x 75.
 
     Args:
         num_classes: 0 for the mean of the last maps.
         depths: modules in each of the three stages.
         modules: for each stage the kinds of module that take turns in it, for instance
             "poly-3 2-way": "2-way", "poly-2", "mpoly-2", or the same of order 3.
-        drop_path: how often each term of the last module is left out in training; it grows linearly
+        drop_path: probability of dropping each term of the last module; it grows linearly
             from the first module (the paper's stochastic paths).
         dropout: rate before the dense layer.
 

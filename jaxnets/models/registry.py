@@ -1,82 +1,55 @@
 """Every model by its name.
 
 A family is one file. It holds the family's modules; a function `build(*, num_classes=..., ...)`
-that puts them together into a `Classifier`; a table `VARIANTS` from the name of a model to the
-arguments with which `build` makes it; the `PAPER`; and, where there are any, `WEIGHTS`, the public
-weights of a model, the best first, and `RENAMES`, what libraries call its parameters. To add a
-family, write that file and list it in `FAMILIES`.
+that puts them together into a `Classifier` and whose annotations say what its settings may be
+(`jaxnets.models.settings`); a table `VARIANTS` from the name of a model to the arguments with which
+`build` makes it; the `PAPER`; and, where there are any, `WEIGHTS`, the public weights of a model, the
+best first, and `RENAMES`, what libraries call its parameters. To add a family, write that file and
+list it below; or, from outside of jaxnets, hand it to `register`.
 """
 
 import fnmatch
+import importlib
 import inspect
-import numbers
-from types import ModuleType
 from typing import Any, NamedTuple
 
 from jaxnets.errors import InputError, unknown_name
-from jaxnets.models import (
-    alexnet,
-    densenet,
-    dpn,
-    fractalnet,
-    googlenet,
-    highway,
-    inception_resnet_v2,
-    inception_v2,
-    inception_v3,
-    inception_v4,
-    lenet,
-    mlp,
-    mobilenet_v1,
-    mobilenet_v2,
-    nasnet,
-    nin,
-    pnasnet,
-    polynet,
-    resnet,
-    resnetv2,
-    senet,
-    squeezenet,
-    vgg,
-    vit,
-    xception,
-    zfnet,
-)
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.published import PublishedWeights
+from jaxnets.models.settings import checked, settings_of
 
-FAMILIES = (
-    alexnet,
-    densenet,
-    dpn,
-    fractalnet,
-    googlenet,
-    highway,
-    inception_resnet_v2,
-    inception_v2,
-    inception_v3,
-    inception_v4,
-    lenet,
-    mlp,
-    mobilenet_v1,
-    mobilenet_v2,
-    nasnet,
-    nin,
-    pnasnet,
-    polynet,
-    resnet,
-    resnetv2,
-    senet,
-    squeezenet,
-    vgg,
-    vit,
-    xception,
-    zfnet,
-)
-
-_FAMILY_OF = {name: family for family in FAMILIES for name in family.VARIANTS}
-
-_RATES = ("dropout", "aux_dropout", "block_dropout", "drop_path")  # of any family
+FAMILIES = [
+    importlib.import_module(f"jaxnets.models.{name}")
+    for name in (
+        "alexnet",
+        "densenet",
+        "dpn",
+        "fractalnet",
+        "googlenet",
+        "highway",
+        "inception_resnet_v2",
+        "inception_v2",
+        "inception_v3",
+        "inception_v4",
+        "lenet",
+        "mlp",
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "nasnet",
+        "nin",
+        "pnasnet",
+        "polynet",
+        "resnet",
+        "resnetv2",
+        "senet",
+        "squeezenet",
+        "vgg",
+        "vit",
+        "xception",
+        "zfnet",
+    )
+]
+"""Those of jaxnets, and behind them those that were registered."""
 
 
 class ModelInfo(NamedTuple):
@@ -117,12 +90,14 @@ def create_model(name: str, num_classes: int | None = None, **overrides: Any) ->
     """
     family = _family_of(name)
     settings = _settings(family, name)
-    for setting, value in overrides.items():
+    for setting in overrides:
         if setting not in settings:
             raise InputError(f"{name} has no setting {setting!r}; known: {', '.join(settings)}")
-        settings[setting] = _checked(setting, value, settings[setting])
     if num_classes is not None:
-        settings["num_classes"] = _checked("num_classes", num_classes, 0)
+        overrides["num_classes"] = num_classes
+    known = settings_of(family.build)
+    for setting, value in overrides.items():
+        settings[setting] = checked(setting, value, known[setting].annotation, settings[setting])
     return family.build(**settings).clone(model_name=name)
 
 
@@ -133,7 +108,7 @@ def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
         pattern: as a shell's, for instance "resnet*".
         pretrained: only those of which there are public weights.
     """
-    names = sorted(fnmatch.filter(_FAMILY_OF, pattern))
+    names = sorted(fnmatch.filter(_families_by_model(), pattern))
     return [name for name in names if published_weights(name)] if pretrained else names
 
 
@@ -170,39 +145,66 @@ def published_weights(name: str) -> tuple[PublishedWeights, ...]:
     return getattr(_family_of(name), "WEIGHTS", {}).get(name, ())
 
 
-def _family_of(name: str) -> ModuleType:
-    if name not in _FAMILY_OF:
-        raise unknown_name("model", name, _FAMILY_OF)
-    return _FAMILY_OF[name]
+def register(family: Any) -> None:
+    """Makes the models of a family known, as if its file were one of jaxnets' own.
+
+    A script that holds a family registers itself by `register(sys.modules[__name__])`. A family that
+    is registered again, by the same name, replaces what it was.
+
+    Args:
+        family: a module, or any namespace with a `__name__`, with `build`, `VARIANTS` and `PAPER`
+            and perhaps `WEIGHTS` and `RENAMES`: see the head of this file.
+
+    Raises:
+        InputError: it lacks something, a row of `VARIANTS` does not fit `build`, or the name of a
+            model is taken by another family.
+    """
+    needed = ("__name__", "build", "VARIANTS", "PAPER")
+    if missing := [part for part in needed if not hasattr(family, part)]:
+        who = getattr(family, "__name__", repr(family))
+        raise InputError(
+            f"family: {who} lacks {', '.join(missing)}; give a module with a function `build`, a dict "
+            "`VARIANTS` of the arguments for each model by its name, and a string `PAPER`"
+        )
+    known = settings_of(family.build)
+    if "num_classes" not in known:
+        raise InputError(f"family: `build` of {family.__name__} does not take num_classes")
+    others = _families_by_model(without=family.__name__)
+    for name, row in family.VARIANTS.items():
+        if name in others:
+            raise InputError(
+                f"family: {family.__name__} has a model {name!r}, and so has "
+                f"{others[name].__name__}; give it another name"
+            )
+        if surplus := sorted(set(row) - set(known)):
+            raise InputError(f"family: {name} sets {', '.join(surplus)}, which `build` does not take")
+        settings = _settings(family, name)
+        for setting, value in settings.items():
+            if value is known[setting].default is inspect.Parameter.empty:
+                raise InputError(f"family: {name} has no value for {setting!r}, and `build` no default")
+            checked(f"{name}: {setting}", value, known[setting].annotation, None)
+    for index, other in enumerate(FAMILIES):
+        if other.__name__ == family.__name__:
+            FAMILIES[index] = family
+            return
+    FAMILIES.append(family)
 
 
-def _settings(family: ModuleType, name: str) -> dict[str, Any]:
+def _families_by_model(without: str | None = None) -> dict[str, Any]:
+    """Every model's family, perhaps without those of a name."""
+    return {
+        model: family for family in FAMILIES if family.__name__ != without for model in family.VARIANTS
+    }
+
+
+def _family_of(name: str) -> Any:
+    families = _families_by_model()
+    if name not in families:
+        raise unknown_name("model", name, families)
+    return families[name]
+
+
+def _settings(family: Any, name: str) -> dict[str, Any]:
     """The arguments of the family's `build`: its defaults, and over them the row of the variant."""
-    arguments = inspect.signature(family.build).parameters.values()
-    return {argument.name: argument.default for argument in arguments} | family.VARIANTS[name]
-
-
-def _checked(setting: str, value: Any, standard: Any) -> Any:
-    """`value`, if it is of the same kind as the `standard` value that it replaces."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if isinstance(standard, tuple):
-        # The items of a tuple that may be empty are names, which `build` knows.
-        item, least = (standard[0], 1) if standard else ("", 0)
-        wanted, fits = "a tuple", isinstance(value, tuple | list) and len(value) >= least
-        if least:
-            wanted += " of at least one"
-        if fits:
-            return tuple(_checked(setting, given, item) for given in value)
-    elif setting in _RATES:
-        wanted, fits = "a probability in [0, 1)", number and 0 <= value < 1
-    elif isinstance(standard, bool | str):
-        wanted, fits = f"a {type(standard).__name__}", isinstance(value, type(standard))
-    elif isinstance(standard, int):
-        least = min(standard, 1)
-        wanted = f"an integer, {least} or more"
-        fits = number and isinstance(value, numbers.Integral) and value >= least
-    else:
-        wanted, fits = "a number", number
-    if not fits:
-        raise InputError(f"{setting}: wanted {wanted}, such as {standard!r}; got {value!r}")
-    return value
+    defaults = {setting: default for setting, (_, default) in settings_of(family.build).items()}
+    return defaults | family.VARIANTS[name]

@@ -9,24 +9,29 @@ Departure from the paper: where a bottleneck halves its maps, the stride is in t
 ("version 1.5", as in torchvision), not in the first 1x1; `stride_in_1x1=True` puts it there.
 """
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any, Literal
 
 from flax import linen as nn
 from jax import Array
 
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layers import (
-    BatchNorm,
+    NORMS,
     Conv,
     DropPath,
     LinearHead,
     NonLocalBlock,
     drop_path_rates,
     max_pool,
+    norm_layer,
 )
 from jaxnets.layers.attention import NON_LOCAL_MODES
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Positive, Probability, takes_fields_of
+from jaxnets.models.strides import strides_and_dilations
 
 PAPER = (
     "He et al. 2015, arXiv:1512.03385 (wide: Zagoruyko and Komodakis 2016, arXiv:1605.07146; "
@@ -123,14 +128,15 @@ class Stem(nn.Module):
     """The first convolution: 7x7 at stride 2, or 3x3 at stride 1 for small images."""
 
     small_input: bool
+    norm: Callable[..., nn.Module]
 
     @nn.compact
-    def __call__(self, x: Array, train: bool) -> Array:
+    def __call__(self, x: Array) -> Array:
         if self.small_input:
             x = _conv(64, 3, padding=1, name="conv1")(x)
         else:
             x = _conv(64, 7, strides=2, padding=3, name="conv1")(x)
-        return nn.relu(BatchNorm(use_running_average=not train, name="bn1")(x))
+        return nn.relu(self.norm(name="bn1")(x))
 
 
 class BasicBlock(nn.Module):
@@ -139,22 +145,26 @@ class BasicBlock(nn.Module):
     Attributes:
         planes: the channels of both.
         stride: of the first.
-        drop_path: how often the convolutions are skipped in training.
+        dilations: of both.
+        drop_path: probability of dropping the residual branch.
+        norm: `norm(name=...)` makes a normalization.
     """
 
     planes: int
     stride: int
+    dilations: tuple[int, int]
     drop_path: float
+    norm: Callable[..., nn.Module]
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        norm = partial(BatchNorm, use_running_average=not train)
-        y = _conv(self.planes, 3, strides=self.stride, padding=1, name="conv1")(x)
-        y = nn.relu(norm(name="bn1")(y))
-        y = _conv(self.planes, 3, padding=1, name="conv2")(y)
-        y = norm(name="bn2")(y)
+        first, second = self.dilations
+        y = _conv3x3(self.planes, strides=self.stride, dilation=first, name="conv1")(x)
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = _conv3x3(self.planes, dilation=second, name="conv2")(y)
+        y = self.norm(name="bn2")(y)
         y = DropPath(self.drop_path, name="drop_path")(y, deterministic=not train)
-        return nn.relu(_shortcut(x, self.planes, self.stride, norm) + y)
+        return nn.relu(_shortcut(x, self.planes, self.stride, self.norm) + y)
 
 
 class Bottleneck(nn.Module):
@@ -163,7 +173,9 @@ class Bottleneck(nn.Module):
     Attributes:
         planes: a quarter of the channels that come out, and those of the 3x3 in a plain ResNet.
         stride: of the 3x3, or of the first 1x1.
-        drop_path: how often the convolutions are skipped in training.
+        dilations: of the 3x3 where it has the stride, and where the first 1x1 has it.
+        drop_path: probability of dropping the residual branch.
+        norm: `norm(name=...)` makes a normalization.
         groups: of the 3x3.
         width_per_group: channels in a group of the 3x3 where `planes` is 64.
         stride_in_1x1: where the stride is.
@@ -171,27 +183,34 @@ class Bottleneck(nn.Module):
 
     planes: int
     stride: int
+    dilations: tuple[int, int]
     drop_path: float
+    norm: Callable[..., nn.Module]
     groups: int
     width_per_group: int
     stride_in_1x1: bool
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        norm = partial(BatchNorm, use_running_average=not train)
         width = self.planes * self.width_per_group // 64 * self.groups
         stride1, stride2 = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+        dilation = self.dilations[self.stride_in_1x1]
         y = _conv(width, 1, strides=stride1, name="conv1")(x)
-        y = nn.relu(norm(name="bn1")(y))
-        y = _conv(width, 3, strides=stride2, padding=1, groups=self.groups, name="conv2")(y)
-        y = nn.relu(norm(name="bn2")(y))
+        y = nn.relu(self.norm(name="bn1")(y))
+        y = _conv3x3(width, strides=stride2, dilation=dilation, groups=self.groups, name="conv2")(y)
+        y = nn.relu(self.norm(name="bn2")(y))
         y = _conv(4 * self.planes, 1, name="conv3")(y)
-        y = norm(name="bn3")(y)
+        y = self.norm(name="bn3")(y)
         y = DropPath(self.drop_path, name="drop_path")(y, deterministic=not train)
-        return nn.relu(_shortcut(x, 4 * self.planes, self.stride, norm) + y)
+        return nn.relu(_shortcut(x, 4 * self.planes, self.stride, self.norm) + y)
 
 
-def _shortcut(x: Array, channels: int, stride: int, norm: partial[BatchNorm]) -> Array:
+def _conv3x3(features: int, dilation: int, **settings: Any) -> nn.Conv:
+    """A 3x3 convolution that keeps the size of the maps at stride 1."""
+    return _conv(features, 3, padding=dilation, dilation=dilation, **settings)
+
+
+def _shortcut(x: Array, channels: int, stride: int, norm: Callable[..., nn.Module]) -> Array:
     """The identity or, where the shape changes, a 1x1 convolution (option B of section 3.3)."""
     if stride == 1 and x.shape[-1] == channels:
         return x
@@ -200,22 +219,49 @@ def _shortcut(x: Array, channels: int, stride: int, norm: partial[BatchNorm]) ->
 
 
 class ResNet(nn.Module):
-    """A stem and stages of residual blocks; the arguments are those of `build`."""
+    """A stem and stages of residual blocks.
 
-    block: str
-    depths: tuple[int, ...]
-    groups: int
-    width_per_group: int
-    stride_in_1x1: bool
-    small_input: bool
-    drop_path: float
-    non_local: tuple[str, ...]
-    non_local_mode: str
+    Attributes:
+        depths: blocks in each stage.
+        block: "basic" or "bottleneck".
+        groups: groups of the bottleneck's 3x3 convolution (ResNeXt's cardinality).
+        width_per_group: channels of each group in the first stage; they double with each stage.
+        stride_in_1x1: True for the paper's place of the bottleneck's stride.
+        small_input: for images of 32 x 32, down to 8 x 8: the stem is a 3x3 convolution at stride 1
+            and there is no max-pool.
+        output_stride: the largest stride of a map. Stages that would exceed it are dilated instead
+            (`strides_and_dilations`); their maps are larger, their parameters the same. Bottlenecks
+            are torchvision's with `replace_stride_with_dilation`, which has no dilated basic blocks.
+        norm: "batch"; "frozen" for batch normalization that is not trained; or "group" for group
+            normalization with 32 groups (Wu and He 2018, "Group Normalization", arXiv:1803.08494).
+        epsilon: added to the variance by the normalizations.
+        non_local: the stages, by the names of their maps, that end in a non-local block (Wang et al.
+            2018, "Non-local Neural Networks", arXiv:1711.07971). It starts as the identity, so a
+            trained net can be given one. Memory grows with the square of the positions in a map.
+        non_local_mode: see `jaxnets.layers.NonLocalBlock`.
+        drop_path: probability of dropping the residual branch of the last block; it grows linearly
+            from the first (Huang et al. 2016, "Deep Networks with Stochastic Depth",
+            arXiv:1603.09382).
+    """
+
+    depths: Counts
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    groups: Count = 1
+    width_per_group: Count = 64
+    stride_in_1x1: bool = False
+    small_input: bool = False
+    output_stride: Literal[8, 16, 32] = 32
+    norm: Literal[NORMS] = "batch"
+    epsilon: Positive = 1e-5
+    non_local: tuple[str, ...] = ()
+    non_local_mode: Literal[NON_LOCAL_MODES] = "embedded_gaussian"
+    drop_path: Probability = 0.0
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
         """Maps [N, H, W, C] to `stem` (stride 2, before the max-pool) and `stage1` ... `stage4`
-        (strides 4 to 32); with `small_input` the strides are 1 and 1 to 8."""
+        (strides 4 to 32, up to `output_stride`); with `small_input` the strides are 1 and 1 to 8."""
+        norm = norm_layer(self.norm, train, self.epsilon)
         block = {
             "basic": BasicBlock,
             "bottleneck": partial(
@@ -227,15 +273,20 @@ class ResNet(nn.Module):
         }[self.block]
         rates = iter(drop_path_rates(self.drop_path, sum(self.depths)))
         out = {}
-        x = out["stem"] = Stem(self.small_input, name="stem")(images, train)
+        x = out["stem"] = Stem(self.small_input, norm, name="stem")(images)
         if not self.small_input:
             x = max_pool(x, 3, strides=2, padding=1)
-        for stage, depth in enumerate(self.depths, start=1):
+        geometry = strides_and_dilations(len(self.depths), self.stem_stride, self.output_stride)
+        for stage, (depth, (stride, dilations)) in enumerate(
+            zip(self.depths, geometry, strict=True), start=1
+        ):
             for i in range(1, depth + 1):
                 x = block(
                     planes=32 * 2**stage,
-                    stride=2 if i == 1 and stage > 1 else 1,
+                    stride=stride if i == 1 else 1,
+                    dilations=dilations if i == 1 else dilations[1:] * 2,
                     drop_path=next(rates),
+                    norm=norm,
                     name=f"stage{stage}_block{i}",
                 )(x, train)
             if f"stage{stage}" in self.non_local:
@@ -243,74 +294,47 @@ class ResNet(nn.Module):
             out[f"stage{stage}"] = x
         return out
 
+    @property
+    def stem_stride(self) -> int:
+        """The stride of the maps that the first stage reads."""
+        return 1 if self.small_input else 4
 
-def build(
-    *,
-    num_classes: int = 1000,
-    block: str = "bottleneck",
-    depths: tuple[int, ...],
-    groups: int = 1,
-    width_per_group: int = 64,
-    stride_in_1x1: bool = False,
-    small_input: bool = False,
-    non_local: tuple[str, ...] = (),
-    non_local_mode: str = "embedded_gaussian",
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
-) -> Classifier:
-    """A ResNet for 224 x 224 images; any of 32 x 32 or more will do.
+
+@takes_fields_of(ResNet)
+def build(*, num_classes: CountOrZero = 1000, dropout: Probability = 0.0, **settings: Any) -> Classifier:
+    """A ResNet for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.
-        block: "basic" or "bottleneck".
-        depths: blocks in each stage.
-        groups: groups of the bottleneck's 3x3 convolution (ResNeXt's cardinality).
-        width_per_group: channels of each group in the first stage; they double with each stage.
-        stride_in_1x1: True for the paper's place of the bottleneck's stride.
-        small_input: for images of 32 x 32, down to 8 x 8: the stem is a 3x3 convolution at stride 1
-            and there is no max-pool.
-        non_local: the stages, by the names of their maps, that end in a non-local block (Wang et al.
-            2018, "Non-local Neural Networks", arXiv:1711.07971). It starts as the identity, so a
-            trained net can be given one. Memory grows with the square of the positions in a map.
-        non_local_mode: see `jaxnets.layers.NonLocalBlock`.
-        drop_path: how often the last block's convolutions are skipped in training; it grows
-            linearly from the first (Huang et al. 2016, "Deep Networks with Stochastic Depth",
-            arXiv:1603.09382).
         dropout: rate before the dense layer.
+        **settings: see `ResNet`.
 
     Raises:
-        InputError: an unknown block, stage or mode, or a setting of the bottleneck for the basic
-            block.
+        InputError: an unknown stage, a setting of the bottleneck for the basic block, or channels that
+            cannot be cut into 32 groups.
     """
-    if block not in ("basic", "bottleneck"):
-        raise unknown_name("block", block, ("basic", "bottleneck"))
-    if block == "basic" and (groups, width_per_group, stride_in_1x1) != (1, 64, False):
+    backbone = ResNet(**settings)
+    bottleneck = (backbone.groups, backbone.width_per_group, backbone.stride_in_1x1)
+    if backbone.block == "basic" and bottleneck != (1, 64, False):
         raise InputError(
             "groups, width_per_group and stride_in_1x1 belong to the bottleneck and this net has "
             'basic blocks; leave them out, or give block="bottleneck"'
         )
-    stages = [f"stage{i}" for i in range(1, len(depths) + 1)]
-    for name in non_local:
+    width = backbone.groups * backbone.width_per_group
+    if backbone.norm == "group" and width % 32:
+        raise InputError(
+            f'norm: "group" wants multiples of 32 channels, and the 3x3 convolutions have {width}; '
+            'give other groups and width_per_group, or norm="batch"'
+        )
+    stages = [f"stage{i}" for i in range(1, len(backbone.depths) + 1)]
+    for name in backbone.non_local:
         if name not in stages:
             raise unknown_name("stage", name, stages)
-    if non_local_mode not in NON_LOCAL_MODES:
-        raise unknown_name("non-local mode", non_local_mode, NON_LOCAL_MODES)
-    backbone = ResNet(
-        block,
-        depths,
-        groups,
-        width_per_group,
-        stride_in_1x1,
-        small_input,
-        drop_path,
-        non_local,
-        non_local_mode,
-    )
-    side, stride = (32, 1) if small_input else (224, 4)
+    side = 32 if backbone.small_input else 224
     return Classifier(
         backbone=backbone,
         head=LinearHead(num_classes, dropout),
         num_classes=num_classes,
         input_size=(side, side, 3),
-        min_size=stride * 2 ** (len(depths) - 1),
+        min_size=min(backbone.stem_stride * 2 ** (len(stages) - 1), backbone.output_stride),
     )

@@ -10,11 +10,12 @@ have biases, and halve their maps in the last block of a stage.)
 """
 
 from functools import partial
+from typing import Any, Literal
 
 from flax import linen as nn
 from jax import Array
 
-from jaxnets.errors import InputError, unknown_name
+from jaxnets.errors import InputError
 from jaxnets.layers import (
     BatchNorm,
     Conv,
@@ -26,6 +27,7 @@ from jaxnets.layers import (
 )
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Probability, takes_fields_of
 
 PAPER = "He et al. 2016, arXiv:1603.05027 (wide: Zagoruyko and Komodakis 2016, arXiv:1605.07146)"
 
@@ -68,7 +70,7 @@ class BasicBlock(nn.Module):
         width: the channels of both.
         stride: of the first.
         dropout: rate before the second.
-        drop_path: how often the convolutions are skipped in training.
+        drop_path: probability of dropping the residual branch.
     """
 
     width: int
@@ -95,7 +97,7 @@ class Bottleneck(nn.Module):
         width: the channels that come out.
         stride: of the 3x3.
         dropout: rate before the last convolution.
-        drop_path: how often the convolutions are skipped in training.
+        drop_path: probability of dropping the residual branch.
     """
 
     width: int
@@ -126,16 +128,29 @@ def _shortcut(x: Array, active: Array, width: int, stride: int) -> Array:
 
 
 class ResNetV2(nn.Module):
-    """A convolution, stages of residual blocks, and a last normalization; the arguments are those
-    of `build`."""
+    """A convolution, stages of residual blocks, and a last normalization.
 
-    block: str
-    depths: tuple[int, ...]
-    widths: tuple[int, ...]
-    stem_width: int
-    small_input: bool
-    block_dropout: float
-    drop_path: float
+    Attributes:
+        depths: blocks in each stage.
+        block: "basic" or "bottleneck".
+        widths: channels that come out of each stage.
+        stem_width: channels of the first convolution.
+        small_input: for images of 32 x 32 and fewer: the first convolution is a 3x3 at stride 1 and
+            there is no max-pool.
+        block_dropout: rate before the last convolution of each block (Zagoruyko and Komodakis,
+            section 2.4, take 0.3 for CIFAR and 0.4 for SVHN).
+        drop_path: probability of dropping the residual branch of the last block; it grows linearly
+            from the first (Huang et al. 2016, "Deep Networks with Stochastic Depth",
+            arXiv:1603.09382).
+    """
+
+    depths: Counts
+    block: Literal["basic", "bottleneck"] = "bottleneck"
+    widths: Counts = (256, 512, 1024, 2048)
+    stem_width: Count = 64
+    small_input: bool = False
+    block_dropout: Probability = 0.0
+    drop_path: Probability = 0.0
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
@@ -165,48 +180,28 @@ class ResNetV2(nn.Module):
         return out
 
 
-def build(
-    *,
-    num_classes: int = 1000,
-    block: str = "bottleneck",
-    depths: tuple[int, ...],
-    widths: tuple[int, ...] = (256, 512, 1024, 2048),
-    stem_width: int = 64,
-    small_input: bool = False,
-    block_dropout: float = 0.0,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
-) -> Classifier:
-    """A ResNet with pre-activation for 224 x 224 images; any of 32 x 32 or more will do.
+@takes_fields_of(ResNetV2)
+def build(*, num_classes: CountOrZero = 1000, dropout: Probability = 0.0, **settings: Any) -> Classifier:
+    """A ResNet with pre-activation for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.
-        block: "basic" or "bottleneck".
-        depths: blocks in each stage.
-        widths: channels that come out of each stage.
-        stem_width: channels of the first convolution.
-        small_input: for images of 32 x 32 and fewer: the first convolution is a 3x3 at stride 1 and
-            there is no max-pool.
-        block_dropout: rate before the last convolution of each block (Zagoruyko and Komodakis,
-            section 2.4, take 0.3 for CIFAR and 0.4 for SVHN).
-        drop_path: how often the last block's convolutions are skipped in training; it grows
-            linearly from the first (Huang et al. 2016, "Deep Networks with Stochastic Depth",
-            arXiv:1603.09382).
         dropout: rate before the dense layer.
+        **settings: see `ResNetV2`.
 
     Raises:
-        InputError: an unknown block, other than one width for each stage, or a bottleneck's width
-            that cannot be quartered.
+        InputError: other than one width for each stage, or a bottleneck's width that cannot be
+            quartered.
     """
-    if block not in ("basic", "bottleneck"):
-        raise unknown_name("block", block, ("basic", "bottleneck"))
+    backbone = ResNetV2(**settings)
+    depths, widths = backbone.depths, backbone.widths
     if len(widths) != len(depths):
         raise InputError(f"widths: wanted one for each of {len(depths)} stages, got {widths}")
-    if block == "bottleneck" and any(width % 4 for width in widths):
+    if backbone.block == "bottleneck" and any(width % 4 for width in widths):
         raise InputError(f"widths: a bottleneck wants multiples of 4, got {widths}")
-    side, stride = (32, 1) if small_input else (224, 4)
+    side, stride = (32, 1) if backbone.small_input else (224, 4)
     return Classifier(
-        backbone=ResNetV2(block, depths, widths, stem_width, small_input, block_dropout, drop_path),
+        backbone=backbone,
         head=LinearHead(num_classes, dropout),
         num_classes=num_classes,
         input_size=(side, side, 3),

@@ -10,6 +10,7 @@ Departure from the paper: kernels are drawn by He's rule over fan-out.
 """
 
 from functools import partial
+from typing import Any
 
 from flax import linen as nn
 from jax import Array
@@ -25,6 +26,7 @@ from jaxnets.layers import (
 )
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Probability, takes_fields_of
 
 PAPER = "Hu et al. 2018, arXiv:1709.01507"
 
@@ -150,7 +152,7 @@ class SEBottleneck(nn.Module):
     Attributes:
         planes: a quarter of the channels that come out.
         stride: of the 3x3, or of the first 1x1.
-        drop_path: how often the convolutions are skipped in training.
+        drop_path: probability of dropping the residual branch.
         groups: of the 3x3.
         width_per_group: channels in a group of the 3x3 where `planes` is 64.
         half_first: whether the first 1x1 has half the channels of the 3x3.
@@ -187,17 +189,31 @@ class SEBottleneck(nn.Module):
 
 
 class SENet(nn.Module):
-    """A stem and stages of bottlenecks; the arguments are those of `build`."""
+    """A stem and stages of bottlenecks.
 
-    depths: tuple[int, ...]
-    groups: int
-    width_per_group: int
-    half_first: bool
-    stride_in_1x1: bool
-    downsample_kernel: int
-    deep_stem: bool
-    padded_pool: bool
-    drop_path: float
+    Attributes:
+        depths: blocks in each stage.
+        groups: groups of the bottleneck's 3x3 convolution.
+        width_per_group: channels of each group in the first stage; they double with each stage.
+        half_first: whether a bottleneck's first 1x1 has half the channels of its 3x3.
+        stride_in_1x1: whether that convolution, and not the 3x3, halves the maps.
+        downsample_kernel: kernel size of the shortcuts that halve the maps; odd.
+        deep_stem: whether three 3x3 convolutions stand for the first 7x7.
+        padded_pool: whether the first max-pool is padded by 1, as in a ResNet.
+        drop_path: probability of dropping the residual branch of the last block; it grows linearly
+            from the first (Huang et al. 2016, "Deep Networks with Stochastic Depth",
+            arXiv:1603.09382).
+    """
+
+    depths: Counts
+    groups: Count = 1
+    width_per_group: Count = 64
+    half_first: bool = False
+    stride_in_1x1: bool = False
+    downsample_kernel: Count = 1
+    deep_stem: bool = False
+    padded_pool: bool = False
+    drop_path: Probability = 0.0
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
@@ -228,51 +244,20 @@ class SENet(nn.Module):
         return out
 
 
-def build(
-    *,
-    num_classes: int = 1000,
-    depths: tuple[int, ...],
-    groups: int = 1,
-    width_per_group: int = 64,
-    half_first: bool = False,
-    stride_in_1x1: bool = False,
-    downsample_kernel: int = 1,
-    deep_stem: bool = False,
-    padded_pool: bool = False,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
-) -> Classifier:
-    """A squeeze-and-excitation net for 224 x 224 images; any of 32 x 32 or more will do.
+@takes_fields_of(SENet)
+def build(*, num_classes: CountOrZero = 1000, dropout: Probability = 0.0, **settings: Any) -> Classifier:
+    """A squeeze-and-excitation net for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.
-        depths: blocks in each stage.
-        groups: groups of the bottleneck's 3x3 convolution.
-        width_per_group: channels of each group in the first stage; they double with each stage.
-        half_first: whether a bottleneck's first 1x1 has half the channels of its 3x3.
-        stride_in_1x1: whether that convolution, and not the 3x3, halves the maps.
-        downsample_kernel: kernel size of the shortcuts that halve the maps; odd.
-        deep_stem: whether three 3x3 convolutions stand for the first 7x7.
-        padded_pool: whether the first max-pool is padded by 1, as in a ResNet.
-        drop_path: how often the last block's convolutions are skipped in training; it grows
-            linearly from the first (Huang et al. 2016, "Deep Networks with Stochastic Depth",
-            arXiv:1603.09382).
         dropout: rate before the dense layer.
+        **settings: see `SENet`.
     """
+    backbone = SENet(**settings)
     return Classifier(
-        backbone=SENet(
-            depths,
-            groups,
-            width_per_group,
-            half_first,
-            stride_in_1x1,
-            downsample_kernel,
-            deep_stem,
-            padded_pool,
-            drop_path,
-        ),
+        backbone=backbone,
         head=LinearHead(num_classes, dropout),
         num_classes=num_classes,
         input_size=(224, 224, 3),
-        min_size=4 * 2 ** (len(depths) - 1),
+        min_size=4 * 2 ** (len(backbone.depths) - 1),
     )

@@ -2,7 +2,7 @@
 and <0.5MB model size", arXiv:1602.07360, table 1; and the cheaper version 1.1 of its authors.
 
 Departures from the paper: as in torchvision and in the released nets, the first convolution has no
-padding, and the max-pools also take the windows that hang over the far edge. Kernels are drawn by
+padding, and the max-pools also take the windows that reach over the far edge. Kernels are drawn by
 He's rule, those of the last layer from a normal distribution of standard deviation 0.01.
 """
 
@@ -14,6 +14,7 @@ from jaxnets.errors import InputError
 from jaxnets.layers import ConfidenceMapHead, Conv, max_pool
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Probability
 
 PAPER = "Iandola et al. 2016, arXiv:1602.07360"
 
@@ -79,13 +80,13 @@ class SqueezeNet(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    stem_width: int,
-    stem_kernel: int,
-    pooled: tuple[int, ...],
-    dropout: float = 0.5,
+    num_classes: CountOrZero = 1000,
+    stem_width: Count,
+    stem_kernel: Count,
+    pooled: Counts,
+    dropout: Probability = 0.5,
 ) -> Classifier:
-    """A SqueezeNet for 224 x 224 images; any of 21 x 21 (version 1.1: 17 x 17) or more will do.
+    """A SqueezeNet for 224 x 224 images; accepts any of at least 21 x 21 (version 1.1: 17 x 17).
 
     Args:
         num_classes: 0 for the mean of the last maps.

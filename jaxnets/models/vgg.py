@@ -14,6 +14,7 @@ from jax import Array
 from jaxnets.layers import BatchNorm, Conv, MLPHead, local_response_norm, max_pool
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Counts, Probability
 
 PAPER = "Simonyan and Zisserman 2014, arXiv:1409.1556"
 
@@ -89,16 +90,16 @@ class VGG(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    depths: tuple[int, ...],
-    third_kernel: int = 3,
+    num_classes: CountOrZero = 1000,
+    depths: Counts,
+    third_kernel: Count = 3,
     lrn: bool = False,
     batch_norm: bool = False,
-    hidden: tuple[int, ...] = (4096, 4096),
-    pool_size: int = 7,
-    dropout: float = 0.5,
+    hidden: Counts = (4096, 4096),
+    pool_size: Count = 7,
+    dropout: Probability = 0.5,
 ) -> Classifier:
-    """A VGG net for 224 x 224 images; any of 32 x 32 or more will do.
+    """A VGG net for 224 x 224 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the units of the last hidden layer.

@@ -20,6 +20,7 @@ from jaxnets.errors import InputError
 from jaxnets.layers import Conv, Dropout, DropPath, LayerNorm, LinearHead, drop_path_rates
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Probability
 
 PAPER = "Dosovitskiy et al. 2020, arXiv:2010.11929"
 
@@ -147,7 +148,7 @@ class Block(nn.Module):
     Attributes:
         heads: of the attention.
         mlp_ratio: the MLP's hidden units for each channel of a token.
-        drop_path: how often attention, and MLP, are skipped in training.
+        drop_path: probability of dropping the attention branch, and the MLP branch.
         dropout: rate behind every dense layer but `qkv` in training.
     """
 
@@ -205,15 +206,15 @@ class VisionTransformer(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    depth: int,
-    width: int,
-    heads: int,
-    patch_size: int,
-    mlp_ratio: int = 4,
-    image_size: int = 224,
-    drop_path: float = 0.0,
-    dropout: float = 0.0,
+    num_classes: CountOrZero = 1000,
+    depth: Count,
+    width: Count,
+    heads: Count,
+    patch_size: Count,
+    mlp_ratio: Count = 4,
+    image_size: Count = 224,
+    drop_path: Probability = 0.0,
+    dropout: Probability = 0.0,
 ) -> Classifier:
     """A Vision Transformer for images of the size it is initialized with.
 
@@ -226,8 +227,8 @@ def build(
         mlp_ratio: hidden units of the MLPs for each channel of a token.
         image_size: side of the images it is made for, which `input_size` tells; a multiple of
             patch_size.
-        drop_path: how often the last layer's attention, and its MLP, are skipped in training; it
-            grows linearly from the first layer (Huang et al. 2016, arXiv:1603.09382).
+        drop_path: probability of dropping the last layer's attention branch, and its MLP
+            branch; it grows linearly from the first layer (Huang et al. 2016, arXiv:1603.09382).
         dropout: rate behind the position embedding and every dense layer but those of queries, keys
             and values; 0.1 in the paper's training on ImageNet (table 3).
 

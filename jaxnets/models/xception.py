@@ -21,6 +21,7 @@ from jaxnets.layers import (
 )
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import CountOrZero, Positive, Probability
 
 PAPER = "Chollet 2016, arXiv:1610.02357"
 
@@ -102,7 +103,7 @@ class Block(nn.Module):
         widths: output channels of each separable convolution.
         stride: 2 to halve the maps.
         relu_first: whether ReLU precedes the first convolution too; it does the others.
-        drop_path: how often all but the shortcut is skipped in training.
+        drop_path: probability of dropping the residual branch.
         epsilon: of the batch normalizations.
         tf_padding: see `build`.
     """
@@ -166,20 +167,20 @@ class Xception(nn.Module):
 
 def build(
     *,
-    num_classes: int = 1000,
-    epsilon: float = 1e-5,
+    num_classes: CountOrZero = 1000,
+    epsilon: Positive = 1e-5,
     tf_padding: bool = False,
-    drop_path: float = 0.0,
-    dropout: float = 0.5,
+    drop_path: Probability = 0.0,
+    dropout: Probability = 0.5,
 ) -> Classifier:
-    """Xception for 299 x 299 images; any of 32 x 32 or more will do.
+    """Xception for 299 x 299 images; accepts any of at least 32 x 32.
 
     Args:
         num_classes: 0 for the mean of the last maps.
         epsilon: of the batch normalizations.
         tf_padding: pads the max-pools as TensorFlow's "SAME", as in Keras: where a map has an even
             side, below and right only.
-        drop_path: how often all but the shortcut of the last block is skipped in training; it grows
+        drop_path: probability of dropping the residual branch of the last block; it grows
             linearly from the first block (Huang et al. 2016, arXiv:1603.09382).
         dropout: rate before the dense layer; 0.5 in the paper (section 4.3).
     """

@@ -4,7 +4,7 @@ their later nets (table 2, "512,1024,512 maps"), for which `widths=(384, 384, 25
 the figure.
 
 Departures from the paper: images are padded by 1, without which the 110 x 110 maps that it prints
-cannot come about; the max-pools also take the windows that hang over the far edge, which gives its
+are impossible; the max-pools also take the windows that reach over the far edge, which gives its
 55 and 13; its "contrast normalization" is AlexNet's local response normalization, with the same
 constants; maps that are not 6 x 6 in the end are averaged down to that, so that other images fit
 too; He's initialization in place of a fixed 0.01.
@@ -13,9 +13,9 @@ too; He's initialization in place of a fixed 0.01.
 from flax import linen as nn
 from jax import Array
 
-from jaxnets.errors import InputError
 from jaxnets.layers import Conv, MLPHead, local_response_norm, max_pool
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.settings import Count, CountOrZero, Probability
 
 PAPER = "Zeiler and Fergus 2013, arXiv:1311.2901"
 
@@ -55,22 +55,17 @@ def _normalized(x: Array) -> Array:
 
 def build(
     *,
-    num_classes: int = 1000,
-    widths: tuple[int, int, int] = (512, 1024, 512),
-    dropout: float = 0.5,
+    num_classes: CountOrZero = 1000,
+    widths: tuple[Count, Count, Count] = (512, 1024, 512),
+    dropout: Probability = 0.5,
 ) -> Classifier:
-    """ZFNet for 224 x 224 images; any of 47 x 47 or more will do.
+    """ZFNet for 224 x 224 images; accepts any of at least 47 x 47.
 
     Args:
         num_classes: 0 for the 4096 units of the last hidden layer.
         widths: output channels of convolutions 3, 4 and 5.
         dropout: rate after each hidden dense layer.
-
-    Raises:
-        InputError: other than three widths.
     """
-    if len(widths) != 3:
-        raise InputError(f"widths: wanted those of three convolutions, got {len(widths)} of them")
     return Classifier(
         backbone=ZFNet(widths),
         head=MLPHead((4096, 4096), num_classes, dropout, pool_size=6),

@@ -10,7 +10,7 @@ from jax import lax
 
 from jaxnets import metrics
 from jaxnets.errors import InputError
-from jaxnets.layers import DATA_AXIS, axis_is_bound
+from jaxnets.layers import CONSTANTS, DATA_AXIS, axis_is_bound
 from jaxnets.metrics import Mean, Metrics
 from jaxnets.training.precision import cast, compute_dtype
 from jaxnets.training.state import TrainState
@@ -105,6 +105,7 @@ def make_train_step(
         if replicated:
             grads = lax.psum(grads, DATA_AXIS)
             # What the task left alone stays as it is: even a mean of equal numbers may be rounded.
+            updated = {name: tree for name, tree in updated.items() if name != CONSTANTS}
             updated = lax.pmean(updated, DATA_AXIS)
             sums = metrics.reduce(sums, DATA_AXIS)
         weight = sums["loss"].weight

@@ -29,7 +29,9 @@ def built(reference: Reference) -> tuple[nn.Module, str]:
     if hasattr(shortened, reference.constructor):
         short = getattr(shortened, reference.constructor)(**reference.options)
     if reference.library == "torchvision":
-        model = torchvision.models.get_model(reference.constructor, weights=None, **reference.options)
+        model = short or torchvision.models.get_model(
+            reference.constructor, weights=None, **reference.options
+        )
         version = torchvision.__version__
     elif reference.library == "keras":
         import keras_reference

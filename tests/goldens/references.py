@@ -41,6 +41,23 @@ def _torchvision(*constructors: str, **settings: Any) -> dict[str, Reference]:
     return {name: Reference("torchvision", name, **settings) for name in constructors}
 
 
+def _dilated(*constructors: str, **settings: Any) -> dict[str, Reference]:
+    """torchvision's ResNets with dilation in place of the last stride or the last two."""
+    replaced = {16: (False, False, True), 8: (False, True, True)}
+    return {
+        f"{name}_stride{stride}": Reference(
+            "torchvision",
+            name,
+            options={"replace_stride_with_dilation": stages},
+            model=name,
+            overrides={"output_stride": stride},
+            **settings,
+        )
+        for name in constructors
+        for stride, stages in replaced.items()
+    }
+
+
 def _timm(*constructors: str, **settings: Any) -> dict[str, Reference]:
     """Rows of models that have the same name here and there."""
     return {name: Reference("timm", name, **settings) for name in constructors}
@@ -55,6 +72,7 @@ def _timm_legacy(*names: str, **settings: Any) -> dict[str, Reference]:
 
 
 _BASIC, _BOTTLENECK = {"quiet": "layer*.bn2.weight"}, {"quiet": "layer*.bn3.weight"}
+_SHALLOW = {"depths": (1, 2, 2, 2)}
 _PREACTIVATED = {"quiet": "stages.*.conv3.weight"}
 _DUAL_PATH = {"quiet": "features.*.c1x1_c.conv.weight"}
 _CELLS = {"quiet": "*.bn_sep_2.weight"}
@@ -70,6 +88,33 @@ GOLDENS = {
     **_torchvision("wide_resnet50_2", "wide_resnet101_2", **_BOTTLENECK),
     **_torchvision("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", **_BOTTLENECK),
     "resnext101_32x4d": Reference("timm", "resnext101_32x4d", **_BOTTLENECK),
+    **_dilated("resnet50", "resnet101", "resnext50_32x4d", **_BOTTLENECK),
+    "resnet50_dilated_shallow": Reference(
+        "torchvision",
+        "shortened_resnet",
+        options={**_SHALLOW, "replace_stride_with_dilation": (False, True, True)},
+        model="resnet50",
+        overrides={**_SHALLOW, "output_stride": 8},
+        **_BOTTLENECK,
+        small=True,
+    ),
+    "resnet50_group_norm_shallow": Reference(
+        "torchvision",
+        "shortened_resnet",
+        options={**_SHALLOW, "norm": "group"},
+        model="resnet50",
+        overrides={**_SHALLOW, "norm": "group"},
+        **_BOTTLENECK,
+        small=True,
+    ),
+    "resnet50_frozen_shallow": Reference(
+        "torchvision",
+        "shortened_resnet",
+        options={**_SHALLOW, "norm": "frozen"},
+        model="resnet50",
+        overrides={**_SHALLOW, "norm": "frozen"},
+        **_BOTTLENECK,
+    ),
     **_torchvision("vgg11", "vgg13", "vgg16", "vgg19", size=224, images=2),
     **_torchvision("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn", size=224, images=2),
     "vgg11_bn_narrow": Reference(

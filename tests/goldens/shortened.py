@@ -24,6 +24,28 @@ def shortened_polynet(depths: tuple[int, int, int]) -> nn.Module:
     return model
 
 
+def shortened_resnet(
+    depths: tuple[int, ...],
+    replace_stride_with_dilation: tuple[bool, ...] = (False, False, False),
+    norm: str = "batch",
+) -> nn.Module:
+    """torchvision's ResNet of bottlenecks with other depths and normalizations."""
+    from torchvision.models.resnet import Bottleneck, ResNet
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    norms = {
+        "batch": nn.BatchNorm2d,
+        "frozen": FrozenBatchNorm2d,
+        "group": functools.partial(nn.GroupNorm, 32),
+    }
+    return ResNet(
+        Bottleneck,
+        depths,
+        replace_stride_with_dilation=list(replace_stride_with_dilation),
+        norm_layer=norms[norm],
+    )
+
+
 class _Cells(nn.Module):
     """What the shortened NASNet and PNASNet have in common."""
 

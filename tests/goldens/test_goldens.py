@@ -97,6 +97,8 @@ def test_conversion_there_and_back_changes_no_bit(golden):
     settings = golden.reference.overrides
     variables = variables_of(golden, np.float32)
     back = to_torch(golden.model, variables, golden.reference.library, **settings)
+    if settings.get("norm") == "frozen":  # torchvision's counts no batches, but passes over the counts
+        back = {name: value for name, value in back.items() if not name.endswith("_tracked")}
     assert set(back) == set(golden.state_dict)
     for name, value in golden.state_dict.items():
         assert back[name].dtype == value.dtype, name

@@ -7,10 +7,11 @@ enough for every classifier; to call one is still an error.
 
 import torch
 
-_declarations = torch.library.Library("torchvision", "DEF")  # undone when it is garbage collected
-for _operator in ("nms", "qnms"):
-    _declarations.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+if torch.version.cuda is None:  # else they are there
+    _declarations = torch.library.Library("torchvision", "DEF")  # undone when it is garbage collected
+    for _operator in ("nms", "qnms"):
+        _declarations.define(f"{_operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-import torchvision  # noqa: E402
+import torchvision
 
 __all__ = ["torchvision"]

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -216,3 +217,43 @@ def test_local_response_norm_of_the_alexnet_paper():
     assert half.dtype == jnp.bfloat16
     with pytest.raises(InputError, match="size is 0"):
         layers.local_response_norm(x, size=0)
+
+
+def test_frozen_batch_norm_is_batch_norm_in_evaluation_of_constants():
+    x = RNG.normal(size=(2, 3, 3, 4)).astype(np.float32)
+    drawn = {
+        name: RNG.uniform(0.5, 2, 4).astype(np.float32) for name in ("scale", "bias", "mean", "var")
+    }
+    trained = {
+        "params": {"norm": {name: drawn[name] for name in ("scale", "bias")}},
+        "batch_stats": {"norm": {name: drawn[name] for name in ("mean", "var")}},
+    }
+    frozen = layers.freeze_batch_norms(trained)
+    assert frozen == {"constants": {"norm": drawn}}
+    wanted = (x - drawn["mean"]) / np.sqrt(drawn["var"] + 1e-3) * drawn["scale"] + drawn["bias"]
+    layer = layers.norm_layer("frozen", train=True, epsilon=1e-3)(name="norm")
+    out, changed = layer.apply({"constants": drawn}, x, mutable=["batch_stats"])
+    np.testing.assert_allclose(out, wanted, rtol=1e-5, atol=1e-5)
+    assert changed == {}
+    assert layer.apply({"constants": drawn}, x.astype(jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_freezing_moves_batch_norms_and_nothing_else():
+    variables = {
+        "params": {"conv": {"kernel": 1}, "bn": {"scale": 2, "bias": 3}, "ln": {"scale": 4, "bias": 5}},
+        "batch_stats": {"bn": {"mean": 6, "var": 7}},
+    }
+    assert layers.freeze_batch_norms(variables) == {
+        "params": {"conv": {"kernel": 1}, "ln": {"scale": 4, "bias": 5}},
+        "constants": {"bn": {"scale": 2, "bias": 3, "mean": 6, "var": 7}},
+    }
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_norms_by_their_names(train):
+    batch = layers.norm_layer("batch", train)(name="norm")
+    assert (type(batch), batch.use_running_average, batch.epsilon) == (layers.BatchNorm, not train, 1e-5)
+    group = layers.norm_layer("group", train, 1e-3)(name="norm")
+    assert (type(group), group.num_groups, group.epsilon) == (nn.GroupNorm, 32, 1e-3)
+    with pytest.raises(InputError, match="unknown norm 'instance'"):
+        layers.norm_layer("instance", train)

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from jaxnets.errors import InputError
-from jaxnets.models import create_model, list_models
+from jaxnets.models import create_model, feature_info, list_models
 from jaxnets.models.registry import FAMILIES
 
 # The deep ones take seconds to trace; the default run has a few that do not.
@@ -95,6 +95,27 @@ def test_features_are_maps_from_shallow_to_deep(name, map_sizes):
     sides = [side for side, _ in map_sizes(name).values()]
     assert len(sides) >= 2
     assert sides == sorted(sides, reverse=True)
+
+
+@of_every_family
+def test_channels_and_strides_of_maps_are_known(name, map_sizes):
+    side, info = create_model(name).input_size[0], feature_info(create_model(name))
+    sizes = map_sizes(name)
+    assert list(info) == list(sizes)
+    assert {name: channels for name, (channels, _) in info.items()} == {
+        name: channels for name, (_, channels) in sizes.items()
+    }
+    for rows, (_, stride) in zip((rows for rows, _ in sizes.values()), info.values(), strict=True):
+        if rows > 1:  # how many pixels an unpadded net loses at the edges is its own affair
+            assert stride == 1 or stride & (stride - 1) == 0
+            assert side / stride - 7 < rows <= side / stride + 1
+        else:
+            assert stride == side
+
+
+def test_strides_are_exact_where_edges_are_lost():
+    assert [stride for _, stride in feature_info(create_model("lenet5")).values()] == [1, 2, 2, 4]
+    assert feature_info(create_model("alexnet"))["pool5"] == (256, 32)
 
 
 @of_every_family

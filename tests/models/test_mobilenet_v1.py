@@ -105,5 +105,5 @@ def test_any_size_from_32_fits_the_same_parameters(shapes_of):
 
 @pytest.mark.parametrize("width", [0, -0.5])
 def test_a_width_that_is_not_positive_is_refused(width):
-    with pytest.raises(InputError, match="width: wanted a positive number, got"):
+    with pytest.raises(InputError, match="width: wanted a positive number, such as 1.0; got"):
         create_model("mobilenet_v1_100", width=width)

@@ -107,5 +107,5 @@ def test_drop_path_drops_the_branch_for_some_examples_in_training():
 
 
 def test_a_width_that_is_not_positive_is_refused():
-    with pytest.raises(InputError, match="width: wanted a positive number, got -1"):
+    with pytest.raises(InputError, match="width: wanted a positive number, such as 1.0; got -1"):
         create_model("mobilenet_v2_100", width=-1)

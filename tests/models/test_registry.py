@@ -1,8 +1,20 @@
+import inspect
+import re
+import sys
+import types
+from typing import Annotated, Any, Literal
+
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxnets.errors import InputError
-from jaxnets.models import Classifier, create_model, list_models, model_info
+from jaxnets.layers import LinearHead
+from jaxnets.models import Classifier, create_model, list_models, model_info, register, resnet
+from jaxnets.models.mlp import MLP
 from jaxnets.models.registry import FAMILIES
+from jaxnets.models.settings import Condition, Counts, checked
+from jaxnets.weights import from_torch
 
 
 def test_every_variant_of_every_family_is_listed_once_and_in_order():
@@ -79,7 +91,10 @@ def test_overrides_replace_the_settings_of_the_variant():
         ("depths", 3, "a tuple"),
         ("depths", (), "a tuple of at least one"),
         ("depths", (3, 4, 0, 3), "an integer, 1 or more"),
-        ("block", 3, "a str"),
+        ("block", 3, "one of 'basic', 'bottleneck'"),
+        ("output_stride", 4, "one of 8, 16, 32"),
+        ("output_stride", True, "one of 8, 16, 32"),
+        ("epsilon", 0, "a positive number"),
     ],
 )
 def test_override_of_another_kind_is_refused(setting, wrong, wanted):
@@ -101,3 +116,111 @@ def test_model_info_tells_what_the_command_line_shows():
 def test_settings_shown_rebuild_the_model(name):
     info = model_info(name)
     assert create_model(name, info.num_classes, **info.settings) == create_model(name)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "right", "wrong", "message"),
+    [
+        (int | None, None, "1", "wanted int | None"),
+        (tuple[int, float], (1, 0.5), (1,), "wanted a tuple of 2"),
+        (tuple[Counts, ...], ((1,), (2, 3)), ((1,), ()), "wanted a tuple of at least one"),
+        (Literal["a", "b"], "a", "aa", "unknown setting 'aa'; did you mean 'a'"),
+        (Literal[1, 2], 2, True, "wanted one of 1, 2; got True"),
+        (Annotated[str, Condition("a short word", lambda word: len(word) < 4)], "abc", "abcd", "short"),
+        (Annotated[int, "a remark"], 3, 0.5, "wanted an integer"),
+    ],
+)
+def test_annotations_say_what_a_setting_may_be(annotation, right, wrong, message):
+    assert checked("setting", right, annotation, None) == right
+    with pytest.raises(InputError, match=re.escape(message)):
+        checked("setting", wrong, annotation, None)
+
+
+def test_settings_without_a_known_annotation_may_be_anything():
+    for annotation in (Any, np.ndarray, list):
+        assert checked("setting", 3, annotation, None) == 3
+
+
+@pytest.fixture
+def registering():
+    """Families that are registered in a test are forgotten after it."""
+    before = list(FAMILIES)
+    yield
+    FAMILIES[:] = before
+
+
+def family(name="my_family", variants=None, **others):
+    """A family as a script would hold it: a module of its own."""
+
+    def build(*, num_classes: int = 10, widths: Counts, side: int = 8) -> Classifier:
+        return Classifier(
+            backbone=MLP(widths),
+            head=LinearHead(num_classes),
+            num_classes=num_classes,
+            input_size=(side, side, 1),
+        )
+
+    module = types.ModuleType(name)
+    variants = variants or {"my_net": {"widths": (3,)}, "my_wide_net": {"widths": (9,)}}
+    vars(module).update({"build": build, "VARIANTS": variants, "PAPER": "ours"} | others)
+    return module
+
+
+def test_a_registered_family_is_known_as_any_other(registering):
+    renames = (("backbone/{layer}", "{layer}"), ("head/fc", "last"))
+    register(family(RENAMES={"mine": renames}))
+    assert list_models("my_*") == ["my_net", "my_wide_net"]
+    info = model_info("my_wide_net")
+    assert (info.family, info.paper, info.input_size) == ("my_family", "ours", (8, 8, 1))
+    assert info.settings == {"widths": (9,), "side": 8}
+    model = create_model("my_net", num_classes=2, widths=[4])
+    assert (model.model_name, model.backbone.widths) == ("my_net", (4,))
+    with pytest.raises(InputError, match="widths: wanted an integer, 1 or more"):
+        create_model("my_net", widths=(0,))
+    with pytest.raises(InputError, match="did you mean 'my_net'"):
+        create_model("mynet")
+    tensors = {"fc1.weight": (3, 64), "fc1.bias": (3,), "last.weight": (10, 3), "last.bias": (10,)}
+    variables = from_torch("my_net", {name: np.ones(shape) for name, shape in tensors.items()})
+    logits = create_model("my_net").apply(variables, jnp.ones((1, 8, 8, 1)))
+    np.testing.assert_allclose(logits, np.full((1, 10), 3 * 65 + 1))
+
+
+def test_a_script_registers_itself_and_again_when_it_is_run_again(registering):
+    module = family("__main__")
+    register(module)
+    register(family("__main__", {"my_net": {"widths": (5,)}}))
+    assert list_models("my_*") == ["my_net"]
+    assert create_model("my_net").backbone.widths == (5,)
+    register(sys.modules["jaxnets.models.mlp"])
+    assert len(FAMILIES) == len({family.__name__ for family in FAMILIES})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (types.SimpleNamespace(PAPER=""), "lacks __name__, build, VARIANTS;"),
+        (types.SimpleNamespace(__name__="mine", build=print), "mine lacks VARIANTS, PAPER;"),
+        (
+            family(variants={"resnet18": {"widths": (1,)}}),
+            "'resnet18', and so has .*resnet;",
+        ),
+        (family(variants={"my_net": {"width": 3}}), "my_net sets width, which `build` does not take"),
+        (family(variants={"my_net": {}}), "my_net has no value for 'widths'"),
+        (family(variants={"my_net": {"widths": 3}}), "my_net: widths: wanted a tuple of at least one"),
+        (family(build=lambda *, depth=1: None), "`build` of my_family does not take num_classes"),
+    ],
+)
+def test_a_family_that_lacks_something_or_takes_a_name_is_refused(wrong, message, registering):
+    before = list(FAMILIES)
+    with pytest.raises(InputError, match=message):
+        register(wrong)
+    assert before == FAMILIES
+
+
+def test_fields_of_a_backbone_are_settings_with_their_types_and_defaults():
+    signature = inspect.signature(resnet.build)
+    assert list(signature.parameters)[:3] == ["num_classes", "dropout", "depths"]
+    assert signature.parameters["depths"].default is inspect.Parameter.empty
+    assert signature.parameters["output_stride"].default == 32
+    assert signature.parameters["norm"].annotation == Literal["batch", "frozen", "group"]
+    assert {"parent", "name", "settings"}.isdisjoint(signature.parameters)

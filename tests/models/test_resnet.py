@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxnets.classification import Classification
 from jaxnets.errors import InputError
-from jaxnets.layers import DropPath
-from jaxnets.models import create_model
+from jaxnets.layers import DropPath, freeze_batch_norms
+from jaxnets.models import create_model, feature_info
+from jaxnets.training import DataParallel, create_optimizer, create_state, make_train_step
 
 IMAGES = np.random.default_rng(1).normal(size=(4, 8, 8, 3)).astype(np.float32)
 
@@ -325,9 +327,137 @@ def test_non_local_blocks_have_half_the_channels_of_their_stage(count_parameters
         ({"non_local": ("stage5",)}, "unknown stage 'stage5'; did you mean 'stage"),
         ({"non_local": "stage1"}, "non_local: wanted a tuple"),
         ({"non_local": (1,)}, "non_local: wanted a str"),
-        ({"non_local_mode": "gauss"}, "unknown non-local mode 'gauss'"),
+        ({"non_local_mode": "gauss"}, "unknown non_local_mode 'gauss'"),
     ],
 )
 def test_non_local_blocks_of_no_stage_or_mode_are_refused(wrong, message):
     with pytest.raises(InputError, match=message):
         create_model("resnet50", **wrong)
+
+
+@pytest.mark.parametrize(("name", "channels"), [("resnet18", 512), ("resnet50", 2048)])
+def test_output_stride_bounds_the_stride_and_keeps_the_parameters(name, channels, shapes_of):
+    for stride in (8, 16, 32):
+        strides = [2, *(min(wanted, stride) for wanted in (4, 8, 16, 32))]
+        model = create_model(name, output_stride=stride)
+        assert [found for _, found in feature_info(model).values()] == strides
+        assert feature_info(model)["stage4"] == (channels, stride)
+        assert model.min_size == stride
+        assert shapes_of(name, output_stride=stride) == shapes_of(name)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"block": "basic"},
+        {"groups": 2, "width_per_group": 8},
+        {"groups": 2, "width_per_group": 8, "stride_in_1x1": True},
+    ],
+)
+def test_dilated_nets_compute_what_the_net_with_strides_does_and_more_between(settings, drawn_variables):
+    settings = {"depths": (1, 1, 1, 2), **settings}
+    images = np.random.default_rng(2).normal(size=(1, 64, 64, 3)).astype(np.float32)
+    models = {stride: create_model("resnet50", output_stride=stride, **settings) for stride in (32, 8)}
+    variables = drawn_variables(models[32], images)
+    maps = {
+        stride: jax.jit(functools.partial(model.apply, method="features"))(variables, images)
+        for stride, model in models.items()
+    }
+    for name, apart in {"stage1": 1, "stage2": 1, "stage3": 2, "stage4": 4}.items():
+        sparse, dense = maps[32][name], maps[8][name]
+        assert dense.shape[1] == apart * sparse.shape[1]
+        scale = float(jnp.max(jnp.abs(sparse)))
+        np.testing.assert_allclose(dense[:, ::apart, ::apart], sparse, rtol=0, atol=1e-5 * scale)
+
+
+def normed_net(norm, **settings):
+    return create_model("resnet18", 4, depths=(1, 1), small_input=True, norm=norm, **settings)
+
+
+def parameter_count(name, norm, shapes_of):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes_of(name, norm=norm)["params"]))
+
+
+def test_parameters_of_each_norm(shapes_of):
+    """The scales and biases of ResNet-50's 53 normalizations have 26,560 channels."""
+    assert parameter_count("resnet50", "batch", shapes_of) == 25_557_032
+    assert parameter_count("resnet50", "group", shapes_of) == 25_557_032
+    assert parameter_count("resnet50", "frozen", shapes_of) == 25_557_032 - 2 * 26_560
+    assert set(shapes_of("resnet50", norm="group")) == {"params"}
+    constants = shapes_of("resnet50", norm="frozen")["constants"]
+    assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(constants)) == 4 * 26_560
+
+
+def test_frozen_norms_compute_and_differentiate_in_training_as_batch_norm_does_in_evaluation(
+    drawn_variables,
+):
+    model, frozen = normed_net("batch"), normed_net("frozen")
+    variables = drawn_variables(model, IMAGES)
+    constant = freeze_batch_norms(variables)
+    shapes = jax.eval_shape(frozen.init, jax.random.key(0), IMAGES)
+    assert jax.tree.map(jnp.shape, constant) == jax.tree.map(jnp.shape, shapes)
+
+    @functools.partial(jax.jit, static_argnums=(0, 1))
+    def run(model, train, variables):
+        def loss(params):
+            logits = model.apply({**variables, "params": params}, IMAGES, train=train)
+            return jnp.sum(jax.nn.log_softmax(logits)[:, 0]), logits
+
+        return jax.grad(loss, has_aux=True)(variables["params"])
+
+    gradients, logits = run(model, False, variables)
+    found, trained = run(frozen, True, constant)
+    np.testing.assert_allclose(trained, logits, rtol=1e-5, atol=1e-5)
+    for path, gradient in jax.tree_util.tree_leaves_with_path(found):
+        wanted = functools.reduce(lambda tree, key: tree[key.key], path, gradients)
+        np.testing.assert_allclose(
+            gradient, wanted, rtol=1e-3, atol=1e-4 * float(jnp.max(jnp.abs(wanted)))
+        )
+
+
+@pytest.mark.parametrize("devices", [1, 3])
+def test_training_changes_no_bit_of_frozen_norms(devices, drawn_variables):
+    """Not by weight decay, nor by the mean over three devices, in which a third may be rounded."""
+    parallel = DataParallel.create("shard_map", devices=jax.devices()[:devices])
+    task = Classification(normed_net("frozen"))
+    optimizer = create_optimizer("sgd", 0.1, weight_decay=0.1)
+    images = np.random.default_rng(3).integers(0, 256, (6, 8, 8, 3), np.uint8)
+    batch = {"image": images, "label": np.arange(6, dtype=np.int32) % 4}
+    drawn = drawn_variables(task.model, IMAGES)
+    state = create_state(task, optimizer, jax.random.key(0), batch, variables=drawn)
+    step = parallel.compile_train_step(make_train_step(task, optimizer))
+    after, _ = step(parallel.replicate(state), parallel.put(batch))
+    jax.tree.map(np.testing.assert_array_equal, after.collections, {"constants": drawn["constants"]})
+    changes = jax.tree.map(lambda a, b: float(jnp.max(jnp.abs(a - b))), after.params, drawn["params"])
+    assert min(jax.tree.leaves(changes)) > 0
+
+
+def test_group_norm_treats_each_example_alone(drawn_variables):
+    model = normed_net("group")
+    variables = drawn_variables(model, IMAGES)
+    assert set(variables) == {"params"}
+    run = jax.jit(functools.partial(model.apply, train=True))
+    together = run(variables, IMAGES)
+    alone = jnp.concatenate([run(variables, IMAGES[i : i + 1]) for i in range(len(IMAGES))])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
+    assert float(jnp.ptp(together, axis=0).max()) > 0.1
+
+
+def test_epsilon_is_that_of_the_norms(drawn_variables):
+    near, far = (normed_net("frozen", epsilon=epsilon) for epsilon in (1e-9, 10.0))
+    variables = drawn_variables(near, IMAGES)
+    maps = [model.apply(variables, IMAGES, method="features")["stem"] for model in (near, far)]
+    assert float(jnp.max(maps[0])) > 2 * float(jnp.max(maps[1]))
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "message"),
+    [
+        ("resnet50", {"output_stride": 4}, "output_stride: wanted one of 8, 16, 32; got 4"),
+        ("resnet50", {"norm": "grup"}, "unknown norm 'grup'; did you mean 'group'"),
+        ("resnext50_2x40d", {"norm": "group"}, "multiples of 32 channels, .* have 80"),
+    ],
+)
+def test_strides_and_norms_that_are_not_there_are_refused(name, wrong, message):
+    with pytest.raises(InputError, match=message):
+        create_model(name, **wrong)
