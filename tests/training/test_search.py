@@ -56,7 +56,7 @@ def dimmed(task):
     def augment(key, image):
         return image * jax.random.uniform(key)
 
-    return dataclasses.replace(task, augment=on_image(augment))
+    return dataclasses.replace(task, augment=augment)
 
 
 @pytest.fixture
