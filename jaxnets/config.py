@@ -25,26 +25,26 @@ class RunConfig:
     model: str | None = None
     """Architecture; `jaxnets models` lists them."""
     settings: tuple[str, ...] = ()
-    """Its settings as NAME=VALUE: drop_path=0.2 small_input=true."""
+    """Its settings, NAME=VALUE ...: drop_path=0.2."""
     dataset: str = ""
     """What to train on."""
     data_dir: str | None = None
-    """Where tfds datasets were prepared; None for tfds's own."""
+    """Where tfds keeps datasets; None for its own."""
 
     epochs: int = 10
     """Passes over the training set."""
     batch_size: int = 64
-    """Examples a step, over all devices and processes."""
+    """Examples a step, over all devices."""
     optimizer: str = "adamw"
     """sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or lars."""
     learning_rate: float | None = None
-    """Peak learning rate; None for what is usual with the optimizer."""
+    """Peak learning rate; None for the optimizer's usual."""
     schedule: str = "cosine"
-    """Schedule of the learning rate: constant, cosine or step."""
+    """Learning-rate schedule: constant, cosine or step."""
     warmup_epochs: float | None = None
-    """Epochs of linear warm-up; None for 1, or a tenth of a short run."""
+    """Epochs of warm-up; None for 1, or fewer of a short run."""
     weight_decay: float | None = None
-    """Weight decay of kernels; None for what is usual with the optimizer."""
+    """Weight decay of kernels; None for the optimizer's usual."""
     momentum: float = 0.9
     """Momentum of momentum, nesterov, rmsprop and lars."""
     clip_norm: float | None = None
@@ -52,34 +52,34 @@ class RunConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the forward and backward pass."""
     accumulate: int = 1
-    """Micro-batches a step, for batches that do not fit in memory."""
+    """Micro-batches a step, where memory is short."""
     ema_decay: float | None = None
-    """Decay of a moving average of the weights to evaluate: 0.999, say."""
+    """Decay of a moving average of the weights: 0.999, say."""
     patience: int | None = None
     """Epochs without improvement after which to stop."""
     stop_above: float | None = 3.0
     """Stop when the loss passes this multiple of its start."""
     seed: int = 0
-    """Seed of parameters, order, augmentation and dropout."""
+    """Seed of all randomness."""
 
     run_dir: Path | None = None
     """Directory of the run; None for a new one under runs/."""
     resume: bool = False
     """Resume the run in run-dir, or the newest one under runs/."""
     log_every: int = 10
-    """Steps between two records in metrics.jsonl."""
+    """Steps between records in metrics.jsonl."""
     checkpoint_every: int | None = None
-    """Steps between checkpoints, besides those of each epoch."""
+    """Steps between checkpoints within an epoch."""
     keep: int = 2
-    """Last checkpoints to keep, besides the best."""
+    """Checkpoints to keep besides the best."""
     workers: int = 0
     """Processes that load data; 0 for threads of this one."""
     profile: bool = False
-    """Write a trace of a few steps for JAX's profiler."""
+    """Trace a few steps for JAX's profiler."""
     plots: bool = False
-    """Draw more pictures than the curves when training ends."""
+    """Draw more pictures than the curves."""
     strategy: Literal["auto", "pmap", "shard_map", "single"] = "auto"
-    """How to use the devices; auto is pmap where there are several."""
+    """How to use the devices; auto is pmap for several."""
 
     # What may differ between a run and its continuation.
     free_on_resume: ClassVar[frozenset[str]] = frozenset(
@@ -107,11 +107,11 @@ class ImageConfig(RunConfig):
     """What is configured of a run that learns from images."""
 
     image_size: int | None = None
-    """Side of the images in pixels; None for what suits dataset and model."""
+    """Side of the images in pixels; None for what suits them."""
     strict: bool = False
-    """Refuse a dataset with an unreadable image, instead of leaving it out."""
+    """Refuse a dataset with an unreadable image."""
     augment: tuple[str, ...] | None = None
-    """Augmentations by name, in this order; None for what suits the dataset."""
+    """Augmentations by name; None for what suits the dataset."""
 
 
 def part_of(kind: type, command: Any) -> Any:

@@ -221,7 +221,7 @@ def test_help_explains_every_field_with_its_default(capsys):
     fields = dataclasses.fields(train.command(recipes.get("classification")))
     for field in fields:
         assert f"--{field.name.replace('_', '-')}" in printed
-    assert "Peak learning rate; None for what is usual with the optimizer. (default: None)" in printed
+    assert "Peak learning rate; None for the optimizer's usual. (default: None)" in printed
     assert printed.count("(default:") == len(fields)
 
 

@@ -25,34 +25,33 @@ from jaxnets.weights import Preprocessing, Pretrained
 
 @dataclass(frozen=True)
 class Config(ImageConfig):
-    """Train a classifier; with no arguments, LeNet-5 on scikit-learn's digits.
-
-    `jaxnets train TASK --help` has the fields of another task: captioning, ..."""
+    """Train a classifier; with no arguments, LeNet-5 on scikit-learn's digits. Of another task,
+    `jaxnets train TASK --help` has the fields: captioning, ..."""
 
     model: str | None = None
     """Architecture, as `jaxnets models` lists them; None for lenet5, or that of --pretrained."""
     dataset: str = "digits"
-    """digits, folder:PATH (a sub-folder for each class) or tfds:NAME."""
+    """digits, folder:PATH or tfds:NAME."""
     epochs: int = 30
     """Passes over the training set."""
 
     pretrained: str | None = None
-    """Fine-tune a model name, a file, hf:OWNER/NAME or a run: its weights, image size and constants."""
+    """Weights to fine-tune: a model's name, a file, hf:OWNER/NAME or a run."""
     train: str | None = None
-    """Train only this part of the model and what follows: head, stage4 ...; None for all."""
+    """First part to train: head, stage4 ...; None for all."""
     layer_decay: float | None = None
-    """Factor of the learning rate from each part of the backbone to the one before: 0.7, say."""
+    """Learning-rate factor from part to earlier part: 0.7, say."""
 
     loss: Literal["cross_entropy", "hinge", "mse", "bce"] = "cross_entropy"
     """Training loss."""
     label_smoothing: float = 0.0
-    """Share of the target spread over all classes."""
+    """Target share spread over all classes."""
     balance: Literal["none", "weights", "over", "under"] = "none"
-    """For imbalanced classes, weight the loss, or repeat or drop examples."""
+    """Weight classes in the loss, or over- or under-sample."""
     mixup: float = 0.0
-    """Strength of mixup (alpha of its beta distribution); 0 for none."""
+    """Strength (alpha) of mixup; 0 for none."""
     cutmix: float = 0.0
-    """Strength of cutmix; 0 for none."""
+    """Strength (alpha) of cutmix; 0 for none."""
 
     def completed(self) -> "Config":
         """The configuration with a model, where the weights do not say which."""

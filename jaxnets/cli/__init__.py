@@ -39,6 +39,9 @@ _OF_ALL = {
 }
 
 
+_FLAGS = (tyro.conf.FlagCreatePairsOff,)  # --resume, without a --no-resume beside it
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command. Exits with 2 for what the user got wrong, 130 for an interrupt."""
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -92,11 +95,13 @@ def _resumed(command: Any, options: list[str]) -> Any:
     recipe = recipes.of_run(directory)
     saved, _ = read_run(recipe, directory)
     form = train.command(recipe)
-    return tyro.cli(form, prog="jaxnets train", args=options, default=form(**vars(saved)))
+    return tyro.cli(form, prog="jaxnets train", args=options, default=form(**vars(saved)), config=_FLAGS)
 
 
 def _cli(recipe: Recipe, arguments: list[str]) -> Any:
     forms = {name: form(recipe) for name, form in _OF_A_TASK.items()} | _OF_ALL
     commands = [Annotated[form, tyro.conf.subcommand(name)] for name, form in forms.items()]
     arguments = [word for word in arguments if word]
-    return tyro.cli(functools.reduce(operator.or_, commands), prog="jaxnets", args=arguments)
+    return tyro.cli(
+        functools.reduce(operator.or_, commands), prog="jaxnets", args=arguments, config=_FLAGS
+    )

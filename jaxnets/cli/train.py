@@ -12,9 +12,9 @@ class Processes:
     """A run over several processes, and what `jaxnets train` does."""
 
     coordinator: str | None = None
-    """host:port of process 0, of several; None where JAX knows the cluster."""
+    """host:port of process 0; None where JAX knows the cluster."""
     processes: int | None = None
-    """How many processes share the run; 0 to ask the cluster (SLURM, TPU pod ...)."""
+    """Processes that share the run; 0 to ask the cluster."""
     process: int | None = None
     """Number of this process, from 0."""
 
