@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.data import decoding
+from jaxnets.data import decoding, sampling
 from jaxnets.data.dataset import Dataset
 from jaxnets.errors import InputError
 
@@ -128,7 +128,7 @@ def load_folder(
                     f"class {name!r} in {root} has one image, and a fifth of each class is held "
                     "out: add one, or give train and test folders"
                 )
-        train_indices, test_indices = hold_out(labels)
+        train_indices, test_indices = sampling.split(labels)
         train, test = (
             ([paths[index] for index in indices], labels[indices])
             for indices in (train_indices, test_indices)
@@ -166,23 +166,6 @@ def read_held_out(
     held_out = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
     class_names, (paths, labels) = _read_split(held_out[0] if held_out else root, strict)
     return class_names, paths, labels
-
-
-def hold_out(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Splits examples into four fifths and a fifth of every class, always the same way.
-
-    Args:
-        labels: int[N]; a class with two examples or more lends at least one to each part.
-
-    Returns:
-        The indices of the two parts, int[M] and int[N - M], in order.
-    """
-    rng = np.random.default_rng(0)
-    held_out = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        held_out[members[: max(1, round(len(members) / 5))]] = True
-    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def _read_split(root: Path, strict: bool) -> tuple[tuple[str, ...], tuple[list[str], np.ndarray]]:

@@ -83,20 +83,35 @@ def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subse
     if not 0 < share < 1:
         raise InputError(f"share is {share}; it must be between 0 and 1, such as 0.2")
     labels = _one_label_each(source)
+    groups = np.zeros(len(source), np.int32) if labels is None else labels
+    left, held = split(groups, share, seed)
+    empty = np.setdiff1d(groups, groups[left])
+    if empty.size:
+        what = "the source" if labels is None else f"class {source.class_names[empty[0]]!r}"
+        raise InputError(
+            f"share is {share}, which leaves {what} without an example to train on: it has "
+            f"{np.sum(groups == empty[0])}; hold out less, or give it more"
+        )
+    return Subset(source, left), Subset(source, held)
+
+
+def split(labels: np.ndarray, share: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Splits examples in two, every class in proportion.
+
+    Args:
+        labels: int[N].
+        share: of every class in the second part, rounded, and at least one; between 0 and 1.
+        seed: of the draw.
+
+    Returns:
+        The indices of the two parts, int[M] and int[N - M], in order.
+    """
     rng = np.random.default_rng(seed)
-    held = np.zeros(len(source), bool)
-    for label in (None,) if labels is None else np.unique(labels):
-        all_of_it = np.arange(len(source)) if label is None else np.flatnonzero(labels == label)
-        members = rng.permutation(all_of_it)
-        count = max(1, round(share * len(members)))
-        if count == len(members):
-            what = "the source" if label is None else f"class {source.class_names[label]!r}"
-            raise InputError(
-                f"share is {share}, which leaves {what} without an example to train on: it has "
-                f"{len(members)}; hold out less, or give it more"
-            )
-        held[members[:count]] = True
-    return Subset(source, np.flatnonzero(~held)), Subset(source, np.flatnonzero(held))
+    held_out = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        held_out[members[: max(1, round(share * len(members)))]] = True
+    return np.flatnonzero(~held_out), np.flatnonzero(held_out)
 
 
 def _one_label_each(source: Source) -> np.ndarray | None:

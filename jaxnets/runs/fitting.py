@@ -25,7 +25,7 @@ from jaxnets.errors import InputError
 from jaxnets.runs.pictures import draw_history
 from jaxnets.runs.recipe import Prepared, Recipe, Run, dataset_of, prepared
 from jaxnets.training import DataParallel, History
-from jaxnets.training.fit import CHECKPOINTS
+from jaxnets.training.fitting import CHECKPOINTS
 from jaxnets.training.optimizers import OPTIMIZERS
 from jaxnets.training.parallel import is_main_process, wait_for_all
 from jaxnets.training.task import headline_of

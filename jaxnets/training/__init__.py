@@ -2,13 +2,13 @@
 
 from jaxnets.training.checkpoint import Checkpointer, CheckpointError
 from jaxnets.training.evaluation import evaluate, predict_all
-from jaxnets.training.fit import fit
+from jaxnets.training.fitting import fit
 from jaxnets.training.logs import History, read_history
 from jaxnets.training.loop import DivergenceError
 from jaxnets.training.optimizers import create_optimizer, create_schedule, decay_mask
 from jaxnets.training.parallel import DataParallel, initialize_distributed
-from jaxnets.training.search import halving, search
 from jaxnets.training.search_result import SearchResult, Stage, Trial
+from jaxnets.training.searching import halving, search
 from jaxnets.training.state import TrainState, create_state
 from jaxnets.training.step import UpdateRule, joined, make_eval_step, make_train_step, usual_rule
 from jaxnets.training.task import Headline, Task

@@ -78,7 +78,7 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class Trainer:
-    """What the candidates of a stage have in common; `training.search.search` explains each."""
+    """What the candidates of a stage have in common; `training.search` explains each."""
 
     task: Task
     optimizer: Callable[..., optax.GradientTransformation]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jaxnets import data
-from jaxnets.data import decoding, folder
+from jaxnets.data import decoding, sampling
 from jaxnets.errors import InputError
 
 
@@ -56,7 +56,7 @@ def test_a_folder_a_class_is_split_into_the_same_stratified_fifth(root):
 
 
 def test_small_classes_lend_an_image_to_each_part():
-    train, test = folder.hold_out(np.array([0, 0, 1, 1, 1]))
+    train, test = sampling.split(np.array([0, 0, 1, 1, 1]))
     assert sorted([*train, *test]) == [0, 1, 2, 3, 4]
     assert (len(train), len(test)) == (3, 2)
 

@@ -54,6 +54,12 @@ def source():
 
 
 @pytest.fixture
+def ragged():
+    """Examples that no batch size divides."""
+    return make_source(count=45, seed=1)
+
+
+@pytest.fixture
 def batch(source):
     """32 examples as a batch."""
     return {

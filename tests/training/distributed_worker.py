@@ -8,7 +8,7 @@ from pathlib import Path
 os.environ["JAX_NUM_CPU_DEVICES"] = "2"
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-from jaxnets.training import create_optimizer, fit, initialize_distributed
+from jaxnets.training import create_optimizer, fit, initialize_distributed, predict_all
 
 if __name__ == "__main__":
     coordinator, processes, process, directory = sys.argv[1:]
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     from conftest import make_source, make_task
 
     assert (jax.device_count(), jax.local_device_count()) == (4, 2)
-    _, history = fit(
+    state, history = fit(
         make_task(),
         make_source(),
         test=make_source(),
@@ -30,7 +30,11 @@ if __name__ == "__main__":
         directory=Path(directory) / "run",
         progress=False,
     )
+    ragged = make_source(count=45, seed=1)
+    parts = list(predict_all(make_task(), state.variables, ragged, batch_size=16))
     found = {
+        "labels": [int(label) for batch, _ in parts for label in batch["label"]],
+        "scores": [row.tolist() for _, outputs in parts for row in outputs],
         "losses": [record["loss"] for record in history.steps],
         "test_top1": history.epochs[-1]["test_top1"],
     }

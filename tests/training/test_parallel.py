@@ -14,6 +14,7 @@ from jaxnets import metrics
 from jaxnets.data.dataset import Subset
 from jaxnets.errors import InputError
 from jaxnets.training import (
+    Checkpointer,
     DataParallel,
     create_optimizer,
     create_state,
@@ -104,7 +105,9 @@ def test_joining_a_run_with_half_of_the_arguments_is_refused():
 
 
 @pytest.mark.slow
-def test_two_processes_of_two_devices_have_the_losses_of_one_device(task, source, one_device, tmp_path):
+def test_two_processes_of_two_devices_have_the_losses_of_one_device(
+    task, source, ragged, one_device, tmp_path
+):
     """Joined by `jax.distributed` over loopback; each process reads its own shard of the data."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -139,6 +142,12 @@ def test_two_processes_of_two_devices_have_the_losses_of_one_device(task, source
     np.testing.assert_allclose(found[0]["losses"][0], alone[0], rtol=1e-5)
     np.testing.assert_allclose(found[0]["losses"], alone, rtol=1e-3)
     assert found[0]["test_top1"] == pytest.approx(history.epochs[-1]["test_top1"], abs=0.02)
+    # Every process was given every example once, in order, with the scores that one device computes.
+    checkpoints = Checkpointer(tmp_path / "run" / "checkpoints", read_only=True)
+    variables = checkpoints.restore_variables()
+    assert found[0]["labels"] == ragged.labels.tolist()
+    scores = task.predict(variables, {"image": ragged.images})
+    np.testing.assert_allclose(found[0]["scores"], scores, rtol=1e-4, atol=1e-5)
     # Both processes wrote one checkpoint together, and only one wrote the log.
     assert (tmp_path / "run" / "checkpoints" / "20").is_dir()
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 25

@@ -30,7 +30,7 @@ from jaxnets.training import (
     search,
 )
 from jaxnets.training.candidates import Outcome, Trainer
-from jaxnets.training.search import draw, narrow
+from jaxnets.training.searching import draw, narrow
 
 EPOCHS, STEPS_PER_EPOCH = 2, 3  # 96 examples in batches of 32
 TAME = [
