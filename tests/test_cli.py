@@ -291,7 +291,7 @@ def test_a_batch_that_does_not_divide_among_the_devices_is_named(refused_briefly
         (["train", "captionin"], "unknown task 'captionin'; did you mean 'captioning'"),
         (["train", "--loss", "l3"], "--loss"),
         (["trane"], "trane"),
-        ([], "required"),
+        ([], "subcommand"),
     ],
 )
 def test_what_the_parser_does_not_know_ends_with_status_2(refused, arguments, words):

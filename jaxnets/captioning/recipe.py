@@ -25,7 +25,7 @@ from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics, Score
 from jaxnets.models import create_model
 from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
-from jaxnets.weights import Preprocessing, Pretrained
+from jaxnets.weights import Preprocessing, Pretrained, with_channels
 
 KEPT_IN_MEMORY = 2**29  # bytes of images up to which they are drawn or decoded only once
 
@@ -251,7 +251,7 @@ def inside(run: Run) -> Pretrained:
     side, _, channels = run.about["image_shape"]
     mean, std = (tuple(np.broadcast_to(run.about[name], channels).tolist()) for name in ("mean", "std"))
     return Pretrained(
-        model=create_model(run.config.model, num_classes=0, **settings),
+        model=with_channels(create_model(run.config.model, num_classes=0, **settings), channels),
         variables={
             name: {"backbone": jax.tree.map(np.asarray, parts["backbone"])}
             for name, parts in variables.items()

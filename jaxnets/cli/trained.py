@@ -8,7 +8,7 @@ from typing import Any, Literal
 import tyro
 
 from jaxnets.cli.tasks import of_task, split_models
-from jaxnets.config import is_run, newest_run, part_of
+from jaxnets.config import newest_run, part_of
 from jaxnets.errors import InputError
 from jaxnets.runs.recipe import Recipe
 
@@ -117,8 +117,11 @@ def load_model(text: str) -> Any:
 def _members(models: Sequence[str], checkpoint: str) -> list[Any]:
     """Runs and pretrained models by their words; the newest run where there are none."""
     from jaxnets import recipes
+    from jaxnets.weights import sources
 
     return [
-        recipes.load(word, checkpoint) if is_run(word) else load_model(word)
+        load_model(word)
+        if sources.is_weights(word) or not Path(word).is_dir()
+        else recipes.load(word, checkpoint)
         for word in models or (str(newest_run()),)
     ]

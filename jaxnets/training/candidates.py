@@ -26,7 +26,7 @@ from jaxnets import data, metrics
 from jaxnets.data.prefetching import Prefetch
 from jaxnets.training.parallel import DataParallel
 from jaxnets.training.state import TrainState, create_state
-from jaxnets.training.step import UpdateRule, make_eval_step
+from jaxnets.training.step import UpdateRule, make_eval_step, usual_rule
 from jaxnets.training.task import Batch, Task, Variables
 
 LOOK_EVERY = 10  # steps between two looks at who still trains; each look waits for the device
@@ -92,8 +92,8 @@ class Trainer:
     together: int | None
     workers: int
     parallel: DataParallel
-    variables: Variables | None
-    make_rule: Callable[..., UpdateRule]
+    variables: Variables | None = None
+    make_rule: Callable[..., UpdateRule] = usual_rule
 
     @property
     def steps_per_epoch(self) -> int:
