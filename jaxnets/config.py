@@ -25,7 +25,7 @@ class RunConfig:
     model: str | None = None
     """Architecture; `jaxnets models` lists them."""
     settings: tuple[str, ...] = ()
-    """Its settings, NAME=VALUE ...: drop_path=0.2."""
+    """Its settings: drop_path=0.2 ..."""
     dataset: str = ""
     """What to train on."""
     data_dir: str | None = None

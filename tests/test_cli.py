@@ -12,7 +12,6 @@ from PIL import Image
 
 import jaxnets
 from jaxnets import cli, data, recipes
-from jaxnets.cli import train
 from jaxnets.errors import InputError
 
 TRAIN = ("train", "--strategy", "single")
@@ -218,7 +217,7 @@ def test_augmentations_draws_the_contact_sheet_of_a_dataset(monkeypatch, capsys)
 
 def test_help_explains_every_field_with_its_default(capsys):
     printed = help_of("train", capsys)
-    fields = dataclasses.fields(train.command(recipes.get("classification")))
+    fields = dataclasses.fields(cli.Train.of(recipes.get("classification")))
     for field in fields:
         assert f"--{field.name.replace('_', '-')}" in printed
     assert "Peak learning rate; None for the optimizer's usual. (default: None)" in printed

@@ -23,7 +23,7 @@ from jaxnets.weights.images import CROPS
 
 @dataclass(frozen=True)
 class Evaluate:
-    """How pretrained classifiers are measured."""
+    """Of pretrained classifiers: on a folder of images."""
 
     crops: Literal["center", "flip", "ten"] = "center"
     """Views of each image whose probabilities are averaged; of pretrained models."""

@@ -25,8 +25,7 @@ from jaxnets.weights import Preprocessing, Pretrained
 
 @dataclass(frozen=True)
 class Config(ImageConfig):
-    """Train a classifier; with no arguments, LeNet-5 on scikit-learn's digits. Of another task,
-    `jaxnets train TASK --help` has the fields: captioning, ..."""
+    """With no arguments, LeNet-5 on scikit-learn's digits."""
 
     model: str | None = None
     """Architecture, as `jaxnets models` lists them; None for lenet5, or that of --pretrained."""
@@ -62,7 +61,7 @@ class Config(ImageConfig):
 
 @dataclass(frozen=True)
 class Predict:
-    """Name what is in pictures."""
+    """Of a classifier: the most probable classes."""
 
     top: int = 5
     """How many classes to name for each picture."""

@@ -102,7 +102,7 @@ def measured(run: Run, source: Source, batch_size: int) -> Metrics:
 
 @dataclass(frozen=True)
 class NoOptions:
-    """Options of a command that has none."""
+    """Without further options."""
 
 
 class Recipe(NamedTuple):
