@@ -105,7 +105,7 @@ def test_same_padding_keeps_and_full_padding_grows_the_map():
 
 def test_conv_starts_as_he_normal_of_the_fan_in_of_its_group():
     conv = layers.Conv(256, 3, groups=2)
-    kernel = conv.init(jax.random.key(0), jnp.zeros((1, 4, 4, 64)))["params"]["kernel"]
+    kernel = jax.jit(conv.init)(jax.random.key(0), jnp.zeros((1, 4, 4, 64)))["params"]["kernel"]
     assert np.var(kernel) == pytest.approx(2 / (9 * 32), rel=0.03)
     assert np.mean(kernel) == pytest.approx(0, abs=1e-3)
 
