@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# Eight virtual devices, so that data parallelizm can be tested on any machine.
+# Eight virtual devices, so that data parallelism can be tested on any machine.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
