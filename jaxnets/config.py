@@ -33,8 +33,8 @@ class RunConfig:
 
     epochs: int = 10
     """Passes over the training set."""
-    batch_size: int = 64
-    """Examples a step, over all devices."""
+    batch_size: int | None = None
+    """Examples a step, over all devices; None for 64, or fewer."""
     optimizer: str = "adamw"
     """sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or lars."""
     learning_rate: float | None = None

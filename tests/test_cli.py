@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,12 +114,11 @@ def test_a_run_without_a_name_gets_the_next_free_one_and_the_newest_is_resumed(c
     assert "runs/mlp_digits_2/checkpoints/44" in capsys.readouterr().out
 
 
-def test_train_on_a_folder_of_pictures(folder, capsys):
-    cli.main(
-        [*TRAIN, "--dataset", f"folder:{folder}", "--image-size", "32", "--epochs", "2",
-         "--batch-size", "16", "--run-dir", "run"]
-    )  # fmt: skip
+def test_train_on_a_folder_of_pictures_in_batches_that_suit_a_small_set(folder, capsys):
+    cli.main([*TRAIN, "--dataset", f"folder:{folder}", "--image-size", "32", "--epochs", "2",
+              "--run-dir", "run"])  # fmt: skip
     assert "test accuracy" in capsys.readouterr().out
+    assert json.loads(Path("run/config.json").read_text())["batch_size"] == 8  # of 48 pictures
     picture = next((folder / "digit1").iterdir())
     cli.main(["predict", "run", str(picture)])
     assert "digit1" in capsys.readouterr().out

@@ -159,6 +159,15 @@ def prepared(
     return Prepared(recipe.name, recipe.restore(config, {}, None), dataset.train, dataset.test)
 
 
+def with_batch_size(config: RunConfig, examples: int, replicas: int) -> RunConfig:
+    """The configuration with a batch size: 64 where none is given or, of a small set, the largest power
+    of two that is at most a quarter of it; but one example for each device at least."""
+    if config.batch_size is not None:
+        return config
+    size = min(64, 2 ** max(0, int(examples // 4).bit_length() - 1))
+    return dataclasses.replace(config, batch_size=-(-size // replicas) * replicas)
+
+
 def load_images(config: ImageConfig, **options: Any) -> Dataset:
     """The dataset of a configuration; further options are those of `data.load`, None for the default."""
     options = {"size": config.image_size, **options}

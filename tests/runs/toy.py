@@ -76,7 +76,7 @@ class Config(runs.RunConfig):
 
     dataset: str = "line"
     optimizer: str = "momentum"
-    batch_size: int = 16
+    batch_size: int | None = 16
     examples: int = 80
     """Examples to train on."""
 
