@@ -76,7 +76,7 @@ def images(count: int, size: int) -> np.ndarray:
         for blob in range(6):
             row, column, radius = uniform(f"place {i} {blob}", (3,), 0, 1)
             distance = np.hypot(y - row, x - column) / (0.05 + 0.25 * radius)
-            color = uniform(f"color {i} {blob}", (3,), -2, 2)
+            color = uniform(f"colour {i} {blob}", (3,), -2, 2)  # the goldens were drawn by this name
             image = image + np.exp(-(distance**2) / 2)[:, :, None] * color
         drawn.append(image + uniform(f"noise {i}", (size, size, 3), -0.5, 0.5))
     return np.stack(drawn).astype(np.float32)
