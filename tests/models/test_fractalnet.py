@@ -188,5 +188,7 @@ def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variab
 
 
 def test_a_share_beyond_all_images_is_refused():
-    with pytest.raises(InputError, match=r"global_share: wanted a share in \[0, 1\], such as 0.5; got 1.5"):
+    with pytest.raises(
+        InputError, match=r"global_share: wanted a share in \[0, 1\], such as 0.5; got 1.5"
+    ):
         create_model("fractalnet", global_share=1.5)
