@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxnets import data, weights
+from jaxnets import data
 from jaxnets.classification import folders, pictures
 from jaxnets.classification.finetuning import read_pretrained, transformed, wanted_images
 from jaxnets.classification.task import Classification
@@ -214,7 +214,7 @@ def _settings(config: Config, about: Mapping[str, Any]) -> dict[str, Any]:
 def _model(config: Config, about: Mapping[str, Any]) -> Any:
     name, count = about.get("model", config.model), len(about["class_names"])
     model = create_model(name, num_classes=count, **_settings(config, about))
-    return weights.with_channels(model, about["image_shape"][2])
+    return model.clone(input_size=tuple(about["image_shape"]))
 
 
 def _task(config: Config, model: Any, about: Mapping[str, Any]) -> Classification:

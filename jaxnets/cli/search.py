@@ -1,5 +1,6 @@
 """`jaxnets search`."""
 
+import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -60,7 +61,7 @@ class Search:
             console.print(f"warning: {warning}", soft_wrap=True)
         print(f"found         {directory / searching.RESULT_FILE}")
         print(f"picture       {directory / 'search.png'}")
-        command = searching.train_command(self.recipe, config, result.best.values)
+        command = json.loads((directory / searching.RESULT_FILE).read_text())["command"]
         print(f"to train with the best:\n{command}")
 
     @classmethod
