@@ -16,7 +16,7 @@ _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxne
 _CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
 _CACHE.chmod(0o700)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 # The same examples in every run, so that what passed once passes again.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
