@@ -25,22 +25,22 @@ class RunConfig:
     model: str | None = None
     """Architecture; `jaxnets models` lists them."""
     settings: tuple[str, ...] = ()
-    """Its settings, NAME=VALUE ...: drop_path=0.2."""
+    """Its settings: drop_path=0.2 ..."""
     dataset: str = ""
     """What to train on."""
     data_dir: str | None = None
-    """Where tfds keeps datasets; None for its own."""
+    """Where tfds keeps datasets."""
 
     epochs: int = 10
     """Passes over the training set."""
-    batch_size: int = 64
-    """Examples a step, over all devices."""
+    batch_size: int | None = None
+    """Examples a step; None for at most 64."""
     optimizer: str = "adamw"
     """sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or lars."""
     learning_rate: float | None = None
     """Peak learning rate; None for the optimizer's usual."""
     schedule: str = "cosine"
-    """Learning-rate schedule: constant, cosine or step."""
+    """constant, cosine or step decay."""
     warmup_epochs: float | None = None
     """Epochs of warm-up; None for 1, or fewer of a short run."""
     weight_decay: float | None = None
@@ -52,7 +52,7 @@ class RunConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the forward and backward pass."""
     accumulate: int = 1
-    """Micro-batches a step, where memory is short."""
+    """Micro-batches in each step."""
     ema_decay: float | None = None
     """Decay of a moving average of the weights: 0.999, say."""
     patience: int | None = None
@@ -67,7 +67,7 @@ class RunConfig:
     resume: bool = False
     """Resume the run in run-dir, or the newest one under runs/."""
     log_every: int = 10
-    """Steps between records in metrics.jsonl."""
+    """Steps between records."""
     checkpoint_every: int | None = None
     """Steps between checkpoints within an epoch."""
     keep: int = 2

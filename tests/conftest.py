@@ -6,7 +6,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-# Eight virtual devices, so that data parallelizm can be tested on any machine.
+# Eight virtual devices, so that data parallelism can be tested on any machine.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 

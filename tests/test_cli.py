@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,6 @@ from PIL import Image
 
 import jaxnets
 from jaxnets import cli, data, recipes
-from jaxnets.cli import train
 from jaxnets.errors import InputError
 
 TRAIN = ("train", "--strategy", "single")
@@ -116,12 +116,10 @@ def test_a_run_without_a_name_gets_the_next_free_one_and_the_newest_is_resumed(c
     assert "runs/mlp_digits_2/checkpoints/44" in capsys.readouterr().out
 
 
-def test_train_on_a_folder_of_pictures(folder, capsys):
-    cli.main(
-        [*TRAIN, *SMALL, "--dataset", f"folder:{folder}", "--epochs", "2", "--batch-size", "16",
-         "--run-dir", "run"]
-    )  # fmt: skip
+def test_train_on_a_folder_of_pictures_in_batches_that_suit_a_small_set(folder, capsys):
+    cli.main([*TRAIN, *SMALL, "--dataset", f"folder:{folder}", "--epochs", "2", "--run-dir", "run"])
     assert "test accuracy" in capsys.readouterr().out
+    assert json.loads(Path("run/config.json").read_text())["batch_size"] == 8  # of 48 pictures
     picture = next((folder / "digit1").iterdir())
     cli.main(["predict", "run", str(picture)])
     assert "digit1" in capsys.readouterr().out
@@ -220,7 +218,7 @@ def test_augmentations_draws_the_contact_sheet_of_a_dataset(monkeypatch, capsys)
 
 def test_help_explains_every_field_with_its_default(capsys):
     printed = help_of("train", capsys)
-    fields = dataclasses.fields(train.command(recipes.get("classification")))
+    fields = dataclasses.fields(cli.Train.of(recipes.get("classification")))
     for field in fields:
         assert f"--{field.name.replace('_', '-')}" in printed
     assert "Peak learning rate; None for the optimizer's usual. (default: None)" in printed

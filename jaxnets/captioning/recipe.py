@@ -57,7 +57,7 @@ _SCENES_ATTENTION = ("embedding=96", "attention_features=96")
 
 @dataclass(frozen=True)
 class Config(ImageConfig):
-    """Train a captioner; with no arguments, Show, Attend and Tell on scenes."""
+    """A captioner: with no arguments, Show, Attend and Tell on scenes."""
 
     model: str | None = None
     """Backbone, as `jaxnets models` lists them; None for a ResNet v2, a small one for scenes."""
@@ -112,7 +112,7 @@ class Config(ImageConfig):
 
 @dataclass(frozen=True)
 class Predict:
-    """Describe pictures in sentences."""
+    """Of a captioner: sentences."""
 
     beams: int = 3
     """Width of the beam search."""

@@ -1,7 +1,6 @@
 """Fine-tuning: a run that begins with the weights of another classifier, and their images."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import jax
 import optax
@@ -9,6 +8,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets import weights
 from jaxnets.config import ImageConfig, is_run, parse_settings
+from jaxnets.data import Dataset
 from jaxnets.models import Classifier
 from jaxnets.weights import Preprocessing, Pretrained, adaptation
 
@@ -31,14 +31,14 @@ def wanted_images(config: ImageConfig, of_run) -> Preprocessing | None:
         return None
 
 
-def read_pretrained(config: ImageConfig, of_run, class_names: Sequence[str]) -> tuple[Pretrained, str]:
-    """The weights to begin with, in a model for these classes, and a line that says what became of
-    their head: it is kept where the classes are those of the weights, and drawn anew elsewhere.
+def read_pretrained(config: ImageConfig, of_run, dataset: Dataset) -> tuple[Pretrained, str]:
+    """The weights to begin with, in a model for a dataset, and a line that says what became of their
+    head: it is kept where the classes are those of the weights, and drawn anew elsewhere.
 
     Args:
         config: with `pretrained`, `model`, `settings` and `seed`.
         of_run: from the directory of a run to its `Pretrained`.
-        class_names: of the dataset.
+        dataset: what to train on.
 
     Raises:
         InputError: as of `jaxnets.load_pretrained`.
@@ -50,10 +50,14 @@ def read_pretrained(config: ImageConfig, of_run, class_names: Sequence[str]) -> 
             raise weights.wrong_model(loaded.origin, loaded.model.model_name, config.model)
     else:
         loaded = weights.load(*_told_apart(config), **settings)
-    kept = tuple(class_names) == loaded.class_names
+    class_names = tuple(dataset.class_names)
+    kept = class_names == loaded.class_names
     old = len(loaded.class_names)
     loaded = _in_rgb(loaded).adapted(
-        class_names=class_names, key=jax.random.key(config.seed), **settings
+        class_names=class_names,
+        in_channels=dataset.image_shape[2],
+        key=jax.random.key(config.seed),
+        **settings,
     )
     same = "the classes of the weights" if kept else f"{len(class_names)} classes in place of {old}"
     head = "kept" if kept else "new"

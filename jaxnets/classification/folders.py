@@ -23,7 +23,7 @@ from jaxnets.weights.images import CROPS
 
 @dataclass(frozen=True)
 class Evaluate:
-    """How pretrained classifiers are measured."""
+    """Of pretrained classifiers: on a folder of images."""
 
     crops: Literal["center", "flip", "ten"] = "center"
     """Views of each image whose probabilities are averaged; of pretrained models."""
@@ -60,11 +60,24 @@ class Member:
         return self.activation(scores).reshape(*views.shape[:2], -1).mean(axis=1)
 
 
-def member_of(member: Run | Pretrained, inside: Callable[[Run], Pretrained]) -> Member:
-    """A run or a pretrained model as what can be averaged."""
-    if isinstance(member, Run):
-        return Member(inside(member), activation(member.task))
-    return Member(member)
+def members_of(models: Sequence[Run | Pretrained], inside: Callable[[Run], Pretrained]) -> list[Member]:
+    """Runs and pretrained models as what can be averaged.
+
+    Raises:
+        InputError: they have different classes.
+    """
+    members = [
+        Member(inside(model), activation(model.task)) if isinstance(model, Run) else Member(model)
+        for model in models
+    ]
+    first = members[0]
+    for member in members:
+        if member.class_names != first.class_names:
+            raise InputError(
+                f"models: {member.pretrained.origin} has other classes than {first.pretrained.origin}; "
+                "average models of the same classes"
+            )
+    return members
 
 
 def activation(task: Classification) -> Callable[[jax.Array], jax.Array]:
@@ -99,15 +112,9 @@ def evaluate(
         five classes, `top5`.
 
     Raises:
-        InputError: the members have different classes, or the folder or its classes are unknown.
+        InputError: the folder or its classes are unknown.
     """
     first = members[0]
-    for member in members:
-        if member.class_names != first.class_names:
-            raise InputError(
-                f"pretrained: {member.pretrained.origin} has other classes than "
-                f"{first.pretrained.origin}; average models of the same classes"
-            )
     names, paths, labels = read_held_out(folder, strict)
     labels = class_indices(names, first.class_names)[labels]
     sums = []

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxnets import data, weights
+from jaxnets import data
 from jaxnets.classification import folders, pictures
 from jaxnets.classification.finetuning import read_pretrained, transformed, wanted_images
 from jaxnets.classification.task import Classification
@@ -25,8 +25,7 @@ from jaxnets.weights import Preprocessing, Pretrained
 
 @dataclass(frozen=True)
 class Config(ImageConfig):
-    """Train a classifier; with no arguments, LeNet-5 on scikit-learn's digits. Of another task,
-    `jaxnets train TASK --help` has the fields: captioning, ..."""
+    """With no arguments, LeNet-5 on scikit-learn's digits."""
 
     model: str | None = None
     """Architecture, as `jaxnets models` lists them; None for lenet5, or that of --pretrained."""
@@ -62,7 +61,7 @@ class Config(ImageConfig):
 
 @dataclass(frozen=True)
 class Predict:
-    """Name what is in pictures."""
+    """Of a classifier: the most probable classes."""
 
     top: int = 5
     """How many classes to name for each picture."""
@@ -89,7 +88,7 @@ def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | No
     if about is None and config.pretrained is None:
         about = _about(dataset, config.model, parse_settings(config.settings))
     elif about is None:
-        loaded, *notes = read_pretrained(config, _of_run, dataset.class_names)
+        loaded, *notes = read_pretrained(config, _of_run, dataset)
         about = _about(dataset, loaded.model.model_name, loaded.settings, loaded.preprocessing)
         variables = loaded.variables
     model = _model(config, about)
@@ -141,7 +140,7 @@ def predict(
     members: Sequence[Run | Pretrained], images: Sequence[Path], options: Predict
 ) -> Iterator[str]:
     """The most probable classes of each picture, by the mean of several members."""
-    members = [folders.member_of(member, inside) for member in members]
+    members = folders.members_of(members, inside)
     rows = np.mean([folders.probabilities_of(member, images) for member in members], axis=0)
     for path, probabilities in zip(images, rows, strict=True):
         best = probabilities.argsort()[::-1][: options.top]
@@ -156,7 +155,7 @@ def evaluate_pretrained(
     kind, _, folder = dataset.partition(":")
     if kind != "folder":
         raise InputError("dataset: for pretrained models, give --dataset folder:PATH")
-    members = [folders.member_of(member, inside) for member in members]
+    members = folders.members_of(members, inside)
     return folders.evaluate(members, folder, options.crops, batch_size=batch_size, strict=options.strict)
 
 
@@ -178,8 +177,9 @@ def _natural_shape(config: Config, wanted: Preprocessing | None) -> dict[str, An
     if wanted is not None:
         shape = {"channels": len(wanted.mean), "interpolation": wanted.interpolation}
         return shape if config.image_size else {"size": wanted.size, **shape}
-    name = config.model or config.pretrained.partition("=")[0]
-    model = create_model(name, **parse_settings(config.settings))
+    if config.model is None:
+        return {}
+    model = create_model(config.model, **parse_settings(config.settings))
     fixed = model.min_size == model.max_size
     if config.image_size or not (fixed or config.dataset.startswith("folder:")):
         return {}
@@ -214,7 +214,7 @@ def _settings(config: Config, about: Mapping[str, Any]) -> dict[str, Any]:
 def _model(config: Config, about: Mapping[str, Any]) -> Any:
     name, count = about.get("model", config.model), len(about["class_names"])
     model = create_model(name, num_classes=count, **_settings(config, about))
-    return weights.with_channels(model, about["image_shape"][2])
+    return model.clone(input_size=tuple(about["image_shape"]))
 
 
 def _task(config: Config, model: Any, about: Mapping[str, Any]) -> Classification:

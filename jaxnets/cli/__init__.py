@@ -14,22 +14,20 @@ from typing import Annotated, Any
 import tyro
 
 from jaxnets import recipes
-from jaxnets.cli import search, tasks, train, trained
+from jaxnets.cli import tasks
 from jaxnets.cli.explain import Explain
-from jaxnets.cli.trained import Plots
+from jaxnets.cli.search import Search
+from jaxnets.cli.train import Train
+from jaxnets.cli.trained import Eval, Plots, Predict
 from jaxnets.cli.zoo import Augmentations, Convert, Models, Summary
 from jaxnets.config import newest_run
 from jaxnets.errors import InputError
-from jaxnets.runs.fitting import read_run
-from jaxnets.runs.recipe import Recipe
 
-_OF_A_TASK = {
-    "train": train.command,
-    "search": search.command,
-    "eval": trained.eval_command,
-    "predict": trained.predict_command,
-}
-_OF_ALL = {
+_COMMANDS = {
+    "train": Train,
+    "search": Search,
+    "eval": Eval,
+    "predict": Predict,
     "plots": Plots,
     "explain": Explain,
     "models": Models,
@@ -37,8 +35,6 @@ _OF_ALL = {
     "convert": Convert,
     "augmentations": Augmentations,
 }
-
-
 _FLAGS = (tyro.conf.FlagCreatePairsOff,)  # --resume, without a --no-resume beside it
 
 
@@ -72,36 +68,32 @@ def _print_unless_a_failed_save(unraisable) -> None:
 
 def _parse(arguments: list[str]) -> Any:
     """The command that the words stand for: COMMAND [SCRIPT.py] [TASK] ..."""
-    name, *rest = arguments or [""]
+    name, *words = arguments or [""]
     registered = None
-    for place, word in enumerate(rest[:2]):
+    for place, word in enumerate(words[:2]):
         if word.endswith(".py"):
-            registered = recipes.run_script(rest.pop(place))
+            registered = recipes.run_script(words.pop(place))
             break
-    recipe = recipes.get(recipes.DEFAULT)
     if name in ("train", "search"):
-        recipe, rest = tasks.said(rest, registered)
+        recipe, words = tasks.of_words(words, registered)
     elif name in ("eval", "predict"):
-        recipe = tasks.found(rest)
-    command = _cli(recipe, [name, *rest])
+        recipe = tasks.of_run_among(words)
+    else:
+        return _cli(_COMMANDS, [name, *words])
+    form = _COMMANDS[name].of(recipe)
+    command = _cli(_COMMANDS | {name: form}, [name, *words])
     if name == "train" and command.resume:
-        return _resumed(command, rest)
+        from jaxnets.runs.fitting import read_run
+
+        # What is not given again is as the run had it.
+        saved, _ = read_run(recipe, command.run_dir or newest_run())
+        options = {"prog": "jaxnets train", "config": _FLAGS}
+        return tyro.cli(form, args=words, default=form(**vars(saved)), **options)
     return command
 
 
-def _resumed(command: Any, options: list[str]) -> Any:
-    """A command to go on with a run: what is not given again is as the run had it."""
-    directory = command.run_dir or newest_run()
-    recipe = recipes.of_run(directory)
-    saved, _ = read_run(recipe, directory)
-    form = train.command(recipe)
-    return tyro.cli(form, prog="jaxnets train", args=options, default=form(**vars(saved)), config=_FLAGS)
-
-
-def _cli(recipe: Recipe, arguments: list[str]) -> Any:
-    forms = {name: form(recipe) for name, form in _OF_A_TASK.items()} | _OF_ALL
-    commands = [Annotated[form, tyro.conf.subcommand(name)] for name, form in forms.items()]
+def _cli(commands: dict[str, type], arguments: list[str]) -> Any:
+    forms = [Annotated[form, tyro.conf.subcommand(name)] for name, form in commands.items()]
     arguments = [word for word in arguments if word]
-    return tyro.cli(
-        functools.reduce(operator.or_, commands), prog="jaxnets", args=arguments, config=_FLAGS
-    )
+    form = functools.reduce(operator.or_, forms)
+    return tyro.cli(form, prog="jaxnets", args=arguments, config=_FLAGS)

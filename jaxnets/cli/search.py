@@ -1,23 +1,21 @@
 """`jaxnets search`."""
 
+import json
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from rich.console import Console
-from rich.table import Table
-
-from jaxnets.cli.tasks import of_task
+from jaxnets.cli.tasks import form_of
 from jaxnets.config import part_of
-from jaxnets.runs.recipe import Recipe
-
-ABOUT = """Search for the learning rate, weight decay and the like, coarse to fine.
-
-Takes what `jaxnets train` takes, for all candidates alike. They are compared on a part of the training
-examples; the test examples are not touched."""
 
 
 @dataclass(frozen=True)
-class Searching:
-    """What a search takes besides a configuration."""
+class Search:
+    """Search for the learning rate, weight decay and the like, coarse to fine.
+
+    Takes what `jaxnets train` takes, for all candidates alike. They are compared on a part of the
+    training examples; the test examples are not touched."""
+
+    recipe: ClassVar[Any]  # of the task, once `of` has made its form
 
     space: tuple[str, ...] = ()
     """What to search, as NAME=LOW:HIGH: learning_rate=1e-5:0.1 weight_decay=1e-4:1 momentum=0.5:0.99
@@ -34,6 +32,9 @@ class Searching:
     """Candidates trained at once; None for as many as fit into memory, on a CPU for one."""
 
     def run(self) -> None:
+        from rich.console import Console
+        from rich.table import Table
+
         from jaxnets import training
         from jaxnets.runs import searching
 
@@ -60,12 +61,10 @@ class Searching:
             console.print(f"warning: {warning}", soft_wrap=True)
         print(f"found         {directory / searching.RESULT_FILE}")
         print(f"picture       {directory / 'search.png'}")
-        command = searching.train_command(self.recipe, config, result.best.values)
+        command = json.loads((directory / searching.RESULT_FILE).read_text())["command"]
         print(f"to train with the best:\n{command}")
 
-
-def command(recipe: Recipe) -> type:
-    """The command for a task: its configuration, and what a search takes besides."""
-    form = of_task("Search", recipe, Searching, recipe.Config)
-    form.__doc__ = ABOUT
-    return form
+    @classmethod
+    def of(cls, recipe: Any) -> type:
+        """The command with the configuration of a task."""
+        return form_of(cls, recipe, recipe.Config)

@@ -1,45 +1,52 @@
 """From the words of a command to its task, and to a form with the fields of that task."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jaxnets import recipes
-from jaxnets.config import RUNS, is_run
-from jaxnets.runs.recipe import Recipe
+from jaxnets.config import RUNS, is_run, newest_run
+
+if TYPE_CHECKING:
+    from jaxnets.runs import Recipe
 
 
-def of_task(name: str, recipe: Recipe, does: type, options: type) -> type:
-    """A command's form for a task: what the command does, and its own fields over the task's.
+def form_of(command: type, recipe: Recipe, options: type) -> type:
+    """A command with the fields of a task.
 
     Args:
-        name: of the class.
-        recipe: of the task; the class has it as `recipe`.
-        does: a dataclass with `run` and the fields that the command has for every task.
-        options: a dataclass of the fields that the task adds; its docstring is the form's.
+        command: a dataclass with `run`, and the fields that it has for every task.
+        recipe: of the task; the form has it as `recipe`.
+        options: a dataclass of the fields that the task adds.
     """
-    namespace = {"recipe": recipe, "__doc__": options.__doc__}
+    namespace = {"recipe": recipe, "__doc__": f"{command.__doc__}\n\n{options.__doc__}"}
     return dataclasses.make_dataclass(
-        name, [], bases=(does, options), frozen=True, kw_only=True, namespace=namespace
+        command.__name__, [], bases=(command, options), frozen=True, kw_only=True, namespace=namespace
     )
 
 
-def said(arguments: list[str], registered: Recipe | None) -> tuple[Recipe, list[str]]:
-    """The task that the first word names, and the words after it; without one that of the script that
-    registered one, or the task of `jaxnets train` alone."""
-    if arguments and not arguments[0].startswith("-"):
-        return recipes.get(arguments[0]), arguments[1:]
-    return registered or recipes.get(recipes.DEFAULT), arguments
+def of_words(words: list[str], registered: Recipe | None) -> tuple[Recipe, list[str]]:
+    """The task to train, and the words that follow: it is what the first word says, the one that a
+    script registered, that of the run to resume, or else the usual one."""
+    if words and not words[0].startswith("-"):
+        return recipes.get(words[0]), words[1:]
+    if registered is not None:
+        return registered, words
+    if "--resume" in words:
+        given = words.index("--run-dir") + 1 if "--run-dir" in words else None
+        return recipes.of_run(newest_run() if given is None else words[given]), words
+    return recipes.get(recipes.DEFAULT), words
 
 
-def found(arguments: list[str]) -> Recipe:
+def of_run_among(words: list[str]) -> Recipe:
     """The task of the run among these words; without one that of the newest run, or the usual one."""
-    for word in arguments:
+    for word in words:
         if is_run(word):
             return recipes.of_run(word)
-    newest = max(RUNS.glob("*/config.json"), key=lambda path: path.stat().st_mtime, default=None)
-    pictures_alone = not any(is_model(word) for word in arguments)
-    if newest is not None and pictures_alone:
-        return recipes.of_run(newest.parent)
+    if any(RUNS.glob("*/config.json")) and not any(map(is_model, words)):
+        return recipes.of_run(newest_run())
     return recipes.get(recipes.DEFAULT)
 
 

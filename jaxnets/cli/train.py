@@ -1,15 +1,18 @@
 """`jaxnets train`."""
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
-from jaxnets.cli.tasks import of_task
+from jaxnets import recipes
+from jaxnets.cli.tasks import form_of
 from jaxnets.config import part_of
-from jaxnets.runs.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Processes:
-    """A run over several processes, and what `jaxnets train` does."""
+class Train:
+    """Train a model."""
+
+    recipe: ClassVar[Any]  # of the task, once `of` has made its form
 
     coordinator: str | None = None
     """host:port of process 0; None where JAX knows the cluster."""
@@ -37,7 +40,10 @@ class Processes:
                 drawn = sorted(path.name for path in directory.glob("*.png"))
                 print(f"pictures      {', '.join(drawn)}")
 
+    @classmethod
+    def of(cls, recipe: Any) -> type:
+        """The command with the configuration of a task."""
+        return form_of(cls, recipe, recipe.Config)
 
-def command(recipe: Recipe) -> type:
-    """The command for a task: its configuration, and what belongs to several processes."""
-    return of_task("Train", recipe, Processes, recipe.Config)
+
+Train.__doc__ = f"""Train a model: `jaxnets train [TASK]`, where TASK is {" or ".join(recipes.TASKS)}."""

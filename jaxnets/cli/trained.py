@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import tyro
 
-from jaxnets.cli.tasks import of_task, split_models
+from jaxnets.cli.tasks import form_of, split_models
 from jaxnets.config import newest_run, part_of
 from jaxnets.errors import InputError
-from jaxnets.runs.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Evaluating:
-    """What an evaluation takes for any task."""
+class Eval:
+    """Measure a trained model, or pretrained ones, on held-out examples."""
+
+    recipe: ClassVar[Any]  # of the task, once `of` has made its form
 
     models: tyro.conf.Positional[tuple[str, ...]] = ()
     """Directory of a run, or pretrained models as NAME, NAME=SOURCE or SOURCE, of which the average is
@@ -50,10 +51,17 @@ class Evaluating:
         for name, value in metrics.scalars(results).items():
             print(f"{name:<9} {results[name].form.format(value)}")
 
+    @classmethod
+    def of(cls, recipe: Any) -> type:
+        """The command with what a task adds."""
+        return form_of(cls, recipe, recipe.Evaluate)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Predicting:
-    """What a prediction takes for any task."""
+class Predict:
+    """Say what is in pictures, with a trained model or a pretrained one."""
+
+    recipe: ClassVar[Any]  # of the task, once `of` has made its form
 
     files: tyro.conf.Positional[tuple[str, ...]]
     """Picture files, PNG or JPEG. Before them, perhaps, the directory of a run or a pretrained model as
@@ -71,6 +79,11 @@ class Predicting:
         members = _members(models, self.checkpoint)
         for line in self.recipe.predict(members, images, part_of(self.recipe.Predict, self)):
             print(line)
+
+    @classmethod
+    def of(cls, recipe: Any) -> type:
+        """The command with what a task adds."""
+        return form_of(cls, recipe, recipe.Predict)
 
 
 @dataclass(frozen=True)
@@ -92,18 +105,6 @@ class Plots:
         print(*drawn, sep="\n")
         if not any(path.name == "update_ratios.png" for path in drawn):
             print("no update_ratios.png: its numbers are recorded by `jaxnets train --plots`")
-
-
-def eval_command(recipe: Recipe) -> type:
-    """`jaxnets eval` for a task."""
-    form = of_task("Eval", recipe, Evaluating, recipe.Evaluate)
-    form.__doc__ = "Measure a trained model, or pretrained ones, on held-out examples."
-    return form
-
-
-def predict_command(recipe: Recipe) -> type:
-    """`jaxnets predict` for a task."""
-    return of_task("Predict", recipe, Predicting, recipe.Predict)
 
 
 def load_model(text: str) -> Any:

@@ -23,7 +23,7 @@ from jaxnets.config import (
 )
 from jaxnets.errors import InputError
 from jaxnets.runs.pictures import draw_history
-from jaxnets.runs.recipe import Prepared, Recipe, Run, dataset_of, prepared
+from jaxnets.runs.recipe import Prepared, Recipe, Run, dataset_of, prepared, with_batch_size
 from jaxnets.training import DataParallel, History
 from jaxnets.training.fitting import CHECKPOINTS
 from jaxnets.training.optimizers import OPTIMIZERS
@@ -50,8 +50,10 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
         InputError: for anything in the configuration that does not fit.
     """
     config, about = _begun(recipe, config)
-    run = prepared(recipe, config, dataset_of(recipe, config, about), about)
     parallel = DataParallel.create(config.strategy)
+    dataset = dataset_of(recipe, config, about)
+    config = with_batch_size(config, len(dataset.train), parallel.replicas)
+    run = prepared(recipe, config, dataset, about)
     steps_per_epoch = data.steps_per_epoch(
         run.train, parallel.local_batch_size(config.batch_size), jax.process_count()
     )
@@ -188,6 +190,8 @@ def _begun(recipe: Recipe, config: RunConfig) -> tuple[RunConfig, Mapping[str, A
         return config, None
     config = dataclasses.replace(config, run_dir=config.run_dir or newest_run())
     saved, about = read_run(recipe, config.run_dir)
+    if config.batch_size is None:
+        config = dataclasses.replace(config, batch_size=saved.batch_size)
     refuse_changes(saved, config)
     return config, about
 

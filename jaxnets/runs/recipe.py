@@ -102,7 +102,7 @@ def measured(run: Run, source: Source, batch_size: int) -> Metrics:
 
 @dataclass(frozen=True)
 class NoOptions:
-    """Options of a command that has none."""
+    """Without further options."""
 
 
 class Recipe(NamedTuple):
@@ -157,6 +157,15 @@ def prepared(
     if recipe.prepare is not None:
         return recipe.prepare(config, dataset, about)
     return Prepared(recipe.name, recipe.restore(config, {}, None), dataset.train, dataset.test)
+
+
+def with_batch_size(config: RunConfig, examples: int, replicas: int) -> RunConfig:
+    """The configuration with a batch size: 64 where none is given or, of a small set, the largest power
+    of two that is at most a quarter of it; but one example for each device at least."""
+    if config.batch_size is not None:
+        return config
+    size = min(64, 2 ** max(0, int(examples // 4).bit_length() - 1))
+    return dataclasses.replace(config, batch_size=-(-size // replicas) * replicas)
 
 
 def load_images(config: ImageConfig, **options: Any) -> Dataset:

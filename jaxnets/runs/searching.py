@@ -14,7 +14,7 @@ from jaxnets import atomic, data, training
 from jaxnets.config import CONFIG_FILE, RunConfig
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.runs.fitting import make_optimizer, next_directory
-from jaxnets.runs.recipe import Recipe, dataset_of, prepared
+from jaxnets.runs.recipe import Recipe, dataset_of, prepared, with_batch_size
 from jaxnets.training import DataParallel, SearchResult, Stage
 from jaxnets.training.optimizers import OPTIMIZERS
 from jaxnets.training.search_result import Space
@@ -75,6 +75,7 @@ def search(
     dataset = dataset_of(recipe, config, None)
     train, validation = data.hold_out(dataset.train, held_out, config.seed)
     dataset = dataclasses.replace(dataset, train=train, test=validation)
+    config = with_batch_size(config, len(train), replicas=1)
     run = prepared(recipe, config, dataset, None)
     steps_per_epoch = data.steps_per_epoch(run.train, config.batch_size)
 

@@ -23,6 +23,7 @@ import numpy as np
 import optax
 
 from jaxnets import data, metrics
+from jaxnets.data.dataset import read_batch
 from jaxnets.data.prefetching import Prefetch
 from jaxnets.training.parallel import DataParallel
 from jaxnets.training.state import TrainState, create_state
@@ -174,7 +175,7 @@ class Trainer:
         return Outcome(float(start), tuple(map(float, whole)), int(stopped), float(last), {})
 
     def _example(self) -> Batch:
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[None], self.train[0])
+        return read_batch(self.train, np.zeros(1, int))
 
     def _rule(self, values: dict[str, jax.Array]) -> UpdateRule:
         optimizer = self.optimizer(self.steps, **values)

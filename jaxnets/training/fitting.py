@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jaxnets import data
+from jaxnets.data.dataset import read_batch
 from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics
 from jaxnets.training import loop
@@ -104,7 +105,7 @@ def fit(
     parallel = parallel or DataParallel.create()
     shard = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
     local_batch_size = parallel.local_batch_size(batch_size)
-    example = jax.tree.map(lambda leaf: np.asarray(leaf)[None], train[0])
+    example = read_batch(train, np.zeros(1, int))
     if test is not None:
         _refuse_other_shapes(example, test)
     schedule = loop.Schedule(

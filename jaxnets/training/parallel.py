@@ -1,4 +1,4 @@
-"""Data parallelizm: the only room that knows `pmap`, meshes and `jax.distributed`.
+"""Data parallelism: the only room that knows `pmap`, meshes and `jax.distributed`.
 
 A step of `training.step` is written over a mapped axis named "batch". `DataParallel` compiles it for
 the devices there are, by `jax.pmap` with the state unstacked (`in_axes=(None, 0), out_axes=None`), by

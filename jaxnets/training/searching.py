@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from jaxnets import data, metrics
+from jaxnets.data.dataset import read_batch
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.training.candidates import Outcome, Trainer, Values
 from jaxnets.training.loop import DivergenceError
@@ -202,7 +203,7 @@ def _rank(outcome: Outcome, result: SearchResult) -> tuple:
 
 def _choose_monitor(task: Task, train: data.Source, monitor: str | None) -> tuple[str, metrics.Metric]:
     """The metric to compare by, of those that are single numbers."""
-    example = jax.tree.map(lambda leaf: np.asarray(leaf)[None], train[0])
+    example = read_batch(train, np.zeros(1, int))
     variables = jax.eval_shape(task.init, jax.random.key(0), example)
     sums = jax.eval_shape(make_eval_step(task), variables, example)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), sums)

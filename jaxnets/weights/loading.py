@@ -92,11 +92,12 @@ class Pretrained:
             raise InputError(f"in_channels is {in_channels}; it must be 1 or more")
         settings = {**self.settings, **overrides}
         model = create_model(old.model_name, num_classes=num_classes, **settings)
-        model = adaptation.with_channels(model, in_channels)
+        # The size of the images decides the parameters of a perceptron.
+        model = model.clone(input_size=(*old.input_size[:2], in_channels))
         variables = flatten_dict(self.variables)
         if new_head:
             wider = create_model(old.model_name, num_classes=old.num_classes + 1, **self.settings)
-            wider = adaptation.with_channels(wider, old.input_size[2])
+            wider = wider.clone(input_size=old.input_size)
             for path in adaptation.class_leaves(old, wider):
                 variables.pop(path)
         if class_names is not None:

@@ -109,7 +109,7 @@ def _read_file(path: Path, origin: str) -> Checkpoint:
         return _opened(origin, path, {})
     kinds = [*files.SAFETENSORS, *files.TORCH, f"{HUB}:OWNER/NAME", *(f"{by}:FILE" for by in PUBLISHED)]
     raise InputError(
-        f"source: {origin} is not a known kind of weights; wanted {', '.join(kinds)}, or a folder "
+        f"source: {origin} holds no weights that are known; wanted {', '.join(kinds)}, or a folder "
         f"with {WEIGHTS_FILE}"
     )
 

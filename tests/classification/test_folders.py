@@ -86,7 +86,7 @@ def scores(labels, rows):
 
 
 def evaluated(members, folder, **options):
-    members = [folders.Member(member) for member in members]
+    members = folders.members_of(members, inside=None)
     return metrics.compute(folders.evaluate(members, folder, **options))
 
 

@@ -107,7 +107,8 @@ def test_mlp_head_without_hidden_layers_is_one_dense_layer_on_any_rank():
 
 
 def test_hidden_layers_start_as_he_normal_and_the_last_as_lecun_normal():
-    p = layers.MLPHead((400,), 300).init(jax.random.key(0), jnp.zeros((1, 500)))["params"]
+    init = jax.jit(layers.MLPHead((400,), 300).init)
+    p = init(jax.random.key(0), jnp.zeros((1, 500)))["params"]
     assert np.var(p["fc1"]["kernel"]) == pytest.approx(2 / 500, rel=0.03)
     assert np.var(p["fc2"]["kernel"]) == pytest.approx(1 / 400, rel=0.03)
 

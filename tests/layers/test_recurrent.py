@@ -102,15 +102,15 @@ def test_without_mask_or_carry_every_step_is_real_and_the_start_is_zero(network)
     p = random_params(module)
     zeros = np.zeros((N, F), np.float32)
     carries = ((zeros, zeros) if network is layers.LSTM else zeros,) * 2
-    outputs, _ = module.apply({"params": p}, X)
+    outputs, _ = jax.jit(module.apply)({"params": p}, X)
     all_real = np.full(N, T)
     expected, _ = network_by_hand(STEPS[network], p, X, all_real, carries, 1, ("", "_reverse"))
     np.testing.assert_allclose(outputs, expected, atol=1e-5)
     # The final carry continues a sequence where it was cut.
     one_way = network(F)
     half = {"params": {"layer0": p["layer0"]}}
-    _, middle = one_way.apply(half, X[:, :3])
-    rest, _ = one_way.apply(half, X[:, 3:], initial_carry=middle)
+    _, middle = jax.jit(one_way.apply)(half, X[:, :3])
+    rest, _ = jax.jit(one_way.apply)(half, X[:, 3:], initial_carry=middle)
     np.testing.assert_allclose(rest, outputs[:, 3:, :F], atol=1e-6)
 
 

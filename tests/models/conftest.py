@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +13,53 @@ from flax import linen as nn
 from jaxnets.models import create_model
 
 
+class Traced(NamedTuple):
+    """What one pass through a model at its own input size shows, by shapes alone.
+
+    Attributes:
+        variables: shapes of all variables.
+        maps: the shape of each map of the backbone, by name, for two images.
+        layers: of each convolution and dense layer, by its path: the shapes of kernel and output.
+    """
+
+    variables: dict
+    maps: dict
+    layers: dict
+
+
+@functools.cache
+def trace(name, **overrides):
+    model, maps, layers = create_model(name, **overrides), {}, {}
+
+    def watch(call, args, kwargs, context):
+        out = call(*args, **kwargs)
+        if isinstance(context.module, nn.Conv | nn.Dense):
+            kernel = context.module.variables["params"]["kernel"]
+            # Polynomials call their layers again: each call is work of its own.
+            layers.setdefault("/".join(context.module.path), []).append((kernel.shape, out.shape))
+        elif context.module.path == ("backbone",) and context.method_name == "__call__":
+            maps.update({name: value.shape for name, value in out.items()})
+        return out
+
+    # Flax's own `init`, which is traced in half the time of the model's; the names and shapes are the
+    # same, as tests/layers/test_initialization.py holds.
+    initialize = functools.partial(nn.Module.init, model)
+    images = jax.ShapeDtypeStruct((2, *model.input_size), jnp.float32)
+    with nn.intercept_methods(watch):
+        variables = jax.eval_shape(initialize, jax.random.key(0), images)
+    return Traced(variables, maps, layers)
+
+
+@pytest.fixture(scope="session")
+def traced():
+    """`traced(name, **overrides)`: see `Traced`."""
+    return trace
+
+
 @pytest.fixture(scope="session")
 def shapes_of():
     """`shapes_of(name, **overrides)`: shapes of the variables at the model's own input size."""
-
-    @functools.cache
-    def shapes(name, **overrides):
-        model = create_model(name, **overrides)
-        images = jax.ShapeDtypeStruct((1, *model.input_size), jnp.float32)
-        return jax.eval_shape(model.init, jax.random.key(0), images)
-
-    return shapes
+    return lambda name, **overrides: trace(name, **overrides).variables
 
 
 @pytest.fixture(scope="session")
@@ -34,17 +71,13 @@ def count_parameters(shapes_of):
 
 
 @pytest.fixture(scope="session")
-def map_sizes(shapes_of):
+def map_sizes():
     """`map_sizes(name, **overrides)`: (side, channels) of each feature map, by name."""
 
     def sizes(name, **overrides):
-        model = create_model(name, **overrides)
-        images = jax.ShapeDtypeStruct((2, *model.input_size), jnp.float32)
-        maps = jax.eval_shape(
-            functools.partial(model.apply, method="features"), shapes_of(name, **overrides), images
-        )
-        assert all(m.shape[0] == 2 and m.shape[1] == m.shape[2] for m in maps.values())
-        return {name: m.shape[2:] for name, m in maps.items()}
+        maps = trace(name, **overrides).maps
+        assert all(shape[0] == 2 and shape[1] == shape[2] for shape in maps.values())
+        return {name: shape[2:] for name, shape in maps.items()}
 
     return sizes
 
@@ -55,19 +88,8 @@ def multiply_adds():
     of the model's own size."""
 
     def count(name, **overrides):
-        model, total = create_model(name, **overrides), 0
-
-        def watch(call, args, kwargs, context):
-            nonlocal total
-            out = call(*args, **kwargs)
-            if isinstance(context.module, nn.Conv | nn.Dense):
-                kernel = context.module.variables["params"]["kernel"]
-                total += math.prod(kernel.shape) * math.prod(out.shape[1:-1])
-            return out
-
-        with nn.intercept_methods(watch):
-            jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *model.input_size)))
-        return total
+        calls = (call for calls in trace(name, **overrides).layers.values() for call in calls)
+        return sum(math.prod(kernel) * math.prod(out[1:-1]) for kernel, out in calls)
 
     return count
 
@@ -89,7 +111,7 @@ def drawn_variables():
                 value = rng.normal(0, 0.1, shape.shape)
             return jnp.asarray(value, jnp.float32)
 
-        shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+        shapes = jax.eval_shape(functools.partial(nn.Module.init, model), jax.random.key(0), images)
         return jax.tree_util.tree_map_with_path(leaf, shapes)
 
     return draw

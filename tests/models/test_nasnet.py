@@ -228,12 +228,12 @@ def test_auxiliary_classifier_reads_the_grid_of_its_net(name, grid):
 
 def test_auxiliary_classifier_takes_maps_of_any_size():
     head = AuxiliaryHead(num_classes=3, grid=4)
-    maps = jnp.asarray(RNG.normal(size=(2, 14, 14, 6)), jnp.float32)
-    variables = head.init(jax.random.key(0), maps)
+    variables = jax.eval_shape(head.init, jax.random.key(0), jnp.zeros((2, 14, 14, 6)))
     kernels = {name: p["kernel"].shape for name, p in variables["params"].items() if "kernel" in p}
     assert kernels == {"conv1": (1, 1, 6, 128), "conv2": (4, 4, 128, 768), "fc": (768, 3)}
     for side in (14, 21, 3):
-        assert head.apply(variables, jnp.zeros((2, side, side, 6))).shape == (2, 3)
+        maps = jnp.zeros((2, side, side, 6))
+        assert jax.eval_shape(head.apply, variables, maps).shape == (2, 3)
 
 
 def test_auxiliary_classifier_runs_in_training_only():

@@ -35,7 +35,7 @@ def test_an_old_run_measures_and_predicts_what_it_did(name):
     for key, value in wanted["evaluated"].items():
         assert measured[key] == pytest.approx(value, rel=1e-4), key
     if name == "classifier":
-        member = folders.member_of(run, run.recipe.inside)
+        (member,) = folders.members_of([run], run.recipe.inside)
         found = folders.probabilities_of(member, ["pictures/12.png"])
         np.testing.assert_allclose(found[0], wanted["predicted"], rtol=1e-4)
     else:

@@ -64,6 +64,7 @@ def test_a_search_leaves_a_table_a_picture_and_the_command_that_trains(
         "optimizer": "nesterov",
         "augment": (),
         "strategy": "single",
+        "batch_size": 64,
     }
     wanted = Config(model="mlp", dataset="digits", **common, **best)
     for field in dataclasses.fields(Config):

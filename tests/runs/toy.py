@@ -29,10 +29,10 @@ class Line:
     headline = training.Headline("median", "median error")
 
     def init(self, key, batch):
-        return {"params": {"w": jax.random.normal(key, (3,)), "b": jnp.zeros(())}}
+        return {"params": {"w": jax.random.normal(key, (3, 1)), "b": jnp.zeros(())}}
 
     def predict(self, variables, batch):
-        return batch["x"] @ variables["params"]["w"] + variables["params"]["b"]
+        return (batch["x"] @ variables["params"]["w"])[:, 0] + variables["params"]["b"]
 
     def metrics(self, outputs, batch):
         return {"loss": metrics.Mean.of((outputs - batch["y"]) ** 2, batch["weight"])}
@@ -76,7 +76,7 @@ class Config(runs.RunConfig):
 
     dataset: str = "line"
     optimizer: str = "momentum"
-    batch_size: int = 16
+    batch_size: int | None = 16
     examples: int = 80
     """Examples to train on."""
 

@@ -158,7 +158,7 @@ def test_each_of_several_together_goes_as_fit_does_alone(perceptron, make_traine
 def test_what_is_given_up_becomes_zeros_and_can_spoil_nothing(perceptron, make_trainer, batch):
     trainer = make_trainer(perceptron)
     values = {name: np.float32([WILD[name], TAME[0][name]]) for name in WILD}
-    group = trainer._start(values, batch)
+    group = trainer._start(values, (batch, None))
     step = jax.jit(jax.vmap(trainer._step, in_axes=(0, None)))
     for _ in range(4):
         group = step(group, batch)
