@@ -1,27 +1,26 @@
-"""Settings shared by all tests. They must be made before JAX is first used."""
+"""Settings shared by all tests. They must be made before JAX is first imported, so it is not here."""
 
 import os
 from pathlib import Path
+
+import hypothesis
+import pytest
 
 # Eight virtual devices, so that data parallelism can be tested on any machine.
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
-import hypothesis
-import jax
-import pytest
+# Compiled programs are kept between runs, and shared with the processes that tests start: these
+# inherit the environment. Who can write there can run code here, so the folder is private to the user.
+_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxnets-tests"
+_CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
+_CACHE.chmod(0o700)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 # The same examples in every run, so that what passed once passes again.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
 hypothesis.settings.load_profile("repeatable")
-
-# Compiled programs are kept between runs. Who can write there can run code here, so the folder is
-# private to the user.
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "jaxnets-tests"
-_CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
-_CACHE.chmod(0o700)
-jax.config.update("jax_compilation_cache_dir", str(_CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @pytest.fixture(autouse=True)
@@ -30,12 +29,16 @@ def forget_compiled_programs(request):
     yield
     marks = {mark.name for mark in request.node.iter_markers()}
     if "zoo" in marks and "small" not in marks:
+        import jax
+
         jax.clear_caches()
 
 
 @pytest.fixture
 def one_device():
     """`DataParallel` on the first of the eight devices."""
+    import jax
+
     from jaxnets.training import DataParallel
 
     return DataParallel.create(devices=jax.devices()[:1])

@@ -16,6 +16,8 @@ from jaxnets import cli, data, recipes
 from jaxnets.errors import InputError
 
 TRAIN = ("train", "--strategy", "single")
+# Compiles in no time, where a test is not about the network.
+SMALL = ("--model", "mlp", "--settings", "widths=[8]", "--image-size", "8", "--augment")
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +56,7 @@ def refused_briefly(refused):
 def trained(tmp_path_factory):
     """The directory of a run of two epochs, with all its pictures."""
     directory = tmp_path_factory.mktemp("trained") / "run"
-    cli.main([*TRAIN, "--epochs", "2", "--plots", "--run-dir", str(directory)])
+    cli.main([*TRAIN, "--epochs", "2", "--augment", "--plots", "--run-dir", str(directory)])
     return directory
 
 
@@ -107,7 +109,7 @@ def test_train_leaves_a_run_that_eval_and_predict_can_use(trained, capsys, tmp_p
 
 def test_a_run_without_a_name_gets_the_next_free_one_and_the_newest_is_resumed(capsys, tmp_path):
     for _ in range(2):
-        cli.main([*TRAIN, "--model", "mlp", "--epochs", "1"])
+        cli.main([*TRAIN, *SMALL, "--epochs", "1"])
     runs = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert runs == ["mlp_digits_1", "mlp_digits_2"]
     cli.main([*TRAIN, "--epochs", "2", "--resume"])
@@ -115,8 +117,7 @@ def test_a_run_without_a_name_gets_the_next_free_one_and_the_newest_is_resumed(c
 
 
 def test_train_on_a_folder_of_pictures_in_batches_that_suit_a_small_set(folder, capsys):
-    cli.main([*TRAIN, "--dataset", f"folder:{folder}", "--image-size", "32", "--epochs", "2",
-              "--run-dir", "run"])  # fmt: skip
+    cli.main([*TRAIN, *SMALL, "--dataset", f"folder:{folder}", "--epochs", "2", "--run-dir", "run"])
     assert "test accuracy" in capsys.readouterr().out
     assert json.loads(Path("run/config.json").read_text())["batch_size"] == 8  # of 48 pictures
     picture = next((folder / "digit1").iterdir())
@@ -332,8 +333,7 @@ def test_an_empty_folder_and_one_with_other_classes_are_refused(refused_briefly,
 def test_a_corrupt_picture_is_left_out_by_name_or_refused_when_strict(folder, refused_briefly, caplog):
     broken = folder / "digit0" / "broken.png"
     broken.write_bytes(b"no picture at all")
-    options = [*TRAIN, "--dataset", f"folder:{folder}", "--image-size", "32", "--batch-size",
-               "16", "--epochs", "2"]  # fmt: skip
+    options = [*TRAIN, *SMALL, "--dataset", f"folder:{folder}", "--batch-size", "16", "--epochs", "1"]
     cli.main([*options, "--run-dir", "lenient"])
     assert "1 of 61 images" in caplog.text
     assert "broken.png" in caplog.text
@@ -345,12 +345,14 @@ def test_a_full_disk_while_training_is_told_without_a_traceback(tmp_path):
     """A limit on the size of files stands in for a disk without room."""
     program = (
         "import resource, sys; from jaxnets import cli; "
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
-        "cli.main(['train', '--epochs', '1', '--run-dir', 'run'])"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000)); cli.main(sys.argv[1:])"
     )
+    # No compiled program would fit either: what it writes of one, the next process would stumble on.
+    environment = {**os.environ, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "inf"}
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
-    )
+        [sys.executable, "-c", program, *TRAIN, *SMALL, "--epochs", "1", "--run-dir", "run"],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert done.returncode == 2, done.stderr
     message = [line for line in done.stderr.splitlines() if line.startswith("jaxnets: ")]
     assert len(message) == 1

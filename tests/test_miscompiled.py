@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from jaxnets import layers, losses
-from jaxnets.data import color, whitening
+from jaxnets.data import augmentation, color, whitening
 
 KEY = jax.random.key(0)
 SHAPE = (4, 100, 100, 3)
@@ -62,7 +62,9 @@ REDUCTIONS = {
     "cross_entropy": lambda: over_pixels(losses.cross_entropy),
     "hinge": lambda: over_pixels(losses.hinge),
     "binary_cross_entropy": lambda: over_pixels(losses.binary_cross_entropy),
-    "color_jitter": lambda: lambda x: jax.vmap(color.color_jitter())(jax.random.split(KEY, 4), x),
+    "color_jitter": lambda: (
+        lambda x: augmentation.apply(KEY, {"image": x}, color.color_jitter())["image"]
+    ),
     "whiten": lambda: (
         lambda x: whitening.whiten(
             x.reshape(-1, 3), whitening.Whitening(np.zeros(3, np.float32), MATRIX)

@@ -162,9 +162,10 @@ def test_only_the_first_sentence_is_learned_where_so_asked():
     drawn, first = make_task("show_and_tell"), make_task("show_and_tell", first_sentence=True)
     variables = draw(drawn, batch)
     alone = jax.jit(drawn.loss)(variables, single_sentences(batch), KEY)[0]
+    loss = jax.jit(first.loss)
     for seed in range(3):
-        loss = float(jax.jit(first.loss)(variables, batch, jax.random.key(seed))[0])
-        assert loss == pytest.approx(float(alone), rel=1e-6)
+        found = float(loss(variables, batch, jax.random.key(seed))[0])
+        assert found == pytest.approx(float(alone), rel=1e-6)
 
 
 def test_the_loss_with_word_noise_is_of_the_true_words_after_other_ones():
@@ -173,10 +174,11 @@ def test_the_loss_with_word_noise_is_of_the_true_words_after_other_ones():
     batch["captions"][:] = [5, 7, 4, END, PAD, PAD]
     plain, noisy = (make_task("show_and_tell", word_noise=rate) for rate in (0.0, 0.9))
     variables = draw(plain, batch)
-    same = [float(jax.jit(task.loss)(variables, batch, KEY)[0]) for task in (plain, noisy)]
+    losses = [jax.jit(task.loss) for task in (plain, noisy)]
+    same = [float(loss(variables, batch, KEY)[0]) for loss in losses]
     assert same[0] == pytest.approx(same[1], rel=1e-6)
     batch["captions"][0] = [6, 8, 9, END, PAD, PAD]
-    other = [float(jax.jit(task.loss)(variables, batch, KEY)[0]) for task in (plain, noisy)]
+    other = [float(loss(variables, batch, KEY)[0]) for loss in losses]
     assert other[0] != pytest.approx(other[1], rel=1e-4)
 
 
@@ -185,8 +187,13 @@ def test_of_recolored_images_all_words_but_colors_are_learned():
     batch["captions"][:] = [5, 7, 4, END, PAD, PAD]
     tasks = [make_task("show_and_tell", recolor=rate, color_words=(7, 8)) for rate in (0.0, 0.5, 1.0)]
     variables = draw(tasks[0], batch)
-    words = [[float(jax.jit(task.loss)(variables, batch, jax.random.key(seed))[1][1]["loss"].weight)
-              for seed in range(20)] for task in tasks]  # fmt: skip
+    keys = jax.random.split(KEY, 20)
+
+    def count_words(task):
+        one = lambda key: task.loss(variables, batch, key)[1][1]["loss"].weight  # noqa: E731
+        return jax.jit(lambda: jax.lax.map(one, keys))()
+
+    words = [count_words(task).tolist() for task in tasks]
     count = len(batch["image"])
     assert set(words[0]) == {4 * count}
     assert set(words[2]) == {3 * count}
@@ -201,8 +208,8 @@ def test_the_gradient_of_recolored_images_knows_no_color_word():
     # The word is read by what follows it: one step is taken, and the end is left out, too.
     task = make_task("show_and_tell", recolor=1.0, color_words=(7, 8, END))
     variables = draw(task, batch)
-    grads = [jax.jit(jax.grad(lambda p, b: task.loss({**variables, "params": p}, b, KEY)[0]))(
-        variables["params"], b) for b in (batch, other)]  # fmt: skip
+    gradient = jax.jit(jax.grad(lambda p, b: task.loss({**variables, "params": p}, b, KEY)[0]))
+    grads = [gradient(variables["params"], b) for b in (batch, other)]
     for mine, theirs in zip(*map(jax.tree.leaves, grads), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=1e-7)
 
