@@ -4,17 +4,11 @@ from jaxnets.weights.adaptation import with_channels
 from jaxnets.weights.conversion import from_torch, libraries, to_torch
 from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.keras import from_keras
-from jaxnets.weights.loading import (
-    Pretrained,
-    UnknownImagesError,
-    load,
-    preprocessing_of,
-    save,
-    usual_library,
-    wrong_model,
-)
 from jaxnets.weights.loading import find_preprocessing as preprocessing
+from jaxnets.weights.loading import load, wrong_model
+from jaxnets.weights.pretrained import Pretrained, UnknownImagesError, preprocessing_of
 from jaxnets.weights.recurrent import recurrent_from_torch, recurrent_to_torch
+from jaxnets.weights.saving import save, usual_library
 from jaxnets.weights.transfer import freeze_mask, layerwise_decay
 
 __all__ = [

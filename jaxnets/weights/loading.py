@@ -1,115 +1,29 @@
-"""Loading and saving of models with weights.
+"""Loading of models with weights, from anywhere but the directory of a run.
 
 Files of ours hold the variables by their paths ("params/backbone/stem/conv1/kernel") and, in their
 metadata, the model, its settings, its preprocessing and its class names: they are loaded without a name.
 """
 
 import contextlib
-import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import unflatten_dict
 
 from jaxnets.errors import InputError
 from jaxnets.models import Classifier, create_model, list_models, model_info, published_weights
 from jaxnets.models.published import PublishedWeights
-from jaxnets.weights import adaptation, conversion, files, imagenet, images, sources
-from jaxnets.weights.conversion import Variables
+from jaxnets.weights import adaptation, conversion, imagenet, images, sources
 from jaxnets.weights.images import Preprocessing
+from jaxnets.weights.pretrained import Pretrained, UnknownImagesError
 from jaxnets.weights.recognition import recognized_model
-
-OUR_NAMES = "jaxnets"  # beside the libraries' of `conversion.libraries`
-
-_METADATA = "jaxnets"
-
-
-class UnknownImagesError(InputError):
-    """Nothing tells what images weights want."""
-
-
-@dataclass(frozen=True)
-class Pretrained:
-    """A model with weights, its preprocessing and its classes.
-
-    Attributes:
-        model, variables: for `model.apply(variables, images)`.
-        preprocessing: of the images; None where it is unknown.
-        class_names: of the K scores.
-        settings: of `create_model`, without the name and the number of classes.
-        origin: where the weights came from, for messages.
-    """
-
-    model: Classifier
-    variables: Variables
-    preprocessing: Preprocessing | None
-    class_names: tuple[str, ...]
-    settings: Mapping[str, Any]
-    origin: str
-
-    def adapted(
-        self,
-        num_classes: int | None = None,
-        *,
-        class_names: Sequence[str] | None = None,
-        in_channels: int | None = None,
-        new_head: bool = False,
-        key: jax.Array | None = None,
-        **overrides: Any,
-    ) -> "Pretrained":
-        """The same model for other classes, other images or with other settings.
-
-        Args:
-            num_classes, in_channels, new_head, key, overrides: as for `jaxnets.load_pretrained`.
-            class_names: of the classes to score. The head is kept if these are the names that the
-                weights have, in the same order, and drawn anew otherwise.
-
-        Returns:
-            A new model with its weights. Where none are given, new classes are named by their numbers.
-
-        Raises:
-            InputError: `num_classes` is not the number of `class_names`, `in_channels` is below 1, or a
-                setting changes parameters other than those of the heads and of the first kernel.
-        """
-        old, names = self.model, self.class_names
-        if class_names is not None:
-            class_names = tuple(class_names)
-            if num_classes not in (None, len(class_names)):
-                raise InputError(
-                    f"num_classes is {num_classes}, but class_names has {len(class_names)}; give either"
-                )
-            num_classes, new_head = len(class_names), new_head or class_names != names
-        num_classes = old.num_classes if num_classes is None else num_classes
-        in_channels = old.input_size[2] if in_channels is None else in_channels
-        if in_channels < 1:
-            raise InputError(f"in_channels is {in_channels}; it must be 1 or more")
-        settings = {**self.settings, **overrides}
-        model = create_model(old.model_name, num_classes=num_classes, **settings)
-        # The size of the images decides the parameters of a perceptron.
-        model = model.clone(input_size=(*old.input_size[:2], in_channels))
-        variables = flatten_dict(self.variables)
-        if new_head:
-            wider = create_model(old.model_name, num_classes=old.num_classes + 1, **self.settings)
-            wider = wider.clone(input_size=old.input_size)
-            for path in adaptation.class_leaves(old, wider):
-                variables.pop(path)
-        if class_names is not None:
-            names = class_names
-        elif new_head or num_classes != old.num_classes:
-            names = tuple(map(str, range(num_classes)))
-        preprocessing = self.preprocessing
-        if preprocessing is not None and in_channels != old.input_size[2]:
-            preprocessing = preprocessing.of_channels(in_channels)
-        key = jax.random.key(0) if key is None else key
-        variables = adaptation.adapted(unflatten_dict(variables), model, key)
-        return Pretrained(model, variables, preprocessing, names, settings, self.origin)
+from jaxnets.weights.saving import METADATA
 
 
 def load(
@@ -136,7 +50,7 @@ def load(
         )
     name, source = _model_and_source(name, source)
     checkpoint = sources.read(source)
-    if _METADATA in checkpoint.metadata:
+    if METADATA in checkpoint.metadata:
         loaded = _ours(name, checkpoint, dtype)
     else:
         loaded = _theirs(name, source, checkpoint, dtype, settings)
@@ -176,62 +90,6 @@ def find_preprocessing(name: str | PathLike, source: str | PathLike | None = Non
     return found
 
 
-def preprocessing_of(pretrained: Pretrained) -> Preprocessing:
-    """What images the weights of a model want.
-
-    Raises:
-        UnknownImagesError: nothing tells.
-    """
-    if pretrained.preprocessing is None:
-        raise UnknownImagesError(
-            f"preprocessing: {pretrained.origin} does not tell what images its weights want; save it "
-            "with its preprocessing by jaxnets.weights.save"
-        )
-    return pretrained.preprocessing
-
-
-def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES) -> None:
-    """Writes weights into a file.
-
-    Args:
-        path: a `.safetensors` file, or a `.pth` file where torch is installed.
-        pretrained: the model and its weights.
-        library: the library whose tensor names are used: one of `jaxnets.weights.libraries(name)`, or
-            "jaxnets", which also writes all else that `load` needs into the file's metadata.
-
-    Raises:
-        InputError: the library or the suffix is unknown, or torch is missing.
-    """
-    suffix = Path(path).suffix
-    if suffix not in (*files.SAFETENSORS, *files.TORCH):
-        raise InputError(f"output: {path} must end in .safetensors, or in .pth for torch")
-    metadata = {}
-    if library == OUR_NAMES:
-        tensors = {"/".join(path): value for path, value in flatten_dict(pretrained.variables).items()}
-        preprocessing = pretrained.preprocessing
-        about = {
-            "model": pretrained.model.model_name,
-            "num_classes": pretrained.model.num_classes,
-            "in_channels": pretrained.model.input_size[2],
-            "settings": dict(pretrained.settings),
-            "class_names": pretrained.class_names,
-            "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
-        }
-        metadata[_METADATA] = json.dumps(about)
-    else:
-        tensors = conversion.exported(pretrained.model, pretrained.variables, library)
-    if suffix in files.TORCH:
-        files.write_torch(path, tensors)
-    else:
-        files.write_safetensors(path, tensors, metadata)
-
-
-def usual_library(name: str, path: str | PathLike) -> str:
-    """The default library of tensor names: ours, but in a torch file the first that has the model."""
-    theirs = conversion.libraries(name)
-    return theirs[0] if theirs and Path(path).suffix in files.TORCH else OUR_NAMES
-
-
 def wrong_model(origin: Any, held: str, wanted: Any) -> InputError:
     """An error: the weights are of another model than was asked for."""
     return InputError(f"{origin} holds weights of {held}, not of {wanted}")
@@ -263,7 +121,7 @@ def _row(name: str | None, source: str) -> PublishedWeights | None:
 
 def _about(checkpoint: sources.Checkpoint) -> dict[str, Any]:
     """The metadata that `save` wrote."""
-    return json.loads(checkpoint.metadata.get(_METADATA, "{}"))
+    return json.loads(checkpoint.metadata.get(METADATA, "{}"))
 
 
 def _saved_preprocessing(about: Mapping[str, Any]) -> Preprocessing | None:

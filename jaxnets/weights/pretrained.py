@@ -1,0 +1,109 @@
+"""A model with its weights, its images and its classes; and the same for other ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxnets.errors import InputError
+from jaxnets.models import Classifier, create_model
+from jaxnets.weights import adaptation
+from jaxnets.weights.conversion import Variables
+from jaxnets.weights.images import Preprocessing
+
+
+class UnknownImagesError(InputError):
+    """Nothing tells what images weights want."""
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model with weights, its preprocessing and its classes.
+
+    Attributes:
+        model, variables: for `model.apply(variables, images)`.
+        preprocessing: of the images; None where it is unknown.
+        class_names: of the K scores.
+        settings: of `create_model`, without the name and the number of classes.
+        origin: where the weights came from, for messages.
+    """
+
+    model: Classifier
+    variables: Variables
+    preprocessing: Preprocessing | None
+    class_names: tuple[str, ...]
+    settings: Mapping[str, Any]
+    origin: str
+
+    def adapted(
+        self,
+        num_classes: int | None = None,
+        *,
+        class_names: Sequence[str] | None = None,
+        in_channels: int | None = None,
+        new_head: bool = False,
+        key: jax.Array | None = None,
+        **overrides: Any,
+    ) -> "Pretrained":
+        """The same model for other classes, other images or with other settings.
+
+        Args:
+            num_classes, in_channels, new_head, key, overrides: as for `jaxnets.load_pretrained`.
+            class_names: of the classes to score. The head is kept if these are the names that the
+                weights have, in the same order, and drawn anew otherwise.
+
+        Returns:
+            A new model with its weights. Where none are given, new classes are named by their numbers.
+
+        Raises:
+            InputError: `num_classes` is not the number of `class_names`, `in_channels` is below 1, or a
+                setting changes parameters other than those of the heads and of the first kernel.
+        """
+        old, names = self.model, self.class_names
+        if class_names is not None:
+            class_names = tuple(class_names)
+            if num_classes not in (None, len(class_names)):
+                raise InputError(
+                    f"num_classes is {num_classes}, but class_names has {len(class_names)}; give either"
+                )
+            num_classes, new_head = len(class_names), new_head or class_names != names
+        num_classes = old.num_classes if num_classes is None else num_classes
+        in_channels = old.input_size[2] if in_channels is None else in_channels
+        if in_channels < 1:
+            raise InputError(f"in_channels is {in_channels}; it must be 1 or more")
+        settings = {**self.settings, **overrides}
+        model = create_model(old.model_name, num_classes=num_classes, **settings)
+        # The size of the images decides the parameters of a perceptron.
+        model = model.clone(input_size=(*old.input_size[:2], in_channels))
+        variables = flatten_dict(self.variables)
+        if new_head:
+            wider = create_model(old.model_name, num_classes=old.num_classes + 1, **self.settings)
+            wider = wider.clone(input_size=old.input_size)
+            for path in adaptation.class_leaves(old, wider):
+                variables.pop(path)
+        if class_names is not None:
+            names = class_names
+        elif new_head or num_classes != old.num_classes:
+            names = tuple(map(str, range(num_classes)))
+        preprocessing = self.preprocessing
+        if preprocessing is not None and in_channels != old.input_size[2]:
+            preprocessing = preprocessing.of_channels(in_channels)
+        key = jax.random.key(0) if key is None else key
+        variables = adaptation.adapted(unflatten_dict(variables), model, key)
+        return Pretrained(model, variables, preprocessing, names, settings, self.origin)
+
+
+def preprocessing_of(pretrained: Pretrained) -> Preprocessing:
+    """What images the weights of a model want.
+
+    Raises:
+        UnknownImagesError: nothing tells.
+    """
+    if pretrained.preprocessing is None:
+        raise UnknownImagesError(
+            f"preprocessing: {pretrained.origin} does not tell what images its weights want; save it "
+            "with its preprocessing by jaxnets.weights.save"
+        )
+    return pretrained.preprocessing

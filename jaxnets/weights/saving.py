@@ -1,0 +1,57 @@
+"""Models with their weights into files, under our names or a library's."""
+
+import dataclasses
+import json
+from os import PathLike
+from pathlib import Path
+
+from flax.traverse_util import flatten_dict
+
+from jaxnets.errors import InputError
+from jaxnets.weights import conversion, files
+from jaxnets.weights.pretrained import Pretrained
+
+OUR_NAMES = "jaxnets"  # beside the libraries' of `conversion.libraries`
+METADATA = "jaxnets"  # the entry in the metadata of our files
+
+
+def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES) -> None:
+    """Writes weights into a file.
+
+    Args:
+        path: a `.safetensors` file, or a `.pth` file where torch is installed.
+        pretrained: the model and its weights.
+        library: the library whose tensor names are used: one of `jaxnets.weights.libraries(name)`, or
+            "jaxnets", which also writes all else that `load` needs into the file's metadata.
+
+    Raises:
+        InputError: the library or the suffix is unknown, or torch is missing.
+    """
+    suffix = Path(path).suffix
+    if suffix not in (*files.SAFETENSORS, *files.TORCH):
+        raise InputError(f"output: {path} must end in .safetensors, or in .pth for torch")
+    metadata = {}
+    if library == OUR_NAMES:
+        tensors = {"/".join(path): value for path, value in flatten_dict(pretrained.variables).items()}
+        preprocessing = pretrained.preprocessing
+        about = {
+            "model": pretrained.model.model_name,
+            "num_classes": pretrained.model.num_classes,
+            "in_channels": pretrained.model.input_size[2],
+            "settings": dict(pretrained.settings),
+            "class_names": pretrained.class_names,
+            "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
+        }
+        metadata[METADATA] = json.dumps(about)
+    else:
+        tensors = conversion.exported(pretrained.model, pretrained.variables, library)
+    if suffix in files.TORCH:
+        files.write_torch(path, tensors)
+    else:
+        files.write_safetensors(path, tensors, metadata)
+
+
+def usual_library(name: str, path: str | PathLike) -> str:
+    """The default library of tensor names: ours, but in a torch file the first that has the model."""
+    theirs = conversion.libraries(name)
+    return theirs[0] if theirs and Path(path).suffix in files.TORCH else OUR_NAMES
