@@ -34,7 +34,7 @@ def forget_compiled_programs(request):
         jax.clear_caches()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def one_device():
     """`DataParallel` on the first of the eight devices."""
     import jax

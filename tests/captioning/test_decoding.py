@@ -163,9 +163,11 @@ def test_ends_do_not_starve_live_beams():
     """One of the two likeliest ends at once; were it a place of the beam, the third would be lost."""
     following = {START: [0, 0.5, 0, 0.3, 0.2], 3: [0, 0.5, 0, 0.5, 0], 4: [0, 1, 0, 0, 0]}
     table = jnp.log(jnp.array([following.get(token, [0.2] * 5) for token in range(5)]) + 1e-9)
-    beams = decoding.beam_search(
-        lambda tokens, cache: (table[tokens], cache), {}, start(1), width=2, end=END, length=3
-    )
+    beams = jax.jit(
+        lambda: decoding.beam_search(
+            lambda tokens, cache: (table[tokens], cache), {}, start(1), width=2, end=END, length=3
+        )
+    )()
     assert [trimmed(tokens) for tokens in beams.tokens[0]] == [(END,), (4, END)]
     np.testing.assert_allclose(beams.scores[0], np.log([0.5, 0.2]), rtol=1e-5)
 
@@ -206,7 +208,8 @@ def test_samples_follow_the_models_probabilities():
         return jnp.broadcast_to(logits, (len(tokens), 4)), cache
 
     def frequencies(**options):
-        drawn = sample(step, {}, start(count), key=jax.random.key(0), end=END, length=1, **options)
+        key = jax.random.key(0)
+        drawn = jax.jit(lambda: sample(step, {}, start(count), key=key, end=END, length=1, **options))()
         return np.bincount(np.asarray(drawn)[:, 0], minlength=4) / count
 
     np.testing.assert_allclose(frequencies(), [0.1, 0.2, 0.3, 0.4], atol=0.015)
@@ -218,13 +221,18 @@ def test_samples_follow_the_models_probabilities():
 
 def test_sampling_from_the_likeliest_alone_is_greedy_and_steps_draw_anew():
     model = random_model(5, vocabulary=9, sharpness=1.0)
-    options = {"key": jax.random.key(3), "end": END, "length": 8}
-    arguments = step_of(model), cache_of(model, 3), start(3)
+
+    def draw(**options):
+        key = jax.random.key(3)
+        return jax.jit(
+            lambda: sample(
+                step_of(model), cache_of(model, 3), start(3), key=key, end=END, length=8, **options
+            )
+        )()
+
     for narrow in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}):
-        np.testing.assert_array_equal(
-            sample(*arguments, **options, **narrow), write_greedily(model, batch=3, length=8)
-        )
-    drawn = np.asarray(sample(*arguments, **options))
+        np.testing.assert_array_equal(draw(**narrow), write_greedily(model, batch=3, length=8))
+    drawn = np.asarray(draw())
     assert len({tuple(row) for row in drawn}) == 3
 
 
@@ -252,14 +260,16 @@ def test_an_ensemble_averages_log_probabilities():
     models = [random_model(seed, vocabulary=7) for seed in (1, 2)]
     step = ensemble([step_of(model) for model in models])
     caches = tuple(cache_of(model, 3) for model in models)
-    averaged, new = step(start(3), caches)
-    apart = [step_of(m)(start(3), c) for m, c in zip(models, caches, strict=True)]
+    averaged, new = jax.jit(step)(start(3), caches)
+    apart = [jax.jit(step_of(m))(start(3), c) for m, c in zip(models, caches, strict=True)]
     wanted = np.mean([jax.nn.log_softmax(logits) for logits, _ in apart], axis=0)
     np.testing.assert_allclose(averaged, wanted, rtol=1e-5)
     for (_, cache), own in zip(apart, new, strict=True):
         np.testing.assert_array_equal(cache["h"], own["h"])
     twice = ensemble([step_of(models[0])] * 2)
-    beams = decoding.beam_search(twice, (caches[0],) * 2, start(3), width=3, end=END, length=9)
+    beams = jax.jit(
+        lambda: decoding.beam_search(twice, (caches[0],) * 2, start(3), width=3, end=END, length=9)
+    )()
     np.testing.assert_array_equal(beams.tokens, search(models[0], batch=3, width=3, length=9).tokens)
 
 

@@ -43,17 +43,17 @@ def make_source(count=128, num_classes=4, seed=0):
     return ArraySource(images, labels, [str(k) for k in range(num_classes)])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def task():
     return make_task()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def source():
     return make_source()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def ragged():
     """Examples that no batch size divides."""
     return make_source(count=45, seed=1)

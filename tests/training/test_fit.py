@@ -23,7 +23,7 @@ from jaxnets.training import (
 from jaxnets.training.logs import Recorder
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def run(task, source, one_device):
     """`fit` on the small task, with what a test changes."""
 
@@ -39,6 +39,12 @@ def run(task, source, one_device):
         )
 
     return run
+
+
+@pytest.fixture(scope="module")
+def whole(run):
+    """The end of three epochs of seed 0, and their history."""
+    return run(epochs=3)
 
 
 def assert_equal(a, b):
@@ -73,8 +79,8 @@ def test_the_history_has_a_record_for_each_stretch_and_each_epoch(run, tmp_path)
     assert kinds == ["steps", "epochs"] * 2
 
 
-def test_two_runs_of_one_seed_end_in_the_same_bits_and_another_seed_does_not(run):
-    (a, _), (b, _), (c, _) = run(seed=1), run(seed=1), run(seed=2)
+def test_two_runs_of_one_seed_end_in_the_same_bits_and_another_seed_does_not(run, whole):
+    (a, _), (b, _), (c, _) = whole, run(epochs=3), run(epochs=3, seed=2)
     assert_equal(a.params, b.params)
     kernels = [state.params["backbone"]["conv1"]["kernel"] for state in (a, c)]
     assert not np.array_equal(*kernels)
@@ -101,29 +107,26 @@ def test_a_run_resumed_from_the_middle_of_an_epoch_ends_in_the_same_bits(run, tm
     assert [record["loss"] for record in found.steps] == [r["loss"] for r in history.steps]
 
 
-def test_a_finished_run_is_resumed_for_more_epochs(run, tmp_path):
-    whole, _ = run(epochs=3)
+def test_a_finished_run_is_resumed_for_more_epochs(run, whole, tmp_path):
     run(epochs=2, directory=tmp_path)
     longer, history = run(epochs=3, directory=tmp_path, resume=True)
-    assert_equal(longer.params, whole.params)
+    assert_equal(longer.params, whole[0].params)
     assert [record["epoch"] for record in history.epochs] == [1, 2, 3]
 
 
-def test_a_directory_that_holds_a_run_is_not_overwritten(run, tmp_path):
+def test_a_directory_that_holds_a_run_is_neither_overwritten_nor_resumed_with_another_seed(
+    run, tmp_path
+):
     run(directory=tmp_path)
     with pytest.raises(InputError, match="already holds a run, at step 8"):
         run(directory=tmp_path)
+    with pytest.raises(InputError, match="seed=0, this run has seed=5"):
+        run(directory=tmp_path, resume=True, seed=5)
 
 
 def test_resuming_needs_a_directory(run):
     with pytest.raises(InputError, match="resume needs the directory"):
         run(resume=True)
-
-
-def test_resuming_another_seed_is_refused(run, tmp_path):
-    run(directory=tmp_path)
-    with pytest.raises(InputError, match="seed=0, this run has seed=5"):
-        run(directory=tmp_path, resume=True, seed=5)
 
 
 def test_a_run_stops_when_the_test_set_gets_no_better(run):
@@ -141,13 +144,17 @@ def test_an_unknown_monitor_is_refused_with_those_there_are(run):
 
 
 def exploding(steps, throw):
-    """An optimizer that behaves for some steps, and then throws the parameters far away."""
+    """An optimizer that behaves for some steps, and then throws the parameters far away.
+
+    How far is in its state, so that all throws are one program of a step.
+    """
 
     def update(updates, state, params=None):
-        far = jax.tree.map(lambda g: jnp.where(state >= steps, throw, -0.01 * g), updates)
-        return far, state + 1
+        step, throw = state
+        far = jax.tree.map(lambda g: jnp.where(step >= steps, throw, -0.01 * g), updates)
+        return far, (step + 1, throw)
 
-    return optax.GradientTransformation(lambda params: jnp.zeros(()), update)
+    return optax.GradientTransformation(lambda params: (jnp.zeros(()), jnp.float32(throw)), update)
 
 
 @pytest.mark.parametrize(
@@ -171,16 +178,17 @@ def test_a_loss_far_above_its_start_is_allowed_on_request(run):
     assert len(history.epochs) == 2
 
 
-def test_training_begins_from_given_variables(run):
-    first, _ = run(epochs=1)
+def test_training_begins_from_given_variables(run, whole):
+    first, _ = whole
     state, _ = run(epochs=1, variables=first.variables, optimizer=optax.set_to_zero())
     assert_equal(state.params, first.params)
 
 
 def test_labels_out_of_range_are_refused_before_they_reach_the_device(run, source):
-    source.labels[5] = 4
+    labels = source.labels.copy()
+    labels[5] = 4
     with pytest.raises(InputError, match="label 4 is out of range: the model has 4 classes"):
-        run(train=source)
+        run(train=ArraySource(source.images, labels, source.class_names))
 
 
 def test_a_test_set_of_other_images_is_refused(run):
@@ -195,22 +203,22 @@ def test_counts_below_one_are_refused(run, name):
         run(**{name: 0})
 
 
-def test_weights_and_statistics_come_from_training_alone(run, source):
+def test_weights_and_statistics_come_from_training_alone(run, whole):
     """The test set is measured, never learned from."""
-    (with_test, _), (without, _) = run(), run(test=None)
+    (with_test, _), (without, _) = whole, run(epochs=3, test=None)
     assert_equal(with_test.params, without.params)
     assert_equal(with_test.collections, without.collections)
 
 
-def test_images_of_other_channels_than_the_parameters_are_refused(run, task, one_device):
-    state, _ = run(epochs=1)
+def test_images_of_other_channels_than_the_parameters_are_refused(whole, task, one_device):
+    state, _ = whole
     colors = ArraySource(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8), ["0", "1", "2", "3"])
     with pytest.raises(InputError, match="8 x 8 pixels of 3 channels do not fit the parameters"):
         evaluate(task, state.variables, colors, batch_size=8, parallel=one_device)
 
 
-def test_a_profile_is_a_trace_of_a_few_steps_that_changes_no_number(run, tmp_path):
-    plain, _ = run(epochs=3)
+def test_a_profile_is_a_trace_of_a_few_steps_that_changes_no_number(run, whole, tmp_path):
+    plain, _ = whole
     profiled, _ = run(epochs=3, directory=tmp_path, profile=True)
     assert_equal(plain.params, profiled.params)
     (trace,) = (tmp_path / "profile").rglob("perfetto_trace.json.gz")

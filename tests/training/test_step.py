@@ -14,6 +14,25 @@ from jaxnets.errors import InputError
 from jaxnets.training import create_optimizer, create_state, make_eval_step, make_train_step
 
 LEARNING_RATE = 0.1
+SGD = optax.sgd(LEARNING_RATE)
+
+
+@pytest.fixture(scope="module")
+def step(task):
+    """The step of plain gradient descent, as it is mapped over devices."""
+    return make_train_step(task, SGD)
+
+
+@pytest.fixture(scope="module")
+def alone_step(step):
+    """The same, compiled for one device: once for all tests."""
+    return jax.jit(step)
+
+
+@pytest.fixture(scope="module")
+def state(task):
+    """Where plain gradient descent begins, which no test donates."""
+    return start(task, {"image": np.zeros((32, 8, 8, 1), np.uint8)}, SGD)
 
 
 def start(task, batch, optimizer, **options):
@@ -56,11 +75,8 @@ MAPPINGS = {
 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
-def test_four_replicas_take_the_step_of_one_device(task, batch, mapping):
-    optimizer = optax.sgd(LEARNING_RATE)
-    state = start(task, batch, optimizer)
-    step = make_train_step(task, optimizer)
-    alone, alone_sums = jax.jit(step)(state, batch)
+def test_four_replicas_take_the_step_of_one_device(step, alone_step, state, batch, mapping):
+    alone, alone_sums = alone_step(state, batch)
     state_of_all, sums = MAPPINGS[mapping](step, state, batch)
     # Plain gradient descent: a gradient four times too large would show in full.
     assert_close(state_of_all.params, alone.params)
@@ -69,23 +85,18 @@ def test_four_replicas_take_the_step_of_one_device(task, batch, mapping):
 
 
 @pytest.mark.parametrize("mapping", ["pmap", "shard_map_check_vma"])
-def test_replicas_count_by_the_weight_of_their_examples(task, batch, mapping):
-    optimizer = optax.sgd(LEARNING_RATE)
+def test_replicas_count_by_the_weight_of_their_examples(step, alone_step, state, batch, mapping):
     # The first replica holds nothing but padding, the second is half full.
     batch["weight"][:12] = 0
-    state = start(task, batch, optimizer)
-    step = make_train_step(task, optimizer)
-    alone, alone_sums = jax.jit(step)(state, batch)
+    alone, alone_sums = alone_step(state, batch)
     together, sums = MAPPINGS[mapping](step, state, batch)
     assert_close(together.params, alone.params)
     assert float(sums["loss"].weight) == 20
     assert_close(metrics.compute(sums), metrics.compute(alone_sums), rtol=1e-4)
 
 
-def test_a_step_moves_the_parameters_by_the_gradient_of_the_mean_loss(task, batch):
-    optimizer = optax.sgd(LEARNING_RATE)
-    state = start(task, batch, optimizer)
-    after, sums = jax.jit(make_train_step(task, optimizer))(state, batch)
+def test_a_step_moves_the_parameters_by_the_gradient_of_the_mean_loss(task, alone_step, state, batch):
+    after, sums = alone_step(state, batch)
     key = jax.random.fold_in(jax.random.wrap_key_data(state.key), 0)
 
     def loss(params):
@@ -117,9 +128,8 @@ def test_accumulated_micro_batches_take_the_step_of_the_whole_batch(batch, digit
     assert_close(metrics.compute(sums), metrics.compute(whole_sums), rtol=1e-5)
 
 
-def test_accumulation_passes_batch_statistics_through_every_micro_batch(task, batch):
-    optimizer = optax.sgd(0.0)
-    state = start(task, batch, optimizer)
+def test_accumulation_passes_batch_statistics_through_every_micro_batch(task, state, batch):
+    optimizer = optax.sgd(0.0)  # whose state is that of any other rate
     accumulated, _ = jax.jit(make_train_step(task, optimizer, accumulate=2))(state, batch)
     step = jax.jit(make_train_step(task, optimizer))
     for half in range(2):
@@ -136,19 +146,17 @@ def test_the_moving_average_follows_its_formula_and_is_what_predicts(task, batch
     assert after.variables["params"] is after.ema
 
 
-def test_bfloat16_steps_keep_float32_parameters_statistics_and_metrics(task, batch):
-    optimizer = optax.sgd(LEARNING_RATE)
-    state = start(task, batch, optimizer)
-    exact, _ = jax.jit(make_train_step(task, optimizer))(state, batch)
-    step = make_train_step(task, optimizer, precision="bfloat16")
-    after, sums = jax.jit(step)(state, batch)
+def test_bfloat16_steps_keep_float32_parameters_statistics_and_metrics(task, alone_step, state, batch):
+    exact, _ = alone_step(state, batch)
+    traced = jax.jit(make_train_step(task, SGD, precision="bfloat16")).trace(state, batch)
+    after, sums = traced.lower().compile()(state, batch)
     for leaf in jax.tree.leaves((after.params, after.collections, sums)):
         assert leaf.dtype == jnp.float32
     # Near the float32 step, and not it: matrix products did run in bfloat16.
     assert_close(after.params, exact.params, rtol=0.1, atol=0.02)
     differences = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), after.params, exact.params)
     assert max(jax.tree.leaves(differences)) > 1e-6
-    jaxpr = str(jax.make_jaxpr(step)(state, batch))
+    jaxpr = str(traced.jaxpr)
     convolutions = [line for line in jaxpr.splitlines() if "= conv_general_dilated" in line]
     assert convolutions
     assert all(":bf16" in line for line in convolutions)
@@ -190,10 +198,9 @@ def test_the_learning_rate_of_the_step_is_reported(task, batch):
         assert metrics.compute(sums)["learning_rate"] == pytest.approx(wanted)
 
 
-def test_evaluation_adds_up_to_the_same_sums_on_four_devices(task, batch):
-    optimizer = optax.sgd(LEARNING_RATE)
+def test_evaluation_adds_up_to_the_same_sums_on_four_devices(task, state, batch):
     batch["weight"][-3:] = 0
-    variables = start(task, batch, optimizer).variables
+    variables = state.variables
     step = make_eval_step(task)
     mapped = jax.vmap(step, axis_name="batch", in_axes=(None, 0), out_axes=None)
     assert_close(jax.jit(mapped)(variables, cut(batch, 4)), jax.jit(step)(variables, batch))
@@ -212,11 +219,9 @@ def test_a_setting_out_of_range_is_refused(task, options, words):
         make_train_step(task, optax.sgd(0.1), **options)
 
 
-def test_a_batch_that_cannot_be_cut_is_refused(task, batch):
-    optimizer = optax.sgd(0.1)
-    state = start(task, batch, optimizer)
+def test_a_batch_that_cannot_be_cut_is_refused(task, state, batch):
     with pytest.raises(InputError, match="accumulate is 5.*32 examples"):
-        jax.jit(make_train_step(task, optimizer, accumulate=5))(state, batch)
+        jax.jit(make_train_step(task, SGD, accumulate=5))(state, batch)
 
 
 class HalfFrozen:
