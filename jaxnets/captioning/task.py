@@ -184,7 +184,7 @@ class Captioning:
         _, looks = self.model.apply(self.joined(variables), features, tokens, method="decode")
         if "attention" not in looks:
             raise InputError(
-                f"{type(self.model.decoder).__name__} has no attention; show_attend_tell does"
+                f"{type(self.model.decoder).__name__} has no attention; use show_attend_tell"
             )
         return looks["attention"]
 
