@@ -1,8 +1,8 @@
-"""What a user did wrong, said in a line or two.
+"""User errors.
 
-Every mistake that a user can make raises an `InputError` whose text names the argument, what came,
-what was wanted and what to do. It is a `ValueError`, so scripts may catch it as one; the command
-line prints its text alone and exits with status 2.
+Invalid input raises an `InputError`, whose message names the argument, its value, the expected values
+and what to do. It is a `ValueError`, so scripts can catch it as one; the command line prints only the
+message and exits with status 2.
 """
 
 import difflib
@@ -14,12 +14,12 @@ class InputError(ValueError):
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
-    """The error for a name that is not in a table: it offers the nearest ones.
+    """The error for an unknown name, which suggests similar names.
 
     Args:
-        kind: what the name stands for, as the user calls it (``"model"``).
-        name: what came.
-        known: every name that would have been right.
+        kind: what the name stands for, in the user's terms (such as ``"model"``).
+        name: the unknown name.
+        known: all valid names.
     """
     known = sorted(known)
     lower = {other.lower(): other for other in known}

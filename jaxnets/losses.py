@@ -1,7 +1,7 @@
-"""Losses of single examples, as pure functions of scores and targets.
+"""Per-example losses, as pure functions of logits and targets.
 
 Each takes `logits` f32[N, K] and `targets` f32[N, K] (rows are one-hot or, after mixup and cutmix, a
-distribution over the classes) and returns f32[N]: one loss an example, so that the caller decides how
+distribution over the classes) and returns f32[N], one loss per example, so that the caller decides how
 examples are weighted and summed.
 """
 
@@ -19,13 +19,13 @@ def cross_entropy(
     r"""Softmax cross entropy, :math:`-\sum_k w_k\, t_k \log p_k`.
 
     Args:
-        logits: f32[N, K] scores.
-        targets: f32[N, K], rows sum to 1.
-        label_smoothing: the share of each target that is spread evenly over all K classes
+        logits: f32[N, K].
+        targets: f32[N, K]; rows sum to 1.
+        label_smoothing: the fraction of each target that is spread evenly over all K classes
             (Szegedy et al. 2015, arXiv:1512.00567, section 7).
-        class_weights: f32[K] or None. As in PyTorch's `CrossEntropyLoss` they weigh the terms of the
-            sum; a weighted mean over a batch divides by `target_weights`, not by N, which for
-            one-hot targets is PyTorch's mean too.
+        class_weights: f32[K] or None; weights of the terms of the sum, as in PyTorch's
+            `CrossEntropyLoss`. For the weighted mean over a batch, divide by the sum of
+            `target_weights` instead of N; for one-hot targets this is PyTorch's mean.
 
     Returns:
         f32[N].
@@ -37,15 +37,15 @@ def cross_entropy(
 
 
 def hinge(logits: jax.Array, targets: jax.Array, margin: float = 1.0) -> jax.Array:
-    r"""Multi-class support vector machine, :math:`\sum_{k \ne y} \max(0, s_k - s_y + m)`.
+    r"""Multi-class hinge loss, :math:`\sum_{k \ne y} \max(0, s_k - s_y + m)`.
 
-    Weston and Watkins 1999. Targets that mix several classes weigh the scores of the right ones and
-    the terms of the wrong ones.
+    The loss of multi-class support vector machines (Weston and Watkins 1999). For mixed targets, s_y
+    is the mean of the scores weighted by the targets, and each term k is weighted by 1 - t_k.
 
     Args:
-        logits: f32[N, K] scores.
-        targets: f32[N, K], rows sum to 1.
-        margin: m above.
+        logits: f32[N, K].
+        targets: f32[N, K]; rows sum to 1.
+        margin: the margin m.
 
     Returns:
         f32[N].
@@ -55,15 +55,15 @@ def hinge(logits: jax.Array, targets: jax.Array, margin: float = 1.0) -> jax.Arr
 
 
 def mean_squared_error(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Squared distance of scores and targets, averaged over the classes: f32[N]."""
+    """Squared difference of logits and targets, averaged over the classes, f32[N]."""
     return jnp.mean(jnp.square(logits - targets), axis=-1)
 
 
 def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Sigmoid cross entropy of every class for itself, averaged over the classes: f32[N]."""
+    """Sigmoid cross entropy of each class, averaged over the classes, f32[N]."""
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets), axis=-1)
 
 
 def target_weights(targets: jax.Array, class_weights: jax.Array) -> jax.Array:
-    """The weight of each example, f32[N]: that of its class, or of its mixture of classes."""
+    """The weight of each example, f32[N]: the mean of `class_weights` weighted by its target."""
     return targets @ class_weights

@@ -1,4 +1,4 @@
-"""Captioning: sentences about images, by a backbone and a recurrent decoder."""
+"""Image captioning with a backbone and a recurrent decoder."""
 
 from jaxnets.captioning import decoding
 from jaxnets.captioning.captioner import Captioner, create_captioner

@@ -1,14 +1,14 @@
-"""A captioner: a backbone of the zoo and a decoder that writes sentences, put together.
+"""Captioners, which combine a backbone with a decoder that generates captions.
 
-A decoder is a Linen module with three methods; every decoder here has them, and decoding, training
-and drawing know nothing else of it:
+A decoder is a Linen module with three methods, which are all that decoding, training and
+visualization rely on:
 
 - `start(features) -> cache`: its state before the first word, any pytree of arrays [N, ...];
-- `step(features, cache, tokens, train) -> (cache, logits, looks)`: one word further;
-- `__call__(features, tokens, train) -> (logits, looks)`: a whole given sentence (teacher forcing).
+- `step(features, cache, tokens, train) -> (cache, logits, looks)`: advances by one word;
+- `__call__(features, tokens, train) -> (logits, looks)`: reads a given sentence (teacher forcing).
 
-`looks` is a dict of what an attending decoder tells besides, with the key `attention` f32[N, L] (or
-[N, T, L] of a sentence); it is empty for the others.
+`looks` is a dict of auxiliary attention outputs. It contains `attention`, f32[N, L] (or [N, T, L] for
+a sentence), for decoders with attention, and is empty for others.
 """
 
 from typing import Any
@@ -27,17 +27,17 @@ from jaxnets.layers.initialization import InitializedAtOnce
 from jaxnets.models import create_model
 
 DECODERS = {"show_and_tell": ShowAndTell, "lrcn": LRCN, "show_attend_tell": ShowAttendTell}
-SAMPLING = "sampling"  # the key of what scheduled sampling draws
+SAMPLING = "sampling"  # name of the PRNG stream of scheduled sampling
 
 
 class Captioner(InitializedAtOnce):
-    """Writes sentences about images. Its parameters are `backbone` and `decoder`.
+    """An image captioner. Its parameters are `backbone` and `decoder`.
 
     Attributes:
         backbone: a module, `backbone(images, train) -> dict[str, Array]`: named feature maps.
-        decoder: see the head of this file.
-        feature: the name of the map that is read; None for the last.
-        min_size: the shortest side of an image that still reaches that map.
+        decoder: a decoder; see `captioning.captioner` for its methods.
+        feature: the name of the feature map to use; None for the last.
+        min_size: minimum side of an image, in pixels, for this feature map.
     """
 
     backbone: nn.Module
@@ -48,14 +48,14 @@ class Captioner(InitializedAtOnce):
     def __call__(
         self, images: jax.Array, tokens: jax.Array, train: bool = False
     ) -> tuple[jax.Array, dict]:
-        """Logits f32[N, T, V] of the next words of given sentences i32[N, T], and the looks."""
+        """Logits f32[N, T, V] of the words of given sentences i32[N, T], and the attention outputs."""
         return self.decode(self.encode(images, train), tokens, train)
 
     def encode(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """The features of images float[N, H, W, C]: [N, L, D], a vector for each of L places.
+        """The features of images float[N, H, W, C]: [N, L, D], a vector for each of L locations.
 
         Raises:
-            InputError: images too small, or a backbone without such a map.
+            InputError: images too small, or a backbone without this feature map.
         """
         if images.ndim != 4 or min(images.shape[1:3]) < self.min_size:
             raise InputError(
@@ -76,18 +76,18 @@ class Captioner(InitializedAtOnce):
         train: bool = False,
         sampling_rate: jax.Array | None = None,
     ) -> tuple[jax.Array, dict]:
-        """Reads given sentences after the start sign.
+        """Predicts the words of given sentences, with the start token prepended.
 
         Args:
-            features: [N, L, D] of `encode`.
-            tokens: i32[N, T], the words; the last is not read, for nothing comes after it.
-            train: whether units are dropped and hard attention draws.
-            sampling_rate: None for teacher forcing; else the chance, at each step, that the
-                decoder reads a word drawn from its own prediction instead of the given one
+            features: [N, L, D], from `encode`.
+            tokens: i32[N, T], the words; the last is not read, because nothing follows it.
+            train: enables dropout and sampling of hard attention.
+            sampling_rate: None for teacher forcing; otherwise the probability, at each step, that the
+                decoder reads a word sampled from its own prediction instead of the given one
                 (scheduled sampling: Bengio et al. 2015, section 2.4).
 
         Returns:
-            Logits f32[N, T, V] of each of the T words, and the looks.
+            Logits f32[N, T, V] of each of the T words, and the attention outputs.
         """
         first = jnp.full_like(tokens[:, :1], START)
         tokens = jnp.concatenate([first, tokens[:, :-1]], axis=1)
@@ -102,7 +102,7 @@ class Captioner(InitializedAtOnce):
         return self.decoder.start(features)
 
     def step(self, features: jax.Array, cache: Any, tokens: jax.Array) -> tuple[Any, jax.Array, dict]:
-        """One word further: cache, logits f32[N, V] and looks, after reading tokens i32[N]."""
+        """Advances by one word: reads tokens i32[N]; returns cache, logits f32[N, V] and `looks`."""
         cache, logits, looks = self.decoder.step(features, cache, tokens, False)
         return cache, logits.astype(jnp.float32), looks
 
@@ -116,18 +116,18 @@ def create_captioner(
     backbone_settings: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Captioner:
-    """Builds a captioner. It has no parameters yet.
+    """Creates a captioner, without parameters.
 
     Args:
         name: "show_and_tell", "lrcn" or "show_attend_tell".
         backbone: any model of `jaxnets.list_models()`.
-        vocabulary: the words it is to know, or how many.
-        feature: the map of the backbone that is read, by name; None for the last.
-        backbone_settings: what `create_model` overrides.
+        vocabulary: the vocabulary, or its size.
+        feature: the name of the backbone's feature map to use; None for the last.
+        backbone_settings: settings of the backbone, passed to `create_model`.
         **settings: fields of the decoder's class, such as `features=512`.
 
     Raises:
-        InputError: an unknown name or setting, or a value that does not fit.
+        InputError: an unknown name or setting, or an invalid value.
     """
     if name not in DECODERS:
         raise unknown_name("captioner", name, DECODERS)
@@ -149,7 +149,7 @@ def create_captioner(
 def _scheduled(
     decoder: nn.Module, features: jax.Array, tokens: jax.Array, train: bool, rate: jax.Array
 ) -> tuple[jax.Array, dict]:
-    """Steps through sentences, reading now and then what the decoder itself would have said."""
+    """Steps through sentences, sometimes reading the decoder's own samples (scheduled sampling)."""
 
     def step(decoder, carry, given):
         cache, own = carry
@@ -166,6 +166,6 @@ def _scheduled(
         in_axes=1,
         out_axes=1,
     )
-    nothing_said = jnp.full_like(tokens[:, 0], -1)  # the first word read is always the start sign
+    nothing_said = jnp.full_like(tokens[:, 0], -1)  # the first token read is always the start token
     _, (logits, looks) = scan(decoder, (decoder.start(features), nothing_said), tokens)
     return logits, looks

@@ -1,8 +1,8 @@
-"""Writing sequences with any next-token model: greedily, by sampling, and by beam search.
+"""Decoding from any next-token model: greedy decoding, sampling and beam search.
 
 A model is a `step(tokens i32[B], cache) -> (logits f32[B, V], cache)` whose cache is any pytree of
-arrays with leading axis B. The functions here are pure and compile once for a shape. Sequences come
-as i32[B, length]: the tokens, the end where it was reached, and padding.
+arrays with leading axis B. The functions here are pure and compile once per shape. Sequences are
+i32[B, length]: the tokens, the end token if it was reached, and padding.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,17 +17,17 @@ from jaxnets.errors import InputError
 Cache = Any
 Step = Callable[[jax.Array, Cache], tuple[jax.Array, Cache]]
 
-NEG_INF = -1e7  # not -inf: sums and differences of it stay numbers
+NEG_INF = -1e7  # not -inf, so that sums and differences stay finite
 
 
 class Beams(NamedTuple):
-    """The outcome of a beam search, best first.
+    """The result of a beam search, best first.
 
     Attributes:
         tokens: i32[B, width, length].
-        scores: f32[B, width], log probabilities over the length penalty. Sentences that the length
-            limit cut, and that only fill up what has no finished sentence, come after the finished
-            ones, their scores lowered by 1e7.
+        scores: f32[B, width], log probabilities divided by the length penalty. If there are fewer than
+            `width` finished sequences, sequences truncated at `length` follow, with scores lowered
+            by 1e7.
     """
 
     tokens: jax.Array
@@ -37,15 +37,15 @@ class Beams(NamedTuple):
 def greedy(
     step: Step, cache: Cache, start: jax.Array, *, end: int, length: int, pad: int = 0
 ) -> jax.Array:
-    """Takes the likeliest token at each step.
+    """Greedy decoding: takes the most likely token at each step.
 
     Args:
         step: the model.
         cache: its state before the first step.
         start: i32[B], the first tokens that it reads.
-        end: the token after which a sequence is done.
-        length: how many tokens to write at most.
-        pad: what stands after the end.
+        end: the token that ends a sequence.
+        length: maximum number of tokens.
+        pad: the token after the end of a sequence.
 
     Returns:
         i32[B, length].
@@ -66,15 +66,15 @@ def sample(
     top_p: float | jax.Array | None = None,
     pad: int = 0,
 ) -> jax.Array:
-    """Draws each token from the model's distribution, or from the likely part of it.
+    """Samples each token from the model's distribution, optionally truncated to likely tokens.
 
     Args:
         step, cache, start, end, length, pad: as for `greedy`.
-        key: of the draws.
-        temperature: divides the logits; below 1 favors what is likely.
-        top_k: draw among so many of the likeliest (Fan et al. 2018); None for all.
-        top_p: draw among the fewest that together have this probability (nucleus sampling:
-            Holtzman et al. 2019, section 3.1), after the temperature; None for all.
+        key: a PRNG key.
+        temperature: divides the logits; values below 1 favor likely tokens.
+        top_k: sample from this many most likely tokens (Fan et al. 2018); None for all.
+        top_p: sample from the smallest set of tokens with at least this total probability (nucleus
+            sampling: Holtzman et al. 2019, section 3.1), after the temperature; None for all.
 
     Returns:
         i32[B, length].
@@ -83,7 +83,7 @@ def sample(
         InputError: a number out of range.
     """
     if isinstance(temperature, int | float) and temperature <= 0:
-        raise InputError(f"temperature is {temperature}; it must be above 0. For 0 use greedy")
+        raise InputError(f"temperature is {temperature}; it must be above 0. Use greedy instead of 0")
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k is {top_k}; it must be 1 or more")
     if isinstance(top_p, int | float) and not 0 < top_p <= 1:
@@ -99,9 +99,9 @@ def sample(
 def likely_part(
     logits: jax.Array, top_k: int | None = None, top_p: float | jax.Array | None = None
 ) -> jax.Array:
-    """Logits f32[..., V] with those outside of the `top_k` and of the nucleus `top_p` at -1e7.
+    """Logits f32[..., V] with those outside of the `top_k` and the nucleus `top_p` set to -1e7.
 
-    The likeliest token is always kept, and of equal ones the first.
+    The most likely token is always kept; ties are broken by the lower index.
     """
     order = jnp.argsort(logits, axis=-1, descending=True, stable=True)
     ranked = jnp.take_along_axis(logits, order, axis=-1)
@@ -126,24 +126,25 @@ def beam_search(
     alpha: float = 0.0,
     pad: int = 0,
 ) -> Beams:
-    """Keeps the `width` likeliest beginnings at each step.
+    """Beam search: keeps the `width` most likely prefixes at each step.
 
-    Live and finished beams are kept apart; of 2 x width candidates a step, those among the first
-    `width` that end are finished and the best of the others live on, so that ends cannot starve the
-    live ones. An image is done when no live beam can come to beat the last of its finished ones. A
-    score is log p / ((5 + L) / 6)^alpha, with L the tokens of a sentence and its end (Wu et al.
-    2016, "Google's Neural Machine Translation System", equation 14; without its coverage penalty).
-    With alpha = 0 a width of 1 is greedy decoding; with more it may go on where that stops.
+    Live and finished beams are kept separately. Of the 2 * width candidates of a step, those among the
+    first `width` that end are finished, and the best of the others stay live, so that finished beams
+    cannot crowd out live ones. An example is done when no live beam can still beat its worst finished
+    beam. The score is log p / ((5 + L) / 6)^alpha, with L the number of tokens including the end (Wu
+    et al. 2016, "Google's Neural Machine Translation System", equation 14; without its coverage
+    penalty). With alpha = 0, a width of 1 is greedy decoding; with alpha > 0 it may continue where
+    greedy decoding stops.
 
     Args:
-        step: the model; it is called with B * width rows, the beams of an example side by side.
+        step: the model; it is called with B * width rows, the beams of an example adjacent.
         cache: its state before the first step, leading axis B.
-        start: i32[B].
-        width: how many beams.
-        end: the token after which a sequence is done.
-        length: how many tokens to write at most, with the end.
-        alpha: the strength of the length penalty; 0 for none.
-        pad: what stands after the end.
+        start: i32[B], the first tokens that it reads.
+        width: number of beams.
+        end: the token that ends a sequence.
+        length: maximum number of tokens, including the end.
+        alpha: exponent of the length penalty; 0 for none.
+        pad: the token after the end of a sequence.
 
     Raises:
         InputError: a width or length below 1, or a negative alpha.
@@ -161,7 +162,7 @@ def beam_search(
         return jax.tree.map(lambda leaf: leaf.reshape(batch * width, *leaf.shape[2:]), tree)
 
     def pick(tree, beams):
-        """Rows [B, n] of leaves [B, m, ...]."""
+        """Gathers rows [B, n] of leaves [B, m, ...]."""
         return jax.tree.map(
             lambda leaf: jnp.take_along_axis(
                 leaf, beams.reshape(*beams.shape, *[1] * (leaf.ndim - 2)), 1
@@ -170,7 +171,7 @@ def beam_search(
         )
 
     def unsettled(state):
-        """Whether a live beam could still beat the last finished one, for each example."""
+        """Whether a live beam could still beat the worst finished one, for each example."""
         best_to_come = state["live_log_p"][:, 0] / penalty(length)
         return (state["scores"][:, -1] < best_to_come) & (state["number"] < length)
 
@@ -201,7 +202,7 @@ def beam_search(
             "scores": scores,
             "finished": finished,
         }
-        # What is settled stays, whatever the other examples of the batch still need.
+        # Examples that are done stay unchanged while others of the batch continue.
         new = {
             name: jax.tree.map(
                 lambda a, b: jnp.where(active.reshape(-1, *[1] * (a.ndim - 1)), a, b), value, state[name]
@@ -213,7 +214,7 @@ def beam_search(
     first = {
         "number": jnp.zeros((), jnp.int32),
         "cache": jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf)[:, None], width, axis=1), cache),
-        # One beam to begin with: equal ones would stay equal.
+        # Start with a single beam: identical beams would stay identical.
         "live_log_p": jnp.full((batch, width), NEG_INF).at[:, 0].set(0.0),
         "written": jnp.full((batch, width, length), pad, jnp.int32),
         "last": jnp.repeat(jnp.asarray(start, jnp.int32)[:, None], width, axis=1),
@@ -221,7 +222,7 @@ def beam_search(
         "finished": jnp.full((batch, width, length), pad, jnp.int32),
     }
     state = lax.while_loop(lambda state: jnp.any(unsettled(state)), advance, first)
-    # Finished ones by their scores, then what the limit cut by its own, then places never filled.
+    # Finished sequences by score, then truncated ones by score, then slots that were never filled.
     cut = state["live_log_p"] / penalty(length)
     scores = jnp.concatenate([state["scores"], cut], axis=1)
     kind = jnp.concatenate([jnp.where(state["scores"] > NEG_INF, 0, 2), jnp.ones_like(cut)], axis=1)
@@ -232,9 +233,9 @@ def beam_search(
 
 
 def ensemble(steps: Sequence[Step]) -> Step:
-    """One model out of several of one vocabulary: the mean of their log probabilities.
+    """Combines several models with the same vocabulary by averaging their log probabilities.
 
-    Its cache is the tuple of theirs.
+    The cache is the tuple of their caches.
 
     Raises:
         InputError: no models.
@@ -251,7 +252,7 @@ def ensemble(steps: Sequence[Step]) -> Step:
 
 
 def _write(step, cache, start, choose, end, length, pad):
-    """Writes token by token; `choose(logits, number)` says which."""
+    """Decodes token by token; `choose(logits, number)` selects the next token."""
 
     def unfinished(state):
         number, _, _, done, _ = state

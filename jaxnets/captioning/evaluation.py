@@ -1,4 +1,4 @@
-"""Writing captions for whole sets of images, and scoring them; features computed once for all."""
+"""Caption generation for whole sets of images, caption scores, and caching of features."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,29 +20,29 @@ Members = Sequence[tuple[Captioning, Variables]]
 
 
 class Writer:
-    """Writes sentences about images by beam search, by one captioner or the ensemble of several.
+    """Generates captions by beam search, with one captioner or an ensemble of several.
 
     `predict(all_variables, batch)` is a pure function, for `jax.jit` and `training.predict_all`.
 
     Args:
-        members: a captioner and its variables, or several of one vocabulary, whose log probabilities
-            are averaged.
-        width, length, alpha: of `decoding.beam_search`; a width of 1 is greedy.
+        members: one or more captioners with their variables. They must have the same vocabulary; their
+            log probabilities are averaged.
+        width, length, alpha: see `decoding.beam_search`; a width of 1 is greedy decoding.
 
     Raises:
-        InputError: no members, or members that know different numbers of words.
+        InputError: no members, or members with vocabularies of different sizes.
     """
 
     def __init__(self, members: Members, *, width: int = 3, length: int = 20, alpha: float = 0.0):
         sizes = {task.model.decoder.vocabulary_size for task, _ in members}
         if len(sizes) != 1:
-            raise InputError(f"members know {sorted(sizes)} words; an ensemble has one vocabulary")
+            raise InputError(f"members know {sorted(sizes)} words; an ensemble needs one vocabulary")
         self.tasks = [task for task, _ in members]
         self.variables = {str(number): variables for number, (_, variables) in enumerate(members)}
         self.width, self.length, self.alpha = width, length, alpha
 
     def predict(self, variables: Variables, batch: Batch) -> decoding.Beams:
-        """The sentences of a batch of images: `tokens` i32[N, width, length] and `scores`."""
+        """The captions of a batch of images: `tokens` i32[N, width, length] and `scores`."""
         steps, caches = [], []
         for number, task in enumerate(self.tasks):
             own = variables[str(number)]
@@ -63,13 +63,13 @@ class Writer:
 def write_captions(
     members: Members, source: CaptionSource, *, batch_size: int = 64, **options: int | float
 ) -> list[str]:
-    """The best sentence for each image of a source, on all devices.
+    """Generates the best caption for each image of a source, on all devices.
 
     Args:
         members: as for `Writer`.
-        source: the images; its own sentences are not looked at.
-        batch_size: images at a time.
-        **options: of `Writer`.
+        source: the images; its captions are not used.
+        batch_size: images per batch.
+        **options: options of `Writer`.
     """
     writer = Writer(members, **{"length": source.length, **options})
     predictions = predict_all(writer, writer.variables, source, batch_size=batch_size)
@@ -79,10 +79,10 @@ def write_captions(
 def evaluate_captions(
     members: Members, source: CaptionSource, *, batch_size: int = 64, **options: int | float
 ) -> dict[str, float]:
-    """Scores of what captioners write about the images of a source, against all their sentences.
+    """Scores generated captions for the images of a source against all their reference captions.
 
-    Arguments as for `write_captions`. The references are the whole sentences, tokenized by
-    `tokenize`, also where training cuts them.
+    Arguments as for `write_captions`. The references are the complete captions, tokenized by
+    `tokenize`, even if they are truncated in training.
 
     Returns:
         `bleu1` ... `bleu4`, `rouge_l`, `cider`, `cider_d` and `exact` (`metrics.text.scores`).
@@ -96,7 +96,7 @@ def evaluate_captions(
 
 
 class FeatureSource:
-    """Features of images with their captions, in memory; made by `cache_features`."""
+    """Image features with captions, in memory; made by `cache_features`."""
 
     def __init__(self, features: np.ndarray, captions: np.ndarray, weights: np.ndarray):
         self.features, self.captions, self.weights = features, captions, weights
@@ -123,21 +123,22 @@ def cache_features(
     mean: bool = False,
     batch_size: int = 64,
 ) -> FeatureSource:
-    """Computes the features of a frozen backbone once, so that training a decoder need not.
+    """Precomputes the features of a frozen backbone, for training a decoder.
 
-    `fit(task, cache_features(...))` trains the decoder alone: its variables have no backbone, and
-    go together with `task.init`'s by `{**with_backbone, "params": {**params, "decoder": ...}}`. The
+    `fit(task, cache_features(...))` trains only the decoder: its variables have no backbone, and are
+    merged with those of `task.init` by `{**with_backbone, "params": {**params, "decoder": ...}}`. The
     features take 4 N L D bytes.
 
     Args:
-        task: with `frozen=True` and no augmentation, which features cannot have any more.
-        variables: that hold the backbone.
+        task: a task with `frozen=True` and without augmentation, which cannot be applied to features.
+        variables: variables that include the backbone.
         source: the images.
-        mean: keep only the mean over the places, L = 1, which is all that Show and Tell and LRCN read.
-        batch_size: images at a time.
+        mean: keep only the mean over the locations (L = 1), which is all that Show and Tell and LRCN
+            use.
+        batch_size: images per batch.
 
     Raises:
-        InputError: a task that would change the features as it trains.
+        InputError: a task whose features change during training.
     """
     if not task.frozen or task.augment is not None:
         raise InputError("features can be cached for a task with frozen=True and without augment")

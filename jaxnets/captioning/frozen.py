@@ -1,4 +1,4 @@
-"""Backbones of captioners that do not learn, or that learned elsewhere."""
+"""Frozen and pretrained backbones of captioners."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from jaxnets.errors import InputError
 
 Variables = dict
 
-FROZEN = "frozen"  # the collection of a backbone that does not learn
+FROZEN = "frozen"  # the collection of a frozen backbone
 
 
 def freeze_backbone(variables: Variables) -> Variables:
@@ -21,14 +21,14 @@ def freeze_backbone(variables: Variables) -> Variables:
 
 
 def with_backbone(variables: Variables, classifier: Variables) -> Variables:
-    """A captioner's variables with the backbone of a (pretrained) classifier.
+    """Replaces the backbone in a captioner's variables with that of a (pretrained) classifier.
 
     Args:
-        variables: of `Captioning.init`, frozen or not.
-        classifier: variables of a model of `create_model`, such as `weights.from_torch` gives.
+        variables: variables from `Captioning.init`, frozen or not.
+        classifier: variables of a model from `create_model`, such as those from `weights.from_torch`.
 
     Raises:
-        InputError: it is another backbone.
+        InputError: the classifier has another backbone.
     """
     home = variables.get(FROZEN, variables)
     new = {}
@@ -40,8 +40,8 @@ def with_backbone(variables: Variables, classifier: Variables) -> Variables:
         shapes = [jax.tree.map(jnp.shape, tree) for tree in (parts["backbone"], given)]
         if shapes[0] != shapes[1]:
             raise InputError(
-                f"classifier has other {name} than the captioner's backbone: another architecture, or "
-                "other settings"
+                f"classifier has other {name} than the captioner's backbone: its architecture or "
+                "settings differ"
             )
         new[name] = {**parts, "backbone": given}
     return {**variables, FROZEN: new} if FROZEN in variables else {**variables, **new}

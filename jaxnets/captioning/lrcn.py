@@ -1,4 +1,4 @@
-"""Long-term recurrent convolutional networks: the image is read with every word.
+"""Long-term recurrent convolutional networks: the image is an input at every step.
 
 Donahue et al. 2014, "Long-term Recurrent Convolutional Networks for Visual Recognition and
 Description", arXiv:1411.4389, section 4.2.
@@ -14,16 +14,16 @@ from jaxnets import layers
 
 
 class LRCN(nn.Module):
-    """Two LSTMs, one on the other; the image, mean over its places, enters at every step.
+    """Two stacked LSTMs; the image features, averaged over locations, are an input at every step.
 
-    `factored` is the paper's LRCN_2f: the lower LSTM reads words alone, the upper one its outputs
-    and the image. Otherwise LRCN_2u: the lower one reads both.
+    With `factored=True` this is the paper's LRCN_2f: the lower LSTM reads only words, and the upper one
+    its outputs and the image. Otherwise it is LRCN_2u: the lower LSTM reads both.
 
     Attributes:
         vocabulary_size: V.
-        features: units of each LSTM, of the embedding and of the image's vector (1000 in the paper).
-        factored: where the image enters.
-        dropout: its rate in training, on what each LSTM puts out; the paper has none.
+        features: units of each LSTM, the word embedding and the image embedding (1000 in the paper).
+        factored: whether the image is an input of the upper LSTM instead of the lower one.
+        dropout: dropout rate of the outputs of each LSTM in training; the paper uses none.
     """
 
     vocabulary_size: int
@@ -49,14 +49,14 @@ class LRCN(nn.Module):
         return logits, {}
 
     def start(self, features: jax.Array) -> Any:
-        """The LSTMs' zero carries."""
+        """The zero carries of the LSTMs."""
         zeros = jnp.zeros_like(features, shape=(features.shape[0], self.features))
         return (((zeros, zeros),), ((zeros, zeros),))
 
     def step(
         self, features: jax.Array, cache: Any, tokens: jax.Array, train: bool = False
     ) -> tuple[Any, jax.Array, dict]:
-        """One word further; see `captioning.captioner`."""
+        """Advances by one word; see `captioning.captioner`."""
         cache, logits = self._read(features, tokens[:, None], cache, train)
         return cache, logits[:, 0], {}
 

@@ -1,4 +1,4 @@
-"""Show and Tell: the image is the first thing the LSTM reads.
+"""Show and Tell: the image is the first input of the LSTM.
 
 Vinyals et al. 2014, "Show and Tell: A Neural Image Caption Generator", arXiv:1411.4555, section 3.
 """
@@ -13,14 +13,15 @@ from jaxnets import layers
 
 
 class ShowAndTell(nn.Module):
-    """x_-1 = W a, with a the mean of the image's features; x_t = W_e S_t; an LSTM; a softmax.
+    """An LSTM with inputs x_-1 = W a, with a the mean of the image features, and x_t = W_e S_t.
 
-    The paper: 512 units for embedding and state. Dropout lies on what the LSTM reads and puts out.
+    The paper uses 512 units for the embedding and the state. Dropout is applied to the inputs and
+    outputs of the LSTM.
 
     Attributes:
         vocabulary_size: V.
         features: units of the LSTM and of the embedding.
-        dropout: its rate in training.
+        dropout: dropout rate in training.
     """
 
     vocabulary_size: int
@@ -47,14 +48,14 @@ class ShowAndTell(nn.Module):
         return self.logits(self.drop(outputs[:, 1:], deterministic=not train)), {}
 
     def start(self, features: jax.Array) -> Any:
-        """The LSTM's carry after the image."""
+        """The carry of the LSTM after the image."""
         _, cache = self.lstm(self.image(features.mean(1))[:, None])
         return cache
 
     def step(
         self, features: jax.Array, cache: Any, tokens: jax.Array, train: bool = False
     ) -> tuple[Any, jax.Array, dict]:
-        """One word further; see `captioning.captioner`."""
+        """Advances by one word; see `captioning.captioner`."""
         word = self.embedding(tokens).astype(features.dtype)[:, None]
         word = self.drop(word, deterministic=not train)
         output, cache = self.lstm(word, initial_carry=cache)

@@ -1,4 +1,4 @@
-"""Show, Attend and Tell: for every word the decoder looks at a part of the image.
+"""Show, Attend and Tell: the decoder attends to a part of the image for every word.
 
 Xu et al. 2015, "Show, Attend and Tell: Neural Image Caption Generation with Visual Attention",
 arXiv:1502.03044.
@@ -13,25 +13,26 @@ import jax.numpy as jnp
 from jaxnets.errors import unknown_name
 
 ATTENTIONS = ("soft", "hard")
-SHARE_OF_SAMPLES = 0.5  # section 4.1: half of the time the hard context is its expected value
+SHARE_OF_SAMPLES = 0.5  # section 4.1: with probability 0.5, the hard context is its expected value
 
 
 class ShowAttendTell(nn.Module):
-    """Attends to the places a_1 ... a_L of the features, then steps an LSTM (sections 3.1 and 4).
+    """An LSTM with attention over the locations a_1 ... a_L of the features (sections 3.1 and 4).
 
-    e_i = w . tanh(W a_i + U h), alpha = softmax(e); the context is the mean of the places weighted
-    by alpha ("soft"), or one place drawn from alpha ("hard"), times the gate beta = sigmoid(W h)
-    (section 4.2.1); the LSTM reads the last word and the context; the deep output is
-    L (E y + L_h h + L_z z). With hard attention evaluation looks at the likeliest place.
+    The attention weights are alpha = softmax(e), with e_i = w . tanh(W a_i + U h). The context z is
+    the mean of the locations weighted by alpha ("soft"), or one location sampled from alpha ("hard"),
+    times the gate beta = sigmoid(W h) (section 4.2.1). The LSTM reads the last word y and the context.
+    The deep output layer is L (E y + L_h h + L_z z). In evaluation, hard attention uses the most likely
+    location.
 
     Attributes:
         vocabulary_size: V.
         features: units of the LSTM.
-        embedding: size of a word's vector, also of the deep output.
-        attention_features: units of the layer that scores places.
+        embedding: size of the word embedding and of the deep output layer.
+        attention_features: units of the layer that scores locations.
         attention: "soft" or "hard".
-        gate: whether there is a beta.
-        dropout: its rate in training, before the logits.
+        gate: whether to use the gate beta.
+        dropout: dropout rate before the logits, in training.
     """
 
     vocabulary_size: int
@@ -63,7 +64,7 @@ class ShowAttendTell(nn.Module):
     def __call__(
         self, features: jax.Array, tokens: jax.Array, train: bool = False
     ) -> tuple[jax.Array, dict]:
-        """Logits [N, T, V] after each of the tokens i32[N, T], and the looks [N, T, L]."""
+        """Logits [N, T, V] after each of the tokens i32[N, T], and the attention outputs (`looks`)."""
         keys = self.score_place(features)
 
         def step(decoder, cache, token):
@@ -81,15 +82,15 @@ class ShowAttendTell(nn.Module):
         return logits, looks
 
     def start(self, features: jax.Array) -> Any:
-        """(c, h) of the LSTM from the mean of the places."""
+        """The carry (c, h) of the LSTM, computed from the mean over locations."""
         mean = features.mean(1)
         return jnp.tanh(self.start_c(mean)), jnp.tanh(self.start_h(mean))
 
     def step(
         self, features: jax.Array, cache: Any, tokens: jax.Array, train: bool = False
     ) -> tuple[Any, jax.Array, dict]:
-        """One word further. The looks are `attention`, and while hard attention trains
-        `log_place`, the log probability of the place drawn, and `entropy`, both [N]."""
+        """Advances by one word. The outputs in `looks` are `attention` and, for hard attention in
+        training, `log_place`, the log probability of the sampled location, and `entropy`, both [N]."""
         return self._step(features, self.score_place(features), cache, tokens, train)
 
     def _step(self, features, keys, cache, tokens, train):

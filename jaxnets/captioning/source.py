@@ -1,4 +1,4 @@
-"""Images with sentences as examples of fixed shape."""
+"""Images with captions, as examples of fixed shape."""
 
 import logging
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _logger = logging.getLogger("jaxnets")
 
 
 class Captioned(Protocol):
-    """A source of images with sentences, such as `jaxnets.data.load("scenes").train`."""
+    """A source of images with captions, such as `jaxnets.data.load("scenes").train`."""
 
     image_shape: tuple[int, int, int]
 
@@ -25,27 +25,28 @@ class Captioned(Protocol):
 
 
 class CaptionSource:
-    """What a captioner is trained on: `image`, and `captions` int32[K, T] with its sentences.
+    """Training examples of a captioner: `image`, and `captions` int32[K, T].
 
-    A sentence is its words, the end and padding; rows that an image has no sentence for are all
-    padding. An image has K sentences at most; further ones are left out of training.
+    A caption is its words, the end token and padding. K is the largest number of captions of an image;
+    the rows of images with fewer captions are filled up with padding.
 
     Args:
-        source: images with sentences.
-        vocabulary: their numbers.
-        length: T, the longest sentence with its end; longer ones are cut, and a warning counts them.
-        keep: hold every image in memory once it was read; for sets whose images are drawn or
-            decoded slower than the network trains, and small enough.
+        source: images with captions.
+        vocabulary: the vocabulary that encodes them.
+        length: T, the maximum length including the end token; longer captions are truncated, and a
+            warning counts them.
+        keep: cache every image in memory once it is read; for small sets whose images take longer to
+            render or decode than to train on.
 
     Raises:
-        InputError: `length` below 2, no images, or an image without a sentence.
+        InputError: `length` below 2, no images, or an image without a caption.
     """
 
     def __init__(
         self, source: Captioned, vocabulary: Vocabulary, *, length: int = 20, keep: bool = False
     ):
         if length < 2:
-            raise InputError(f"length is {length}; a sentence has a word and an end, so 2 or more")
+            raise InputError(f"length is {length}; it must be 2 or more, for a word and the end token")
         if len(source) == 0:
             raise InputError("source has no images with captions")
         self.source, self.vocabulary, self.length = source, vocabulary, length
@@ -66,7 +67,7 @@ class CaptionSource:
                 row[:] = vocabulary.encode(sentence, length)
                 cut += len(tokenize(sentence)) >= length
         if cut:
-            _logger.warning("%d captions have more than %d words and are cut", cut, length - 1)
+            _logger.warning("%d captions have more than %d words and are truncated", cut, length - 1)
         self._images = {} if keep else None
 
     def __len__(self) -> int:
@@ -83,5 +84,5 @@ class CaptionSource:
         return {**example, "captions": self.encoded[index]}
 
     def references(self, index: int) -> tuple[str, ...]:
-        """The whole sentences of an image, as they were given."""
+        """The complete captions of an image, as given."""
         return self.source.captions(index)

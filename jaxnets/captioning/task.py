@@ -1,4 +1,4 @@
-"""The task of the captioners: one sentence an image."""
+"""The captioning task: one caption per image."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,50 +23,48 @@ from jaxnets.training import Headline
 
 Batch = dict  # image uint8 or f32 [N, H, W, C], or features f32[N, L, D]; captions i32[N, K, T]; weight
 
-PROGRESS = "progress"  # what is remembered from step to step: steps taken, and the baseline
+PROGRESS = "progress"  # the collection with the number of steps and the baseline of hard attention
 
 
 @dataclass(frozen=True)
 class Captioning:
-    """Writes sentences about images, as a frozen set of pure functions (the Task protocol).
+    """Image captioning, as a frozen set of pure functions (the Task protocol).
 
-    A batch is a dict of `image` (uint8[N, H, W, C], or f32 in 0 to 1) or, with a frozen backbone,
-    its `features` (f32[N, L, D]; `cache_features` makes them), of `captions` (i32[N, K, T], of
-    `CaptionSource`) and, where some examples are padding, `weight` (f32[N]). A step learns one
-    sentence of each image, the first or one drawn anew each time. The mean is over words, as in
-    -log p of a word.
+    A batch is a dict of `image` (uint8[N, H, W, C], or f32 in [0, 1]) or, with a frozen backbone,
+    `features` (f32[N, L, D], from `cache_features`); `captions` (i32[N, K, T], from `CaptionSource`);
+    and, if some examples are padding, `weight` (f32[N]). Each step trains on one caption of each
+    image: the first, or one drawn at random in each step. The loss is the mean of -log p over words.
 
-    Measured is what the decoder writes by itself (greedily, from the image alone): `exact`, the
-    share of images for which that is one of the given sentences, word for word. Scores of text
-    (`evaluate_captions`) are those of whole sets.
+    The metric `exact` is the fraction of images for which the caption that is decoded greedily, from
+    the image alone, equals one of the reference captions, word for word. Text metrics of whole sets
+    are computed by `evaluate_captions`.
 
     Attributes:
-        model: a captioner of `create_captioner`.
-        mean, std: per channel, in units of 0 to 1; images become (image - mean) / std.
-        frozen: the backbone learns nothing and is applied in eval mode; its variables are in the
-            collection "frozen", out of the optimizer's reach.
-        attention_penalty: weight of the attention coverage penalty, lambda of lambda * sum_i (1 -
-            sum_t alpha_ti)^2 for each sentence (Xu et al. 2015, equation 14).
-        first_sentence: learn the first sentence of each image alone. Where sentences differ in what
-            they begin with, a decoder that has to be ready for all of them looks at several things
-            at once.
-        scheduled_sampling: `rate(step)` of reading own words; None for teacher forcing.
-        word_noise: the share of the words read in training that are replaced, by the word at the
-            same place of another sentence of the batch. What words before make likely counts less
-            then, and what is in the image more (unigram noising: Xie et al. 2017,
-            arXiv:1703.02573, section 3.2).
-        recolor: the share of the training images, not of features, whose colors are mixed
-            (`data.color.random_channel_mix`). The `color_words` of their sentences are not learned.
-            So what a thing is called does not come to depend on its color (random 1x1
-            convolutions: Xu et al. 2021, arXiv:2007.13003).
-        color_words: the numbers of the words for colors: `vocabulary.numbers(COLOR_WORDS)`.
-        entropy_weight: lambda_e of hard attention (section 4.1 of the same).
-        reinforce_weight: lambda_r of hard attention.
-        augment: `(key, example) -> example`, for training only, of `image` (f32[H, W, C] in 0 to 1)
-            and `captions`. Beware of flips: they turn left into right.
+        model: a captioner from `create_captioner`.
+        mean, std: per channel, for images in [0, 1]; images are normalized to (image - mean) / std.
+        frozen: do not train the backbone and apply it in eval mode; its variables are in the
+            collection "frozen", which the optimizer does not see.
+        attention_penalty: weight of the attention coverage penalty, lambda in lambda * sum_i (1 -
+            sum_t alpha_ti)^2 for each caption (Xu et al. 2015, equation 14).
+        first_sentence: train only on the first caption of each image. If captions begin with different
+            objects, a decoder that has to fit all of them attends to several objects at once.
+        scheduled_sampling: `rate(step)`, the probability of reading the decoder's own words; None for
+            teacher forcing.
+        word_noise: probability of replacing a word that is read in training by the word at the same
+            position of another caption in the batch. It makes the decoder rely less on preceding words
+            and more on the image (unigram noising: Xie et al. 2017, arXiv:1703.02573, section 3.2).
+        recolor: probability of mixing the colors of a training image (`data.color.random_channel_mix`);
+            not applied to features. The `color_words` of its caption are excluded from the loss. It
+            keeps the names of objects from depending on their colors (random 1x1 convolutions: Xu et
+            al. 2021, arXiv:2007.13003).
+        color_words: token ids of the words for colors: `vocabulary.numbers(COLOR_WORDS)`.
+        entropy_weight: weight of the entropy of hard attention, lambda_e (Xu et al. 2015, section 4.1).
+        reinforce_weight: weight of the REINFORCE term of hard attention, lambda_r (ibid.).
+        augment: `(key, example) -> example`, for training only; the example has `image` (f32[H, W, C]
+            in [0, 1]) and `captions`. Beware of flips, which swap left and right.
 
     Raises:
-        InputError: a std of 0 or less, or a word_noise or recolor that is no share.
+        InputError: a std of 0 or less, or a word_noise or recolor outside [0, 1].
     """
 
     model: Captioner
@@ -92,7 +90,7 @@ class Captioning:
                 raise InputError(f"{name} is {getattr(self, name)}; it must be from 0 to 1")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        """Draws the variables; for a batch of features those of the decoder alone."""
+        """Initializes the variables; for a batch of features, only those of the decoder."""
         tokens = jnp.asarray(batch["captions"])[:1, 0]
         if "features" in batch:
             features = jnp.asarray(batch["features"])[:1]
@@ -110,12 +108,12 @@ class Captioning:
     def loss(
         self, variables: Variables, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[Variables, Metrics]]:
-        """The training loss of a batch, the updated collections, and sums.
+        """The training loss of a batch, the updated collections, and metric sums.
 
         Returns:
             The mean over words of -log p and the penalties; the updated collections; the sums `loss`
-            (with the penalties) and `top1`, the share of words that were the likeliest, given the
-            true ones before. `loss.weight` is the number of words.
+            (including the penalties) and `top1`, the fraction of words that were predicted as most
+            likely from the words read before. `loss.weight` is the number of words.
         """
         choice_key, augment_key, noise_key, color_key, *keys = jax.random.split(key, 7)
         rngs = dict(zip(("dropout", "attention", SAMPLING), keys, strict=True))
@@ -132,13 +130,14 @@ class Captioning:
         right = (jnp.argmax(logits, axis=-1) == words.wanted).astype(jnp.float32)
         loss = Mean(total, jnp.sum(word_weights))
         sums = {"loss": loss, "top1": Share.of(right.ravel(), word_weights.ravel())}
-        # What hard attention adds is minimized but not reported: it is no loss and may be negative.
+        # The term of hard attention is minimized but not reported: it is a surrogate, not a loss, and
+        # may be negative.
         total += jnp.sum(jnp.where(words.weights > 0, surrogate * words.weights, 0.0))
-        # A batch of nothing but padding has no loss; 0 / 1 keeps its gradient finite.
+        # A batch of only padding has no loss; 0 / 1 keeps its gradient finite.
         return total / jnp.where(loss.weight > 0, loss.weight, 1), (collections, sums)
 
     def encode(self, variables: Variables, batch: Batch) -> jax.Array:
-        """The features [N, L, D] of a batch in eval mode; given ones are returned as they are."""
+        """The features [N, L, D] of a batch in eval mode; precomputed features are only cast."""
         params = variables["params"]
         if "features" in batch:
             return jnp.asarray(batch["features"]).astype(jax.tree.leaves(params)[0].dtype)
@@ -146,7 +145,7 @@ class Captioning:
         return self.model.apply(self.joined(variables), images, method="encode")
 
     def predict(self, variables: Variables, batch: Batch) -> jax.Array:
-        """The sentences i32[N, T] that the decoder writes greedily, as long as the batch's."""
+        """The captions i32[N, T] by greedy decoding, with the T of the batch's captions."""
         features = self.encode(variables, batch)
         return decoding.greedy(
             self.step(variables, features),
@@ -161,11 +160,11 @@ class Captioning:
         return self.model.apply(self.joined(variables), features, method="start")
 
     def step(self, variables: Variables, features: jax.Array) -> decoding.Step:
-        """The `step(tokens, cache) -> (logits, cache)` that `captioning.decoding` wants.
+        """The `step(tokens, cache) -> (logits, cache)` for `captioning.decoding`.
 
         Args:
-            variables: of the task.
-            features: [N, L, D]; for a beam search each image's as many times as the beam is wide.
+            variables: variables of the task.
+            features: [N, L, D]; for beam search, those of each image repeated `width` times.
         """
 
         def step(tokens, cache):
@@ -177,7 +176,7 @@ class Captioning:
         return step
 
     def attention(self, variables: Variables, features: jax.Array, tokens: jax.Array) -> jax.Array:
-        """Where the decoder looked for each word of sentences i32[N, T]: f32[N, T, L].
+        """The attention weights for each word of captions i32[N, T]: f32[N, T, L].
 
         Raises:
             InputError: a decoder without attention.
@@ -185,18 +184,18 @@ class Captioning:
         _, looks = self.model.apply(self.joined(variables), features, tokens, method="decode")
         if "attention" not in looks:
             raise InputError(
-                f"{type(self.model.decoder).__name__} does not attend; show_attend_tell does"
+                f"{type(self.model.decoder).__name__} has no attention; use show_attend_tell"
             )
         return looks["attention"]
 
     def metrics(self, outputs: jax.Array, batch: Batch) -> Metrics:
-        """The sum `exact` of predictions: word for word one of the given sentences."""
+        """The sum `exact`: predictions that equal one of the given captions, word for word."""
         given = jnp.any(batch["captions"] != PAD, axis=-1)
         same = jnp.all(outputs[:, None] == batch["captions"], axis=-1) & given
         return {"exact": Share.of(jnp.any(same, axis=1).astype(jnp.float32), weights_of(batch))}
 
     def check(self, batch: Batch) -> None:
-        """Refuses, on the host, a batch that the compiled step cannot take."""
+        """Checks, on the host, that the compiled step can take a batch."""
         captions, known = np.asarray(batch["captions"]), self.model.decoder.vocabulary_size
         outside = captions[(captions < 0) | (captions >= known)]
         if outside.size:
@@ -221,7 +220,7 @@ class Captioning:
         return hard or self.scheduled_sampling is not None
 
     def _words(self, batch: Batch, choice_key, noise_key, color_key) -> tuple[Batch, "_Words"]:
-        """The batch, perhaps recolored, and the sentence of each image that the step learns."""
+        """The batch, possibly recolored, and the caption of each image to train on."""
         given, weights = batch["captions"], weights_of(batch)
         wanted = given[:, 0] if self.first_sentence else choose(choice_key, given)
         read = with_word_noise(noise_key, wanted, self.word_noise) if self.word_noise else wanted
@@ -234,7 +233,7 @@ class Captioning:
         return batch, _Words(wanted, read, real, learned, weights)
 
     def _decode(self, variables: Variables, features: jax.Array, read: jax.Array, rngs: dict):
-        """Logits f32[N, T, V] and looks, in train mode, of a decoder that reads these words."""
+        """Logits f32[N, T, V] and attention outputs in train mode, from reading these words."""
         rate = None
         if self.scheduled_sampling is not None:
             rate = self.scheduled_sampling(variables[PROGRESS]["steps"])
@@ -249,17 +248,17 @@ class Captioning:
         )
 
     def _attention_penalty(self, looks: dict, words: "_Words") -> jax.Array:
-        """f32[N]: how far each place's attention, summed over the sentence, is from 1."""
+        """f32[N]: weighted squared deviation from 1 of each location's attention, summed over words."""
         if "attention" not in looks:
             return jnp.zeros(())
         seen = jnp.sum(jnp.where(words.real[..., None], looks["attention"], 0.0), axis=1)
         return self.attention_penalty * jnp.sum(jnp.square(1 - seen), axis=-1)
 
     def _hard_attention(self, looks: dict, words: "_Words", likelihood: jax.Array, progress):
-        """What hard attention adds to the loss of each sentence (section 4.1, equations 11 and 12),
-        and what is remembered for the next step.
+        """The term that hard attention adds to the loss of each caption (section 4.1, equations 11 and
+        12), and the updated progress.
 
-        The log likelihood of the sentence, less its running mean, rewards the places drawn for it.
+        The reward of the sampled locations is the log likelihood of the caption minus its running mean.
         """
         if progress is None:
             return jnp.zeros(()), None
@@ -275,7 +274,7 @@ class Captioning:
         return -self.reinforce_weight * reward * log_place - self.entropy_weight * entropy, after
 
     def _train_features(self, variables, batch, augment_key, dropout_key):
-        """Features in train mode, and the collections (`batch_stats`) that this changed."""
+        """Features in train mode, and the updated collections (`batch_stats`)."""
         if "features" in batch:
             return self.encode(variables, batch), {}
         images = inputs.augmented(augment_key, batch, self.augment)["image"]
@@ -294,21 +293,21 @@ class Captioning:
         return features, dict(updated)
 
     def joined(self, variables: Variables) -> Variables:
-        """The module's own variables: a frozen backbone's put back in their places."""
+        """The variables of the module, with those of a frozen backbone merged in."""
         frozen = variables.get(FROZEN, {})
         names = (set(variables) | set(frozen)) - {FROZEN, PROGRESS}
         return {name: {**frozen.get(name, {}), **variables.get(name, {})} for name in names}
 
 
 class _Words(NamedTuple):
-    """The sentences of a step, of N images and T words.
+    """The captions of a step, of N images and T words.
 
     Attributes:
-        wanted: i32[N, T], the words that come next.
-        read: i32[N, T], those that the decoder reads after the start sign.
-        real: bool[N, T], which are not padding.
-        learned: bool[N, T], which of those count in the loss.
-        weights: f32[N], of the images.
+        wanted: i32[N, T], the words to predict.
+        read: i32[N, T], the words that the decoder reads after the start token.
+        real: bool[N, T], which words are not padding.
+        learned: bool[N, T], which of those are included in the loss.
+        weights: f32[N], weights of the images.
     """
 
     wanted: jax.Array
@@ -319,7 +318,7 @@ class _Words(NamedTuple):
 
 
 def _log_likelihood(logits: jax.Array, words: _Words) -> jax.Array:
-    """f32[N]: the log probability of the words of each sentence that are learned."""
+    """f32[N]: the log likelihood of each caption, over the words that are included in the loss."""
     log_p = jax.nn.log_softmax(logits)
     log_p = jnp.take_along_axis(log_p, words.wanted[..., None], axis=-1)[..., 0]
     return jnp.sum(jnp.where(words.learned, log_p, 0.0), axis=1)

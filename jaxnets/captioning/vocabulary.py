@@ -1,4 +1,4 @@
-"""The words a captioner knows, and sentences as numbers."""
+"""Vocabularies, tokenization, and captions as token ids."""
 
 import json
 import os
@@ -28,7 +28,7 @@ _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
 def tokenize(text: str) -> list[str]:
-    """The words of a text in lower case: runs of letters and digits, apostrophes inside them kept.
+    """Splits a text into lowercase words: runs of letters and digits, with inner apostrophes kept.
 
     Punctuation is dropped, as the COCO caption evaluation does after its own tokenizer; "a man's
     T-shirt." gives "a", "man's", "t", "shirt".
@@ -38,13 +38,13 @@ def tokenize(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Words and their numbers. The first four are special: padding, start, end and unknown.
+    """A vocabulary. The first four words are special: padding, start, end and unknown.
 
     Attributes:
-        words: all of them; word k has number k.
+        words: all words; word k has token id k.
 
     Raises:
-        InputError: the special words are not where they belong, or a word comes twice.
+        InputError: `words` does not begin with the special words, or a word is repeated.
     """
 
     words: tuple[str, ...]
@@ -57,25 +57,25 @@ class Vocabulary:
             )
         if len(self._numbers) != len(self.words):
             word, _ = Counter(self.words).most_common(1)[0]
-            raise InputError(f"words: {word!r} comes twice")
+            raise InputError(f"words: {word!r} occurs more than once")
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int = 1) -> "Vocabulary":
-        """Makes a vocabulary of the words of some captions, the most frequent first.
+        """Builds a vocabulary from captions, most frequent words first.
 
         Args:
-            captions: the sentences of the training set.
-            min_count: words that come less often become unknown words (5 in Show and Tell).
+            captions: the captions of the training set.
+            min_count: words that occur less often are unknown words (5 in Show and Tell).
 
         Raises:
-            InputError: no caption has a word, or no word comes so often.
+            InputError: no caption has a word, or no word occurs this often.
         """
         if min_count < 1:
             raise InputError(f"min_count is {min_count}; it must be 1 or more")
         counts = Counter(word for caption in captions for word in tokenize(caption))
         kept = [word for word, count in counts.items() if count >= min_count]
         if not kept:
-            why = f"none of {len(counts)} words comes {min_count} times" if counts else "they are empty"
+            why = f"none of {len(counts)} words occurs {min_count} times" if counts else "they are empty"
             raise InputError(f"captions give no vocabulary: {why}")
         return cls((*SPECIALS, *sorted(kept, key=lambda word: (-counts[word], word))))
 
@@ -83,15 +83,16 @@ class Vocabulary:
         return len(self.words)
 
     def numbers(self, words: Iterable[str]) -> tuple[int, ...]:
-        """The numbers of those of some words that it knows."""
+        """The token ids of the given words, without unknown words."""
         return tuple(self._numbers[word] for word in words if word in self._numbers)
 
     def encode(self, caption: str, length: int) -> np.ndarray:
-        """A sentence as numbers: its words, the end, and padding.
+        """Encodes a caption as token ids: its words, the end token, and padding.
 
         Args:
             caption: any text; see `tokenize`.
-            length: of the result. A sentence of `length` words or more is cut and keeps its end.
+            length: length of the result. A caption of `length` words or more is truncated and keeps
+                its end token.
 
         Returns:
             int32[length].
@@ -100,10 +101,10 @@ class Vocabulary:
         return np.array([*numbers, END, *[PAD] * (length - 1 - len(numbers))], np.int32)
 
     def decode(self, numbers: Sequence[int] | np.ndarray) -> str:
-        """The sentence up to its first end or padding; start signs are left out.
+        """Decodes token ids up to the first end or padding token; start tokens are dropped.
 
         Raises:
-            InputError: a number that no word has.
+            InputError: a token id out of range.
         """
         words = []
         for number in np.asarray(numbers).tolist():
@@ -116,16 +117,16 @@ class Vocabulary:
         return " ".join(words)
 
     def save(self, directory: str | os.PathLike) -> None:
-        """Writes `vocabulary.json` into a run's directory."""
+        """Writes `vocabulary.json` into a run directory."""
         text = json.dumps({"words": self.words}, ensure_ascii=False, indent=0)
         atomic.write_text(Path(directory) / VOCABULARY_FILE, text + "\n")
 
     @classmethod
     def load(cls, directory: str | os.PathLike) -> "Vocabulary":
-        """Reads the vocabulary of a run's directory.
+        """Reads the vocabulary of a run directory.
 
         Raises:
-            InputError: there is none, or the file is broken.
+            InputError: there is none, or the file is invalid.
         """
         path = Path(directory) / VOCABULARY_FILE
         try:
@@ -133,7 +134,7 @@ class Vocabulary:
         except FileNotFoundError:
             raise InputError(f"{directory} holds no captioner: it has no {VOCABULARY_FILE}") from None
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is no vocabulary: {error}") from None
+            raise InputError(f"{path} is not a vocabulary: {error}") from None
         return cls(tuple(words))
 
     @cached_property

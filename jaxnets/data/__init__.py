@@ -1,4 +1,4 @@
-"""Datasets, batches and augmentation. Imports nothing else of jaxnets but its errors."""
+"""Datasets, batches and augmentation. Imports nothing from jaxnets except its errors."""
 
 from jaxnets.data import augmentation
 from jaxnets.data.dataset import ArraySource, Dataset, Source

@@ -1,11 +1,11 @@
-"""Augmentations by name, alone, in a row and for whole batches.
+"""Augmentations by name, for examples and for batches, and their composition.
 
-All run on the device inside the compiled step, and are pure functions of a key. One for examples is
-``augment(key, example) -> example`` on a dict of arrays (`jaxnets.data.example`), made by a factory
-that holds its parameters (`jaxnets.data.geometry`, `jaxnets.data.color`); shapes, types and the range
-of the image stay. A function ``(key, image) -> image`` becomes one by `on_image`, and a random
-movement of pixels by `moving`. One for batches of images is ``augment(key, images, targets) ->
-(images, targets)`` on f32[N, H, W, C] and f32[N, K].
+All run on the device inside the compiled step, and are pure functions of a key. An augmentation of
+examples is ``augment(key, example) -> example`` on a dict of arrays (`jaxnets.data.example`), created
+by a factory that takes its parameters (`jaxnets.data.geometry`, `jaxnets.data.color`); it preserves
+shapes, dtypes and the range of the image. `on_image` turns a function ``(key, image) -> image`` into
+an augmentation, and `moving` a random movement of pixels. An augmentation of batches is
+``augment(key, images, targets) -> (images, targets)`` on f32[N, H, W, C] and f32[N, K].
 """
 
 from collections.abc import Callable, Iterable
@@ -46,7 +46,7 @@ BatchAugmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array,
 
 
 def compose(*augmentations: Augmentation) -> Augmentation:
-    """One augmentation that does several in a row, each with a key of its own."""
+    """Applies several augmentations in sequence, each with its own key."""
 
     def augment(key: jax.Array, example: Example) -> Example:
         keys = jax.random.split(key, max(len(augmentations), 1))
@@ -58,7 +58,7 @@ def compose(*augmentations: Augmentation) -> Augmentation:
 
 
 def apply(key: jax.Array, batch: Example, augmentation: Augmentation) -> Example:
-    """Augments every example of a batch with a key of its own.
+    """Augments every example of a batch, each with its own key.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -69,12 +69,12 @@ def apply(key: jax.Array, batch: Example, augmentation: Augmentation) -> Example
 
     Args:
         key: a PRNG key.
-        batch: the entries of `example.KEYS` stacked, so image f32[N, H, W, C] in [0, 1] and what there
-            is of box f32[N, M, 4] and so on. Other entries, such as `weight`, are left alone.
-        augmentation: for one example.
+        batch: the entries of `example.KEYS`, stacked: image f32[N, H, W, C] in [0, 1] and, if present,
+            box f32[N, M, 4] and so on. Other entries, such as `weight`, are unchanged.
+        augmentation: an augmentation of one example.
 
     Returns:
-        The batch.
+        The augmented batch.
     """
     stacked = {name: value for name, value in batch.items() if name in KEYS}
     keys = jax.random.split(key, len(batch["image"]))
@@ -82,14 +82,13 @@ def apply(key: jax.Array, batch: Example, augmentation: Augmentation) -> Example
 
 
 def mixup(alpha: float = 0.2) -> BatchAugmentation:
-    """Blends each image and its target with those of another (Zhang et al. 2018).
+    """Mixes each image and its target with those of another (mixup, Zhang et al. 2018).
 
-    As in the authors' program one share, of the Beta(alpha, alpha) distribution, holds for the
-    batch, and the partners are a permutation of it.
+    As in the authors' code, one mixing weight, drawn from Beta(alpha, alpha), applies to the whole
+    batch, and the partners are a random permutation of it. With an `alpha` of 0 nothing is mixed.
 
     Raises:
-        InputError: `alpha` below 0 (with 0 nothing is blended), or, at the call, targets that are
-            no f32[N, K].
+        InputError: `alpha` below 0, or, when called, targets that are not f32[N, K].
     """
     checks.within("alpha", alpha, 0)
 
@@ -107,11 +106,11 @@ def mixup(alpha: float = 0.2) -> BatchAugmentation:
 
 
 def cutmix(alpha: float = 1.0) -> BatchAugmentation:
-    """Pastes a box of another image into each, and blends the targets by area (Yun et al. 2019).
+    """Pastes a box of another image into each image (CutMix, Yun et al. 2019).
 
-    As in the authors' program one box holds for the batch: its center is uniform, its sides are
-    ``sqrt(1 - share)`` of the image's with the share of Beta(alpha, alpha), and the borders cut it
-    off. The targets are blended by the share of pixels that were pasted.
+    As in the authors' code, one box applies to the whole batch: its center is uniform, its sides are
+    ``sqrt(1 - share)`` times those of the image, with the share drawn from Beta(alpha, alpha), and it
+    is clipped at the borders. The targets are mixed by the fraction of pixels that were pasted.
 
     Raises:
         InputError: as for `mixup`.
@@ -141,7 +140,7 @@ def cutmix(alpha: float = 1.0) -> BatchAugmentation:
 
 
 def _beta(key: jax.Array, alpha: float) -> jax.Array:
-    """A draw from Beta(alpha, alpha); its limit for alpha to 0, of the two ends, is taken as 1."""
+    """A draw from Beta(alpha, alpha); 1 for an alpha of 0, where the limit is 0 or 1."""
     return jax.random.beta(key, alpha, alpha) if alpha else jnp.float32(1)
 
 
@@ -154,7 +153,7 @@ def _check_targets(images: jax.Array, targets: jax.Array) -> None:
 
 
 def digits() -> Augmentation:
-    """What leaves a digit the digit it is: a little rotation, shear, stretch and move, no flip."""
+    """For digits: slight rotation, shear, stretch and translation, which preserve the class; no flip."""
     return geometry.random_affine(degrees=10, translate=0.06, shear=10, stretch=1.1)
 
 
@@ -198,7 +197,7 @@ BATCH_AUGMENTATIONS: dict[str, Callable[..., BatchAugmentation]] = {
 
 
 def by_name(names: Iterable[str]) -> Augmentation:
-    """The augmentations and presets of these names in a row, with their default parameters.
+    """Composes augmentations and presets by name, with their default parameters.
 
     Args:
         names: keys of `AUGMENTATIONS` and `PRESETS`.

@@ -19,17 +19,17 @@ _logger = logging.getLogger("jaxnets")
 
 
 class CaptionedFiles:
-    """Image files with sentences, decoded when they are asked for.
+    """Image files with captions, decoded on access.
 
-    An image that cannot be decoded comes as zeros of weight 0 and is named once in a warning.
+    An image that cannot be decoded becomes zeros of weight 0 and is named once in a warning.
 
     Args:
         paths: N image files.
-        captions: the sentences of each.
+        captions: the captions of each image.
         size: side of the square that every image is resized to, in pixels.
         channels: 1 (gray) or 3 (RGB).
         strict: raise InputError for an image that cannot be decoded.
-        interpolation: of the resizing, one of `decoding.INTERPOLATIONS`.
+        interpolation: interpolation for resizing, one of `decoding.INTERPOLATIONS`.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class CaptionedFiles:
         return decoding.decode(path, size, channels, self.interpolation)
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The sentences of an image."""
+        """The captions of an image."""
         return self._captions[index]
 
 
@@ -75,28 +75,28 @@ def load_captions(
     strict: bool = False,
     interpolation: str = "bilinear",
 ) -> Dataset:
-    """Loads images and the captions that a JSON file has for them, in COCO's format.
+    """Loads images with captions from a folder in COCO's format.
 
-    The JSON files are `captions*.json` in the folder or in its `annotations`: one with "train" in
-    its name and one with "test" or "val", or a single one, of whose images a fifth, always the
-    same, is held out. Images lie beside the JSON file, in the folder, in its `images`, or in a
-    sub-folder called as what follows `captions_`: COCO as it is unpacked is such a folder.
+    The JSON files are `captions*.json` in the folder or its `annotations` sub-folder: either one with
+    "train" and one with "test" or "val" in their names, or a single file, of whose images a fixed
+    fifth is held out. Images are next to the JSON file, in the folder, in its `images` sub-folder, or
+    in a sub-folder named like the part of the file name after `captions_`, as in the unpacked COCO.
 
     Args:
         path: the folder.
         size: side of the square that every image is resized to: shorter side, then center crop
             (default 224).
         channels: 1 (gray) or 3 (RGB).
-        strict: refuse images without a caption and images that cannot be decoded. Otherwise the
+        strict: raise for images without a caption and images that cannot be decoded. Otherwise the
             former are left out with a warning, and the latter get weight 0.
-        interpolation: of the resizing: "bilinear", "bicubic", "lanczos" or "nearest".
+        interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Returns:
         A dataset whose sources have `captions(i)`, and no class names.
 
     Raises:
         InputError: no such folder or files, a file that is not in COCO's format or has no captions,
-            an image that is missing, or (strict) any of the above.
+            a missing image, or (strict) an image without a caption or that cannot be decoded.
     """
     size = 224 if size is None else size
     decoding.check_shape_options(size, channels)
@@ -104,7 +104,7 @@ def load_captions(
     root = Path(path)
     files = sorted([*root.glob("captions*.json"), *root.glob("annotations/captions*.json")])
     if not files:
-        raise InputError(f"{root} holds no captions*.json, neither itself nor in annotations/")
+        raise InputError(f"{root} holds no captions*.json, neither directly nor in annotations/")
     train = [file for file in files if "train" in file.stem]
     test = [file for file in files if any(name in file.stem for name in HELD_OUT_NAMES)]
     options = {"size": size, "channels": channels, "strict": strict, "interpolation": interpolation}
@@ -131,7 +131,7 @@ def load_captions(
 
 
 def _read(root: Path, file: Path, strict: bool) -> tuple[list[Path], list[tuple[str, ...]]]:
-    """The images of a JSON file that have captions, and these."""
+    """The images of a JSON file that have captions, and their captions."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         names = {image["id"]: image["file_name"] for image in content["images"]}

@@ -1,4 +1,4 @@
-"""Checks of the numbers that augmentations take."""
+"""Range checks for the parameters of augmentations."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ from jaxnets.errors import InputError
 
 
 def within(name: str, value: float, low: float, high: float = float("inf")) -> None:
-    """Refuses a `value` outside [low, high].
+    """Checks that `value` is in [low, high].
 
     Raises:
-        InputError: it is.
+        InputError: it is not.
     """
     if not low <= value <= high:
         wanted = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
@@ -17,10 +17,10 @@ def within(name: str, value: float, low: float, high: float = float("inf")) -> N
 
 
 def interval(name: str, value: Sequence[float], low: float, high: float = float("inf")) -> None:
-    """Refuses a `value` that is no pair (a, b) with a <= b, both in [low, high].
+    """Checks that `value` is a pair (a, b) with a <= b, both in [low, high].
 
     Raises:
-        InputError: it is none.
+        InputError: it is not.
     """
     if len(value) != 2 or value[0] > value[1]:
         raise InputError(f"{name} must be two numbers, the smaller first, got {value}")

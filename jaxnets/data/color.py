@@ -1,7 +1,7 @@
 """Augmentations that change values: color jitter, gray, noise, erasing.
 
-Every augmentation is ``augment(key, example) -> example`` (`jaxnets.data.example`) and changes the
-image alone. What only colors have, hue and saturation, is left alone unless there are three channels.
+Every augmentation is ``augment(key, example) -> example`` (`jaxnets.data.example`) and changes only
+the image. Hue and saturation are changed only for images with three channels.
 """
 
 import jax
@@ -14,16 +14,16 @@ from jaxnets.data.example import Augmentation, on_image
 def color_jitter(
     brightness: float = 0.4, contrast: float = 0.4, saturation: float = 0.4, hue: float = 0.1
 ) -> Augmentation:
-    """Multiplies brightness, contrast and saturation by random factors and turns the hue.
+    """Scales brightness, contrast and saturation by random factors and shifts the hue.
 
-    As torchvision's ColorJitter, but always in this order, with the contrast about each channel's
-    own mean, and with saturation and hue those of HSV. Each change is followed by a clip to [0, 1].
+    Like torchvision's ColorJitter, except that the order is fixed, contrast is relative to the mean of
+    each channel, and saturation and hue are those of HSV. Each change is followed by a clip to [0, 1].
 
     Args:
         brightness: the factor is uniform in [1 - brightness, 1 + brightness]; at most 1.
         contrast: likewise.
         saturation: likewise.
-        hue: the greatest turn of the hue either way, as a share of the circle; at most 0.5.
+        hue: maximum shift of the hue in either direction, as a fraction of the circle; at most 0.5.
 
     Raises:
         InputError: a parameter out of range.
@@ -49,7 +49,7 @@ def color_jitter(
 
 
 def random_gray(p: float = 0.2) -> Augmentation:
-    """Replaces the colors by their luma (ITU-R BT.601) with probability `p`.
+    """Replaces colors with their luma (ITU-R BT.601), with probability `p`.
 
     Raises:
         InputError: `p` is not a probability.
@@ -69,12 +69,12 @@ def random_gray(p: float = 0.2) -> Augmentation:
 
 
 def random_channel_mix(p: float = 0.2) -> Augmentation:
-    """Makes every channel a random mean of all channels, darkened by a random factor.
+    """Replaces every channel with a random mean of all channels, darkened, with probability `p`.
 
-    With probability `p`. Shapes stay, colors become any others: a random 1x1 convolution (Xu et al.
-    2021, arXiv:2007.13003, section 3.1), but of weights above 0, so that light stays light. Those of a
-    mean are the softmax of 3 times normal draws, most of it one channel; the factor is uniform in
-    [0.2, 1].
+    This preserves shapes and randomizes colors: a random 1x1 convolution (Xu et al. 2021,
+    arXiv:2007.13003, section 3.1), but with positive weights, so that light areas stay light. The
+    weights of each mean are the softmax of 3 times normal draws, so that one channel dominates. Each
+    new channel is scaled by a factor that is uniform in [0.2, 1].
 
     Raises:
         InputError: `p` is not a probability.
@@ -94,7 +94,7 @@ def random_channel_mix(p: float = 0.2) -> Augmentation:
 
 
 def gaussian_noise(sigma: float = 0.05) -> Augmentation:
-    """Adds normal noise of standard deviation `sigma` to every value, and clips to [0, 1].
+    """Adds Gaussian noise of standard deviation `sigma` to every value, and clips to [0, 1].
 
     Raises:
         InputError: `sigma` below 0.
@@ -113,16 +113,16 @@ def random_erasing(
     scale: tuple[float, float] = (0.02, 0.4),
     ratio: tuple[float, float] = (0.3, 1 / 0.3),
 ) -> Augmentation:
-    """Replaces a box by uniform noise with probability `p` (Zhong et al. 2017, section 3.2).
+    """Replaces a box with uniform noise, with probability `p` (Zhong et al. 2017, section 3.2).
 
-    The box is a `geometry.random_box`; where the paper draws until one fits, an image for which
-    none of ten does is left whole.
+    The box is drawn by `geometry.random_box`. Departure from the paper, which draws until a box fits:
+    if none of ten boxes fits, the image is unchanged.
 
     Args:
-        p: probability.
-        scale: least and greatest share of the image's area.
-        ratio: least and greatest width / height of the box. (The paper's ratio is height / width;
-            the default is the same either way.)
+        p: probability of erasing.
+        scale: minimum and maximum fraction of the image's area.
+        ratio: minimum and maximum width / height of the box. (The paper's ratio is height / width;
+            the default range is the same for both.)
 
     Raises:
         InputError: a parameter out of range.

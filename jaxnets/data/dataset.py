@@ -1,12 +1,13 @@
-"""What a dataset is: two random-access sources of labeled images and the names of their classes.
+"""Datasets: two random-access sources of labeled images, and the names of their classes.
 
-A source answers ``len(source)`` and ``source[i]``, a dict with ``image`` (uint8[H, W, C]), what is
-known of it, such as ``label`` (int32), and, where an image can turn out to be unreadable, ``weight``
-(float32, then 0). Every array of a name has the same shape. Sources pickle, so that Grain's workers
-can have them. One with sentences has ``source.captions(i) -> tuple[str, ...]`` too.
+A source supports ``len(source)`` and ``source[i]``, a dict with ``image`` (uint8[H, W, C]), its
+annotations, such as ``label`` (int32), and, for sources with images that may be unreadable, ``weight``
+(float32; 0 if unreadable). All arrays of the same name have the same shape. Sources can be pickled,
+so that they can be sent to Grain's workers. A source with captions also has
+``source.captions(i) -> tuple[str, ...]``.
 
-A batch is a dict too: ``image`` uint8[B, H, W, C], ``label`` int32[B] and ``weight`` float32[B],
-which is 1 for an example and 0 for padding and for what could not be read.
+A batch is also a dict: ``image`` uint8[B, H, W, C], ``label`` int32[B] and ``weight`` float32[B],
+which is 1 for examples and 0 for padding and unreadable images.
 """
 
 import dataclasses
@@ -22,9 +23,9 @@ Batch = dict[str, np.ndarray]
 class Source(Protocol):
     """A random-access source of labeled images.
 
-    A source that can may also have ``labels`` (int32[N], without decoding an image) and
+    Optionally, a source also has ``labels`` (int32[N], without decoding images) and
     ``take(indices) -> {"image": uint8[B, H, W, C], "label": int32[B]}`` (many examples at once,
-    from memory); `labels_of` and `read_batch` fall back to reading one by one.
+    from memory); without them, `labels_of` and `read_batch` read examples one by one.
     """
 
     image_shape: tuple[int, int, int]
@@ -37,13 +38,13 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Labeled images to train on, and those held out.
+    """Labeled images for training and held-out images for testing.
 
     Attributes:
-        name: the spec it was loaded by, as ``"digits"``.
-        train: the source to train on.
-        test: the source held out.
-        class_names: the K names; label k means ``class_names[k]``.
+        name: the spec that it was loaded by, such as ``"digits"``.
+        train: source of training examples.
+        test: source of held-out examples.
+        class_names: the K class names; label k stands for ``class_names[k]``.
     """
 
     name: str
@@ -67,7 +68,7 @@ class ArraySource:
     Args:
         images: uint8[N, H, W, C].
         labels: int[N].
-        class_names: the K names.
+        class_names: the K class names.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]):
@@ -90,7 +91,7 @@ class Subset:
     """The examples of a source at some indices, which may repeat.
 
     Args:
-        source: the source looked into.
+        source: the underlying source.
         indices: int[M].
     """
 
@@ -110,7 +111,7 @@ class Subset:
         return read_batch(self.source, self.indices[indices])
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The sentences of an image, of a source that has some."""
+        """The captions of an image, if the source has captions."""
         return self.source.captions(int(self.indices[index]))
 
     @functools.cached_property
@@ -128,18 +129,18 @@ def labels_of(source: Source) -> np.ndarray:
 
 
 def in_memory(source: Source) -> bool:
-    """Whether reading the source is mere indexing, for which threads and workers do not pay."""
+    """Whether reading the source is plain indexing, so that threads and workers do not pay off."""
     while isinstance(source, Subset):
         source = source.source
     return hasattr(source, "take")
 
 
 def read_batch(source: Source, indices: np.ndarray) -> Batch:
-    """The examples at `indices` as one batch; an index past the end gives padding.
+    """Reads the examples at `indices` as one batch; indices past the end give padding.
 
     Args:
         source: N examples.
-        indices: int[B], at least 0; those of N and more become zeros of weight 0.
+        indices: int[B], at least 0; indices of N and above become zeros of weight 0.
     """
     indices = np.asarray(indices)
     present = np.flatnonzero(indices < len(source))

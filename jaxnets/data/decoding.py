@@ -1,4 +1,4 @@
-"""Image files into arrays of one shape, and what becomes of those that cannot be read."""
+"""Decoding of image files into arrays of one shape, and handling of unreadable files."""
 
 import logging
 from os import PathLike
@@ -21,10 +21,10 @@ _logger = logging.getLogger("jaxnets")
 
 
 def check_shape_options(size: int | None, channels: int) -> None:
-    """Refuses a `size` that is no positive integer and `channels` other than 1 and 3.
+    """Checks that `size` is None or a positive integer, and that `channels` is 1 or 3.
 
     Raises:
-        InputError: either is wrong.
+        InputError: either is invalid.
     """
     if size is not None and (not isinstance(size, int) or size < 1):
         raise InputError(f"size must be a positive number of pixels, got {size!r}")
@@ -33,10 +33,10 @@ def check_shape_options(size: int | None, channels: int) -> None:
 
 
 def check_interpolation(name: str) -> None:
-    """Refuses an interpolation that is not one of `INTERPOLATIONS`.
+    """Checks that an interpolation is one of `INTERPOLATIONS`.
 
     Raises:
-        InputError: it is unknown.
+        InputError: it is not.
     """
     if name not in INTERPOLATIONS:
         raise unknown_name("interpolation", name, INTERPOLATIONS)
@@ -45,14 +45,14 @@ def check_interpolation(name: str) -> None:
 def fit(
     image: Image.Image, size: int | None, channels: int, interpolation: str = "bilinear"
 ) -> np.ndarray:
-    """Brings an image to its place: `channels` of 8 bits, and a square of `size` pixels.
+    """Converts an image to 8 bits and `channels` channels, and resizes it to a square of `size` pixels.
 
-    The shorter side is scaled to `size` with one of Pillow's filters, which average when they shrink
-    (but for "nearest"), and the middle of the longer one is kept; both happen in one resampling, so
+    The shorter side is scaled to `size` with one of Pillow's filters, which antialias when shrinking
+    (except for "nearest"), and the longer side is center-cropped. Both happen in one resampling, so
     the crop may start between two pixels. Transparency is dropped.
 
     Args:
-        image: in any mode. One of 16 bits keeps its upper 8, where Pillow itself would saturate.
+        image: an image in any mode. A 16-bit image keeps its upper 8 bits, where Pillow would saturate.
         size: side of the square, or None to keep the size.
         channels: 1 (gray) or 3 (RGB).
         interpolation: one of `INTERPOLATIONS`.
@@ -69,7 +69,7 @@ def fit(
 
 
 def read_picture(path: str | PathLike, size: int | None, channels: int) -> np.ndarray:
-    """`decode`s a picture that a user named.
+    """Decodes an image file given by the user; see `decode`.
 
     Raises:
         InputError: it cannot be read.
@@ -83,17 +83,17 @@ def read_picture(path: str | PathLike, size: int | None, channels: int) -> np.nd
 def decode(
     file: str | IO[bytes], size: int | None, channels: int, interpolation: str = "bilinear"
 ) -> np.ndarray:
-    """Decodes a PNG or JPEG file the right way up (EXIF orientation) and `fit`s it.
+    """Decodes a PNG or JPEG file, applies its EXIF orientation, and resizes it with `fit`.
 
     Raises:
-        Exception: of nearly any type, when the file is broken.
+        Exception: of nearly any type, if the file is broken.
     """
     with Image.open(file, formats=FORMATS) as image:
         return fit(ImageOps.exif_transpose(image), size, channels, interpolation)
 
 
 def header_error(path: str) -> str | None:
-    """Why the file is no PNG or JPEG as far as its header tells, or None. Pixels are not read."""
+    """Why the header of a file is not that of a PNG or JPEG, or None if it is. Pixels are not read."""
     try:
         with Image.open(path, formats=FORMATS):
             return None
@@ -102,16 +102,16 @@ def header_error(path: str) -> str | None:
 
 
 def describe(error: Exception) -> str:
-    """One line that says what went wrong."""
+    """Describes an error in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 class UnreadableImages:
-    """What to do with images that fail to decode: name each once and go on, or refuse.
+    """Handles images that cannot be decoded: replaces them with zeros and warns once, or raises.
 
     Args:
-        image_shape: of the zeros that stand for such an image.
-        strict: whether to refuse.
+        image_shape: shape of the zeros that replace such an image.
+        strict: raise instead of replacing.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], strict: bool):

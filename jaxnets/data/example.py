@@ -1,18 +1,18 @@
-"""One example: a dict of arrays, and the functions of it that are augmentations.
+"""Examples, which are dicts of arrays, and augmentations, which are functions of them.
 
 ========================  ===================================================================
 ``image``                 f32[H, W, C] in [0, 1]
 ``label``                 i32[], the class of the image; or i32[M], one for each object
 ``captions``              i32[S, T]
 ``box``                   f32[M, 4], in pixels: left, top, right, bottom (xyxy) of each object
-``valid``                 bool[M], False for padding; where absent all objects are valid
+``valid``                 bool[M], False for padding; if absent, all objects are valid
 ``mask``                  bool[M, H, W], or float in [0, 1], the pixels of each object
 ``crowd``                 bool[M], whether the box or mask holds a crowd of objects
 ``segmentation``          i32[H, W], the class of each pixel, or `IGNORE`
 ========================  ===================================================================
 
-An example holds `image` and what its task knows. A box's coordinates lie between pixels: one of the
-whole image is (0, 0, W, H), and the center of the first pixel is at (0.5, 0.5).
+An example has an `image` and the annotations of its task. Box coordinates lie between pixels: a box
+around the whole image is (0, 0, W, H), and the center of the first pixel is at (0.5, 0.5).
 """
 
 from collections.abc import Callable
@@ -26,14 +26,14 @@ Augmentation = Callable[[jax.Array, Example], Example]
 ImageFunction = Callable[[jax.Array, jax.Array], jax.Array]
 
 KEYS = ("image", "label", "captions", "box", "valid", "mask", "crowd", "segmentation")
-"""What an example may hold. A batch has these stacked, and more that augmentations leave alone."""
+"""The keys of an example. A batch has them stacked, and others that augmentations leave unchanged."""
 
 IGNORE = 255
-"""The label of pixels that count neither in a loss nor in a measure, as in PASCAL VOC."""
+"""The label of pixels that are excluded from losses and metrics, as in PASCAL VOC."""
 
 
 def on_image(function: ImageFunction) -> Augmentation:
-    """Makes an augmentation of a function that changes an image but moves none of its pixels.
+    """Makes an augmentation from a function that changes an image without moving its pixels.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -46,8 +46,8 @@ def on_image(function: ImageFunction) -> Augmentation:
         function: ``function(key, image) -> image`` for one image f32[H, W, C] in [0, 1].
 
     Returns:
-        The augmentation ``augment(key, example) -> example``. It raises `InputError` if it is given
-        something other than an example.
+        The augmentation ``augment(key, example) -> example``, which raises `InputError` if its
+        argument is not an example.
     """
 
     def augment(key: jax.Array, example: Example) -> Example:
@@ -58,10 +58,10 @@ def on_image(function: ImageFunction) -> Augmentation:
 
 
 def check(example: Example) -> None:
-    """Refuses what is not an example, or one whose masks or label map have another size.
+    """Checks that something is an example whose masks and label map have the size of its image.
 
     Raises:
-        InputError: naming the entry and the shape that was wanted.
+        InputError: it is not; the message names the entry and the expected shape.
     """
     if not isinstance(example, dict) or "image" not in example:
         got = f"a dict of {sorted(example)}" if isinstance(example, dict) else type(example).__name__

@@ -1,4 +1,4 @@
-"""Images on disk, one folder a class."""
+"""Images on disk, in one folder per class."""
 
 import logging
 import os
@@ -22,19 +22,19 @@ _logger = logging.getLogger("jaxnets")
 
 
 class FolderSource:
-    """Image files, decoded when they are asked for.
+    """Image files, decoded on access.
 
-    An image that passes for one by its header but cannot be decoded comes as zeros of weight 0 and
-    is named once in a warning.
+    An image with a valid header that cannot be decoded becomes zeros of weight 0 and is named once in
+    a warning.
 
     Args:
         paths: N image files.
         labels: int[N].
-        class_names: the K names.
+        class_names: the K class names.
         size: side of the square that every image is resized to, in pixels.
         channels: 1 (gray) or 3 (RGB).
         strict: raise InputError for an image that cannot be decoded.
-        interpolation: of the resizing, one of `decoding.INTERPOLATIONS`.
+        interpolation: interpolation for resizing, one of `decoding.INTERPOLATIONS`.
     """
 
     def __init__(
@@ -78,29 +78,29 @@ def load_folder(
     strict: bool = False,
     interpolation: str = "bilinear",
 ) -> Dataset:
-    """Loads PNG and JPEG files that lie in one folder a class.
+    """Loads PNG and JPEG files from one folder per class.
 
-    With ``path/train`` and one of ``path/test``, ``path/val`` and ``path/validation`` (the first of
-    them), each with a folder a class, these are the two sources. Otherwise every folder in `path`
-    is a class, and a fifth of each class, always the same, is held out. Folders inside a class
-    folder belong to it; hidden files and folders are passed over, and other files too, with a
-    warning that counts them. Classes are in the order of their names.
+    If there is a ``path/train`` and a ``path/test``, ``path/val`` or ``path/validation`` (the first
+    that exists), each with one folder per class, these are the two sources. Otherwise every folder in
+    `path` is a class, and a fixed fifth of each class is held out. Folders inside a class folder
+    belong to it. Hidden files and folders are ignored; other files are ignored with a warning that
+    counts them. Classes are sorted by name.
 
-    The header of every file is read here, in threads. A file that is no image by it (or one of more
-    pixels than Pillow's limit against decompression bombs) is left out with a warning.
+    The header of every file is read here, in threads. Files whose header is not that of an image (or
+    with more pixels than Pillow's limit against decompression bombs) are left out with a warning.
 
     Args:
         path: the folder.
         size: side of the square that every image is resized to: shorter side, then center crop
             (default 224).
         channels: 1 (gray) or 3 (RGB).
-        strict: raise for an unreadable image, here or when it is decoded, and do not go on without.
-        interpolation: of the resizing: "bilinear", "bicubic", "lanczos" or "nearest".
+        strict: raise for an unreadable image, here or when it is decoded, instead of leaving it out.
+        interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Raises:
         InputError: no such folder, no class folders, fewer than two classes, a class without
-            readable images, one with a single image and nothing else to hold out, different classes
-            in train and test, or (strict) an unreadable image.
+            readable images, a class with a single image when a fifth must be held out, different
+            classes in train and test, or (strict) an unreadable image.
     """
     size = 224 if size is None else size
     decoding.check_shape_options(size, channels)
@@ -108,7 +108,7 @@ def load_folder(
     root = Path(path)
     if not root.is_dir():
         raise InputError(
-            f"dataset folder {str(root)!r} is not a folder; wanted one with a sub-folder a class"
+            f"dataset folder {str(root)!r} is not a folder; wanted one with a sub-folder per class"
         )
     test_root = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
     if test_root is not None and (root / "train").is_dir():
@@ -145,23 +145,23 @@ def load_folder(
 def read_held_out(
     path: str | os.PathLike, strict: bool = False
 ) -> tuple[tuple[str, ...], list[str], np.ndarray]:
-    """The images to measure with: those of ``path/test``, ``val`` or ``validation`` (the first of
-    them), or else all images of the class folders in `path`.
+    """Reads the evaluation images: those of ``path/test``, ``val`` or ``validation`` (the first that
+    exists), or else all images of the class folders in `path`.
 
     Args:
         path: the folder.
-        strict: refuse an image whose header cannot be read, instead of leaving it out.
+        strict: raise for an image whose header cannot be read, instead of leaving it out.
 
     Returns:
         The K names of the class folders, in order; the paths of N images; and their labels int32[N].
 
     Raises:
-        InputError: as of `load_folder`.
+        InputError: as for `load_folder`.
     """
     root = Path(path)
     if not root.is_dir():
         raise InputError(
-            f"dataset folder {str(root)!r} is not a folder; wanted one with a sub-folder a class"
+            f"dataset folder {str(root)!r} is not a folder; wanted one with a sub-folder per class"
         )
     held_out = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
     class_names, (paths, labels) = _read_split(held_out[0] if held_out else root, strict)
@@ -169,13 +169,13 @@ def read_held_out(
 
 
 def _read_split(root: Path, strict: bool) -> tuple[tuple[str, ...], tuple[list[str], np.ndarray]]:
-    """The class names, and the paths and labels of the readable images, of a folder of classes."""
+    """The class names of a folder of classes, and the paths and labels of its readable images."""
     class_names = tuple(
         sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
     )
     if len(class_names) < 2:
         found = f"only {class_names[0]!r}" if class_names else "none"
-        raise InputError(f"{root} must have a sub-folder for each of two classes or more; found {found}")
+        raise InputError(f"{root} must have a sub-folder for each of two or more classes; found {found}")
     paths, labels, others = [], [], 0
     for label, name in enumerate(class_names):
         files = _files(root / name)
@@ -196,7 +196,7 @@ def _read_split(root: Path, strict: bool) -> tuple[tuple[str, ...], tuple[list[s
 
 
 def _files(root: Path) -> list[str]:
-    """Every file under `root` that is not hidden, in the order of the paths."""
+    """Every file under `root` that is not hidden, sorted by path."""
     found = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if name[0] != "."]
@@ -205,7 +205,7 @@ def _files(root: Path) -> list[str]:
 
 
 def _check_headers(root: Path, paths: list[str], strict: bool) -> np.ndarray:
-    """The indices of the files that are images by their header; the others are named or refused."""
+    """The indices of the files with a valid image header; warns of the others, or raises if strict."""
     with ThreadPoolExecutor() as pool:
         errors = list(pool.map(decoding.header_error, paths))
     bad = [f"{path} ({error})" for path, error in zip(paths, errors, strict=True) if error]

@@ -1,8 +1,8 @@
 """Augmentations that move pixels: flips, crops, rotation, shear, stretch, lens distortion.
 
-Every augmentation is ``augment(key, example) -> example`` (`jaxnets.data.example`) and keeps all
-shapes. Boxes, masks and label maps move with the image (`jaxnets.data.movement.move`). What comes from
-outside the image is black, and whatever turns or stretches does so about the middle of the image.
+Every augmentation is ``augment(key, example) -> example`` (`jaxnets.data.example`) and preserves all
+shapes. Boxes, masks and label maps move with the image (`jaxnets.data.movement.move`). Pixels from
+outside the image are black. Rotation and stretching are about the center of the image.
 """
 
 import math
@@ -14,11 +14,11 @@ from jaxnets.data import checks
 from jaxnets.data.example import Augmentation
 from jaxnets.data.movement import Movement, affine, axis_aligned, lens, moving
 
-_ATTEMPTS = 10  # boxes drawn before settling for another, as in torchvision
+_ATTEMPTS = 10  # boxes drawn before using the fallback, as in torchvision
 
 
 def random_flip(p: float = 0.5) -> Augmentation:
-    """Mirrors left and right with probability `p`.
+    """Flips the image horizontally with probability `p`.
 
     Raises:
         InputError: `p` is not a probability.
@@ -38,7 +38,7 @@ def random_flip(p: float = 0.5) -> Augmentation:
 
 
 def pad_and_crop(padding: int = 4) -> Augmentation:
-    """Pads each side with `padding` black pixels and cuts the old size out somewhere.
+    """Pads each side with `padding` black pixels and takes a random crop of the original size.
 
     The CIFAR augmentation of He et al. 2015 ("Deep Residual Learning", section 4.2).
 
@@ -53,19 +53,19 @@ def pad_and_crop(padding: int = 4) -> Augmentation:
 def random_resized_crop(
     scale: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3)
 ) -> Augmentation:
-    """Cuts a box out and resizes it to the size of the image.
+    """Takes a random crop and resizes it to the size of the image.
 
     The ImageNet augmentation of Szegedy et al. 2014 ("Going deeper with convolutions", section 6),
-    drawn as torchvision draws it (`random_box`, and if none fits the middle of the image at the
-    nearest allowed ratio). One bilinear resampling. As with Pillow's ``resize(box=...)``, the edges
-    take in the pixels beyond the box, which a crop before the resize would hide.
+    drawn as in torchvision (`random_box` or, if none fits, a center crop with the nearest allowed
+    ratio). The crop is resampled once, bilinearly. As with Pillow's ``resize(box=...)``, the edges
+    include pixels outside the box, which would be lost by cropping before resizing.
 
     Args:
-        scale: least and greatest share of the image's area.
-        ratio: least and greatest width / height of the box.
+        scale: minimum and maximum fraction of the image's area.
+        ratio: minimum and maximum width / height of the crop.
 
     Raises:
-        InputError: shares outside (0, 1], ratios that are not positive, or in the wrong order.
+        InputError: fractions outside (0, 1], ratios that are not positive, or in the wrong order.
     """
     checks.interval("scale", scale, 1e-6, 1)
     checks.interval("ratio", ratio, 1e-6)
@@ -73,7 +73,7 @@ def random_resized_crop(
     @moving
     def augment(key: jax.Array, height: int, width: int) -> Movement:
         top, left, box_height, box_width, fits = random_box(key, height, width, scale, ratio)
-        # Nothing fits: the largest box of the nearest ratio, in the middle.
+        # If nothing fits: the largest centered box of the nearest ratio.
         nearest = min(max(width / height, ratio[0]), ratio[1])
         middle_height = min(height, max(1, round(width / nearest)))
         middle_width = min(width, max(1, round(height * nearest)))
@@ -101,20 +101,20 @@ def random_box(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """Draws a box of whole pixels inside an image.
 
-    Its share of the area is uniform in `scale`, the logarithm of its width / height in `ratio`, its
-    place uniform; of ten such boxes the first one that fits into the image is taken.
+    Its fraction of the area is uniform in `scale`, the logarithm of its width / height is uniform in
+    that of `ratio`, and its position is uniform. The first of ten such boxes that fits is taken.
 
     Args:
         key: a PRNG key.
-        height: of the image, in pixels.
-        width: of the image.
-        scale: least and greatest share of the area.
-        ratio: least and greatest width / height.
+        height: height of the image, in pixels.
+        width: width of the image, in pixels.
+        scale: minimum and maximum fraction of the area.
+        ratio: minimum and maximum width / height.
 
     Returns:
-        Scalars: top, left, height and width, int32, and whether any of the ten fitted, bool.
+        Scalars: top, left, height and width, int32, and whether any of the ten boxes fits, bool.
     """
-    # One draw for everything: random bits are what takes long to compile.
+    # A single draw, because random bits are slow to compile.
     draws = jax.random.uniform(key, (2, _ATTEMPTS + 1))
     area = (scale[0] + (scale[1] - scale[0]) * draws[0, :-1]) * height * width
     low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -131,20 +131,20 @@ def random_box(
 
 
 def whole_number(draw: jax.Array, count: jax.Array | int) -> jax.Array:
-    """Turns a uniform draw from [0, 1), a float32, into one of the int32 0 .. count - 1."""
-    return (draw * count).astype(jnp.int32)  # no such product rounds up to its count
+    """Converts a uniform float32 draw from [0, 1) to an int32 in 0 .. count - 1."""
+    return (draw * count).astype(jnp.int32)  # the product never rounds up to `count`
 
 
 def inside_box(
     height: int, width: int, top: jax.Array, left: jax.Array, bottom: jax.Array, right: jax.Array
 ) -> jax.Array:
-    """The mask of a box, bool[H, W]: rows from `top` and columns from `left`, ends excluded."""
+    """The mask of a box, bool[H, W], without row `bottom` and column `right`."""
     rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
     return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
 
 
 def random_translate(fraction: float = 0.1) -> Augmentation:
-    """Moves the image by up to `fraction` of its height and width, in whole pixels.
+    """Translates the image by up to `fraction` of its height and width, in whole pixels.
 
     Raises:
         InputError: `fraction` outside [0, 1].
@@ -159,7 +159,7 @@ def random_translate(fraction: float = 0.1) -> Augmentation:
 
 
 def _translation(key: jax.Array, rows: int, columns: int) -> Movement:
-    """A move by up to so many rows and columns either way, uniform."""
+    """A uniform translation by up to `rows` and `columns` in either direction."""
     draws = jax.random.uniform(key, (2,))
     top, left = whole_number(draws[0], 2 * rows + 1), whole_number(draws[1], 2 * columns + 1)
 
@@ -171,32 +171,32 @@ def _translation(key: jax.Array, rows: int, columns: int) -> Movement:
 
 
 def random_rotate(degrees: float = 15.0) -> Augmentation:
-    """Turns the image by up to `degrees` either way."""
+    """Rotates the image by up to `degrees` in either direction."""
     return random_affine(degrees=degrees)
 
 
 def random_shear(degrees: float = 15.0) -> Augmentation:
-    """Slants the image's vertical lines by up to `degrees` either way."""
+    """Slants the vertical lines of the image by up to `degrees` in either direction."""
     return random_affine(shear=degrees)
 
 
 def random_stretch(factor: float = 1.3) -> Augmentation:
-    """Stretches or squeezes height and width, each by a factor of its own up to `factor`."""
+    """Stretches or squeezes height and width, by independent factors of up to `factor`."""
     return random_affine(stretch=factor)
 
 
 def random_affine(
     degrees: float = 0.0, translate: float = 0.0, shear: float = 0.0, stretch: float = 1.0
 ) -> Augmentation:
-    """Stretches, shears, turns and moves, in one bilinear resampling.
+    """Stretches, shears, rotates and translates the image, in one bilinear resampling.
 
     Args:
-        degrees: the greatest angle of rotation, either way; the angle is uniform.
-        translate: the greatest move as a fraction of the height and of the width; uniform, then
-            rounded to whole pixels, so that a move alone does not blur.
-        shear: the greatest slant of vertical lines, in degrees below 90; uniform.
-        stretch: the greatest factor; height and width have one each, drawn so that squeezing by a
-            factor is as likely as stretching by it.
+        degrees: maximum angle of rotation in either direction; the angle is uniform.
+        translate: maximum translation, as a fraction of the height and of the width; uniform, then
+            rounded to whole pixels, so that a translation alone does not blur.
+        shear: maximum slant of vertical lines, in degrees, at most 89; uniform.
+        stretch: maximum factor. Height and width have independent log-uniform factors, so that
+            squeezing by a factor is as likely as stretching by it.
 
     Raises:
         InputError: a parameter out of range.
@@ -220,7 +220,7 @@ def random_affine(
 
 
 def lens_distortion(strength: float = 0.25) -> Augmentation:
-    """Bulges or pinches the image like a lens (`movement.lens`), by up to `strength` either way.
+    """Radial lens distortion (`movement.lens`) of up to `strength` in either direction.
 
     Raises:
         InputError: `strength` outside [0, 0.33], above which the image would fold over.

@@ -1,4 +1,4 @@
-"""What every task on images does with a batch before its model sees it."""
+"""Preprocessing of batches, shared by all tasks on images."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +14,7 @@ from jaxnets.errors import InputError
 
 
 def augmented(key: jax.Array, batch: Mapping[str, Any], augment: Augmentation | None) -> dict[str, Any]:
-    """A batch with its images as f32 in [0, 1], every example augmented with a key of its own."""
+    """A batch with its images as f32 in [0, 1], and every example augmented with its own key."""
     batch = {**batch, "image": to_float(jnp.asarray(batch["image"]))}
     return batch if augment is None else augmentation.apply(key, batch, augment)
 
@@ -22,23 +22,23 @@ def augmented(key: jax.Array, batch: Mapping[str, Any], augment: Augmentation | 
 def normalized(
     images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...], params: Any = None
 ) -> jax.Array:
-    """Images [N, H, W, C], uint8 or f32 in [0, 1], as (image - mean) / std.
+    """Normalizes images [N, H, W, C], uint8 or f32 in [0, 1], to (image - mean) / std.
 
-    They are in the dtype of `params`, for a model computes in that of what it is given; f32 where None.
+    The result has the dtype of `params`, in which the model then computes; f32 if None.
     """
     images = normalize(to_float(jnp.asarray(images)), mean, std)
     return images if params is None else images.astype(jax.tree.leaves(params)[0].dtype)
 
 
 def weights_of(batch: Mapping[str, Any]) -> jax.Array:
-    """The weight f32[N] of each example: 1 where the batch has none."""
+    """The weight of each example, f32[N]; 1 if the batch has no weights."""
     if batch.get("weight") is not None:
         return batch["weight"]
     return jnp.ones(len(next(iter(batch.values()))), jnp.float32)
 
 
 def check_constants(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Refuses constants that images cannot be normalized by.
+    """Checks the constants of the normalization.
 
     Raises:
         InputError: a standard deviation of 0 or less.
@@ -48,10 +48,10 @@ def check_constants(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
 
 
 def check_images(images: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Refuses, on the host, what is not [N, H, W, C] with as many channels as there are constants.
+    """Checks, on the host, that images are [N, H, W, C] with as many channels as there are constants.
 
     Raises:
-        InputError: another shape, or constants for other channels.
+        InputError: another shape, or constants for another number of channels.
     """
     shape = np.shape(images)
     if len(shape) != 4:
@@ -59,5 +59,5 @@ def check_images(images: Any, mean: tuple[float, ...], std: tuple[float, ...]) -
     if not {len(mean), len(std)} <= {1, shape[-1]}:
         raise InputError(
             f"image has {shape[-1]} channels, but mean has {len(mean)} entries and std {len(std)}; give "
-            "one number, or one a channel"
+            "one number, or one per channel"
         )

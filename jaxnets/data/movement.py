@@ -1,8 +1,8 @@
-"""Movements of pixels: one description that moves an image, its boxes, masks and label map alike.
+"""Movements of pixels: one description that moves an image together with its boxes, masks and label map.
 
-A geometric augmentation draws a `Movement`, and `move` applies it to all that an example holds.
-Points are counted in pixels from the middle of the image, (down, right). The center of a pixel is at
-index - (size - 1) / 2, and a box's coordinate at coordinate - size / 2, which is the same.
+A geometric augmentation draws a `Movement`, and `move` applies it to all entries of an example.
+Points are (down, right), in pixels from the center of the image. The center of a pixel is at
+index - (size - 1) / 2, and a box coordinate at coordinate - size / 2, which is consistent.
 """
 
 from collections.abc import Callable
@@ -18,20 +18,20 @@ from jaxnets.data.example import Augmentation, Example
 Points = tuple[jax.Array, jax.Array]
 
 LEAST_SIDE = 1.0
-"""An object whose moved box is narrower or lower than so many pixels counts as gone."""
+"""An object whose moved box is less than this many pixels wide or high is removed."""
 
-_EDGE_POINTS = 16  # on each edge of a box; a straight edge needs its corners only, a lens bends it
-_HALVINGS = 26  # as many as a float32 can tell apart
+_EDGE_POINTS = 16  # points on each edge of a box; straight edges need only corners, a lens bends them
+_HALVINGS = 26  # bisection steps; more are beyond the precision of float32
 
 
 class Movement(NamedTuple):
-    """Where the pixels of an image go, as two functions ``(rows, columns) -> (rows, columns)``.
+    """A mapping of pixels, as two functions ``(rows, columns) -> (rows, columns)``.
 
     Attributes:
-        back: from a point of the moved image to the point of the image that is seen there.
-        forth: its inverse, from a point of the image to its place in the moved one.
-        resample: moves an image f32[H, W, C] where something does it better than `warp`: a move by
-            whole pixels is a copy, and a resize knows how to weigh the pixels at the edges.
+        back: maps a point of the moved image to the point of the image that is shown there.
+        forth: its inverse, maps a point of the image to its position in the moved image.
+        resample: moves an image f32[H, W, C], if something does it better than `warp`: a translation
+            by whole pixels is a copy, and a resize weights the pixels at the edges correctly.
     """
 
     back: Callable[[jax.Array, jax.Array], Points]
@@ -40,7 +40,7 @@ class Movement(NamedTuple):
 
 
 def moving(draw: Callable[[jax.Array, int, int], Movement]) -> Augmentation:
-    """Makes an augmentation of a function that draws a movement.
+    """Makes an augmentation from a function that draws a movement.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -53,8 +53,8 @@ def moving(draw: Callable[[jax.Array, int, int], Movement]) -> Augmentation:
         draw: ``draw(key, height, width) -> Movement`` for an image of this size.
 
     Returns:
-        The augmentation ``augment(key, example) -> example``. It raises `InputError` if it is given
-        something other than an example.
+        The augmentation ``augment(key, example) -> example``, which raises `InputError` if its
+        argument is not an example.
     """
 
     def augment(key: jax.Array, example: Example) -> Example:
@@ -66,19 +66,19 @@ def moving(draw: Callable[[jax.Array, int, int], Movement]) -> Augmentation:
 
 
 def move(example: Example, movement: Movement) -> Example:
-    """Moves all that an example holds.
+    """Applies a movement to all entries of an example.
 
-    The image is resampled bilinearly, and black comes from outside. Masks and label maps take the
-    nearest pixel, False and `IGNORE` come from outside. Boxes become the boxes of the moved masks, or,
-    without masks, the bounding boxes of the moved boxes, cut at the borders of the image. If a box
-    is then less than `LEAST_SIDE` wide or high, it becomes zeros and its object is not `valid`.
+    The image is resampled bilinearly and filled with black. Masks and label maps are resampled to the
+    nearest pixel and filled with False and `IGNORE`. Boxes become the boxes of the moved masks or,
+    without masks, the bounding boxes of the moved boxes, clipped to the image. If a box is then less
+    than `LEAST_SIDE` wide or high, it becomes zeros and its object is not `valid`.
 
     Args:
-        example: as in `jaxnets.data.example`. Entries that have no place in the image stay.
-        movement: of its pixels.
+        example: as in `jaxnets.data.example`. Entries without a position in the image are unchanged.
+        movement: the movement of its pixels.
 
     Returns:
-        The example, with `valid` if it has boxes or masks.
+        The moved example, with `valid` if it has boxes or masks.
     """
     image = example["image"]
     height, width, _ = image.shape
@@ -103,31 +103,31 @@ def move(example: Example, movement: Movement) -> Example:
 
 
 def move_image(image: jax.Array, movement: Movement) -> jax.Array:
-    """Moves an image f32[H, W, C] in [0, 1]. Black comes from outside."""
+    """Applies a movement to an image f32[H, W, C] in [0, 1], and fills with black."""
     if movement.resample is not None:
         return movement.resample(image)
     return warp(image, *movement.back(*_centers(*image.shape[:2])))
 
 
 def move_boxes(box: jax.Array, movement: Movement, height: int, width: int) -> jax.Array:
-    """The bounding boxes of moved boxes, cut at the borders of the image.
+    """The bounding boxes of moved boxes, clipped to the image.
 
     Args:
         box: f32[M, 4], in pixels: left, top, right, bottom.
-        movement: of the pixels.
-        height: of the image.
-        width: of the image.
+        movement: the movement of the pixels.
+        height: height of the image, in pixels.
+        width: width of the image, in pixels.
 
     Returns:
-        f32[M, 4]. Boxes that have left the image have a side of length 0.
+        f32[M, 4]. Boxes outside of the image have a side of length 0.
     """
-    # Once around a box, as shares of its height and width.
+    # Points around a box, as fractions of its height and width.
     share = np.arange(_EDGE_POINTS, dtype=np.float32) / _EDGE_POINTS
     zero, one = np.zeros_like(share), np.ones_like(share)
     down = np.concatenate([zero, share, one, 1 - share])
     across = np.concatenate([share, one, 1 - share, zero])
     left, top, right, bottom = (side[:, None] for side in box.astype(jnp.float32).T)
-    # As weighted means, which are exact at the corners.
+    # Interpolated as weighted means, which are exact at the corners.
     rows, columns = movement.forth(
         top * (1 - down) + bottom * down - height / 2,
         left * (1 - across) + right * across - width / 2,
@@ -138,13 +138,13 @@ def move_boxes(box: jax.Array, movement: Movement, height: int, width: int) -> j
 
 
 def boxes_of_masks(mask: jax.Array) -> jax.Array:
-    """The smallest boxes around masks.
+    """The bounding boxes of masks.
 
     Args:
-        mask: bool[M, H, W], or float in [0, 1], of which 0.5 and more belongs to the object.
+        mask: bool[M, H, W], or float in [0, 1], where 0.5 and above belongs to the object.
 
     Returns:
-        f32[M, 4], in pixels: left, top, right, bottom, the last two excluded; zeros for an empty mask.
+        f32[M, 4], in pixels: left, top, right, bottom, the last two exclusive; zeros for an empty mask.
     """
     mask = mask >= 0.5
 
@@ -161,11 +161,11 @@ def axis_aligned(
     offset: tuple[jax.Array | float, jax.Array | float],
     resample: Callable[[jax.Array], jax.Array] | None = None,
 ) -> Movement:
-    """The movement of a flip, crop, resize or translation: each axis by itself.
+    """The movement of a flip, crop, resize or translation, which treats each axis separately.
 
     Args:
         scale: (down, right); a point p of the moved image shows the point ``scale * p + offset``, so
-            below 1 enlarges and -1 mirrors.
+            values below 1 enlarge and -1 flips.
         offset: (down, right), in pixels.
         resample: as in `Movement`.
     """
@@ -183,20 +183,20 @@ def affine(
     shear: jax.Array | float = 0.0,
     stretch: jax.Array | tuple[float, float] = (1.0, 1.0),
 ) -> Movement:
-    """Stretches, shears, turns and translates, in this order, about the middle of the image.
+    """Stretches, shears, rotates and translates, in this order, about the center of the image.
 
     Args:
-        degrees: the angle by which the image turns, counter-clockwise as one looks at it.
+        degrees: angle of the rotation, counterclockwise as seen in the image.
         translation: (down, right), in pixels.
-        shear: the angle in degrees by which vertical lines slant; a positive one moves what is below
-            the middle to the right.
-        stretch: (vertical, horizontal) factors, above 1 to enlarge.
+        shear: slant of vertical lines, in degrees; a positive angle moves points below the center to
+            the right.
+        stretch: (vertical, horizontal) factors; above 1 to enlarge.
     """
     turn = jnp.deg2rad(jnp.asarray(degrees, jnp.float32))
     cosine, sine = jnp.cos(turn), jnp.sin(turn)
     slant = jnp.tan(jnp.deg2rad(jnp.asarray(shear, jnp.float32)))
 
-    # Written out, and not as a 3x3 matrix times all pixels, which jaxlib 0.10.2 can miscompile on CPU.
+    # Written out instead of a 3x3 matrix times all pixels, which jaxlib 0.10.2 can miscompile on CPU.
     def back(rows, columns):
         rows, columns = rows - translation[0], columns - translation[1]
         rows, columns = sine * columns + cosine * rows, cosine * columns - sine * rows
@@ -213,15 +213,16 @@ def affine(
 
 
 def lens(strength: jax.Array | float, height: int, width: int) -> Movement:
-    """Radial lens distortion: what was at radius r (1 + strength r^2) comes to radius r.
+    """Radial lens distortion, which moves points from radius r (1 + strength r^2) to radius r.
 
     The first term of Brown's model ("Close-range camera calibration", 1971).
 
     Args:
-        strength: from -1/3 to 1/3; above 0 for a barrel, whose corners are pulled in and leave black,
-            below 0 for a pincushion. The radius is 1 in the corners of the image.
-        height: of the image, in pixels.
-        width: of the image.
+        strength: from -1/3 to 1/3; positive for barrel distortion, which pulls in the corners and
+            leaves them black, negative for pincushion distortion. The radius is 1 at the corners of
+            the image.
+        height: height of the image, in pixels.
+        width: width of the image, in pixels.
     """
     corner = max(((height - 1) ** 2 + (width - 1) ** 2) / 4, 1)
 
@@ -240,7 +241,7 @@ def lens(strength: jax.Array | float, height: int, width: int) -> Movement:
 
         bounds = jnp.zeros_like(wanted), jnp.ones_like(wanted)
         radius, _ = jax.lax.fori_loop(0, _HALVINGS, halve, bounds)
-        # Beyond the corners nothing is seen, and a pincushion has no inverse: straight on.
+        # Beyond the corners nothing is visible, and a pincushion has no inverse: extrapolate linearly.
         radius = jnp.where(wanted > 1 + strength, wanted / (1 + strength), radius)
         factor = jnp.where(wanted > 0, radius / jnp.where(wanted > 0, wanted, 1), 1)
         return rows * factor, columns * factor
@@ -249,12 +250,12 @@ def lens(strength: jax.Array | float, height: int, width: int) -> Movement:
 
 
 def warp(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Reads an image at any points, bilinearly.
+    """Samples an image at arbitrary points, bilinearly.
 
     Args:
         image: f32[H, W, C] in [0, 1].
-        rows: f32[h, w], from the middle of the image downward, in pixels.
-        columns: f32[h, w], to the right. Beyond the image all is black.
+        rows: f32[h, w], down from the center of the image, in pixels.
+        columns: f32[h, w], to the right of the center. Points outside the image are black.
 
     Returns:
         f32[h, w, C].
@@ -262,25 +263,25 @@ def warp(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     import dm_pix
 
     height, width, _ = image.shape
-    # A black frame, for dm-pix repeats the outermost pixels; its own constant fill would blacken
-    # pixels that rounding puts an ulp outside.
+    # Pad with black, because dm-pix repeats the outermost pixels; its own constant fill would blacken
+    # pixels that are outside by an ulp due to rounding.
     framed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
     places = jnp.stack([rows + (height + 1) / 2, columns + (width + 1) / 2])
     read = jax.vmap(dm_pix.flat_nd_linear_interpolate, in_axes=(-1, None), out_axes=-1)
-    return jnp.clip(read(framed, places), 0, 1)  # the four weights may add up to an ulp more than 1
+    return jnp.clip(read(framed, places), 0, 1)  # the four weights may sum to an ulp more than 1
 
 
 def nearest(planes: jax.Array, rows: jax.Array, columns: jax.Array, fill: int) -> jax.Array:
-    """Reads label maps or masks at any points, each from the pixel in which the point lies.
+    """Samples label maps or masks at arbitrary points, from the pixel that contains each point.
 
     Args:
-        planes: [..., H, W] of any type.
-        rows: f32[h, w], from the middle of the image downward, in pixels.
-        columns: f32[h, w], to the right.
-        fill: what is read outside.
+        planes: [..., H, W] of any dtype.
+        rows: f32[h, w], down from the center of the image, in pixels.
+        columns: f32[h, w], to the right of the center.
+        fill: value of points outside the image.
 
     Returns:
-        [..., h, w] of the same type.
+        [..., h, w] of the same dtype.
     """
     height, width = planes.shape[-2:]
     rows, columns = jnp.floor(rows + height / 2), jnp.floor(columns + width / 2)

@@ -1,10 +1,10 @@
-"""Batches of a source, in an order that the seed alone decides, and that resumes exactly.
+"""Batches of a source, in an order that depends only on the seed and can be resumed exactly.
 
-Grain reads, ahead and in parallel where it pays. What it is given is the indices of each batch, and
-a batch is read at once, which for arrays in memory is one indexing. The order is that of one global
-shuffle an epoch, of which step k takes the k-th stretch of ``batch_size * shard_count`` examples and
-each shard every ``shard_count``-th of that, so the examples of a step do not depend on how many
-processes share it.
+Grain reads ahead, in parallel where it pays off. It is given the indices of each batch, and a batch is
+read at once, which for arrays in memory is a single indexing operation. The order is one global
+shuffle per epoch, of which step k takes the k-th slice of ``batch_size * shard_count`` examples, and
+each shard every ``shard_count``-th example of that slice. The examples of a step therefore do not
+depend on the number of processes.
 """
 
 import dataclasses
@@ -28,9 +28,10 @@ class BatchIterator:
 
     Args:
         batches: a Grain MapDataset whose k-th element is the k-th batch.
-        identity: what decides the order, to be saved with the position and held against it.
-        threads: threads that read ahead, a batch each, in every worker.
-        workers: processes that read ahead.
+        identity: the settings that determine the order; saved with the position, and checked when it
+            is restored.
+        threads: number of threads that read ahead, one batch each, in every worker.
+        workers: number of processes that read ahead.
     """
 
     def __init__(self, batches: Any, identity: dict[str, int | None], *, threads: int, workers: int):
@@ -39,8 +40,8 @@ class BatchIterator:
         self._threads = threads
         self._workers = workers
         self._step = 0
-        self._readers = []  # the one Grain iterator at work, if any
-        # Also when this is dropped, and at exit before the interpreter takes Grain's modules apart.
+        self._readers = []  # the active Grain iterator, if any
+        # Also on garbage collection, and at exit before the interpreter tears down Grain's modules.
         weakref.finalize(self, _close_all, self._readers)
 
     def __iter__(self) -> "BatchIterator":
@@ -54,32 +55,32 @@ class BatchIterator:
             self._readers.append(self._start())
         batch = next(self._readers[0])
         self._step += 1
-        if self._workers:  # out of the memory shared with them, which must not outlive the reader
+        if self._workers:  # copy out of shared memory, which must not outlive the reader
             batch = {name: np.array(values) for name, values in batch.items()}
         return batch
 
     def get_state(self) -> dict[str, int | None]:
-        """The position as a dict that JSON can hold; threads and workers have no part in it."""
+        """The position as a JSON-serializable dict; it does not depend on threads and workers."""
         return {"step": self._step, **self._identity}
 
     def set_state(self, state: dict[str, int | None]) -> None:
-        """Goes on from a position that `get_state` gave, here or in another run.
+        """Resumes from a position returned by `get_state`, in this or another run.
 
         Raises:
-            InputError: it is the position in another order, that of another seed, another source
-                length or another global batch size.
+            InputError: the position belongs to another order: another seed, number of examples or
+                global batch size.
         """
         for name, mine in self._identity.items():
             if state.get(name) != mine:
                 raise InputError(
                     f"the saved data position has {name}={state.get(name)}, this run has "
-                    f"{name}={mine}: resume with the old value, or start the data afresh"
+                    f"{name}={mine}: resume with the old value, or restart the data"
                 )
         self.close()
         self._step = state["step"]
 
     def close(self) -> None:
-        """Ends threads and workers; the next batch starts them again."""
+        """Stops threads and workers; the next batch restarts them."""
         _close_all(self._readers)
 
     def _start(self) -> Any:
@@ -91,7 +92,7 @@ class BatchIterator:
         if self._workers:
             from absl import flags
 
-            # Grain's workers read absl's flags, which nobody has parsed outside of absl's own app.
+            # Grain's workers read absl's flags, which are not parsed outside of an absl app.
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()
             rest = rest.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
@@ -104,7 +105,7 @@ def _close_all(readers: list[Any]) -> None:
 
 
 def steps_per_epoch(source: Source, batch_size: int, shard_count: int = 1) -> int:
-    """Batches of an epoch of training in each shard: ``N // (batch_size * shard_count)``.
+    """The number of training batches per epoch in each shard: ``N // (batch_size * shard_count)``.
 
     Raises:
         InputError: too few examples for one batch in every shard.
@@ -113,7 +114,7 @@ def steps_per_epoch(source: Source, batch_size: int, shard_count: int = 1) -> in
     if steps == 0:
         shards = f" in each of {shard_count} shards" if shard_count > 1 else ""
         raise InputError(
-            f"batch_size={batch_size}{shards} is more than the {len(source)} examples there are; "
+            f"batch_size={batch_size}{shards} is more than the {len(source)} examples of the source; "
             f"use at most {len(source) // shard_count}"
         )
     return steps
@@ -129,22 +130,21 @@ def train_batches(
     threads: int | None = None,
     workers: int = 0,
 ) -> BatchIterator:
-    """Endless batches for training, shuffled anew each epoch.
+    """Endless batches for training, reshuffled every epoch.
 
-    The shards of an epoch share no example, all have `steps_per_epoch` batches, and together they
-    cover the source but for ``N % (batch_size * shard_count)`` examples, other ones each epoch.
+    Within an epoch the shards are disjoint and have `steps_per_epoch` batches each. Together they
+    cover the source except for ``N % (batch_size * shard_count)`` examples, which differ every epoch.
 
     Args:
         source: N examples.
-        batch_size: examples in a batch of this process.
-        seed: of the order; at least 0.
-        shard_index: this process, as ``jax.process_index()``.
-        shard_count: how many processes share the source, as ``jax.process_count()``.
-        threads: threads that read ahead, each holding one batch. Default: none for a source in
-            memory, where they only cost, nor beside workers; else one a core up to eight.
-        workers: processes that read ahead, for sources that threads cannot keep up with. They
-            import the main script anew, which must guard what it does by
-            ``if __name__ == "__main__":``.
+        batch_size: examples per batch of this process.
+        seed: seed of the order; at least 0.
+        shard_index: index of this process, as ``jax.process_index()``.
+        shard_count: number of processes that share the source, as ``jax.process_count()``.
+        threads: number of threads that read ahead, one batch each. Default: one per core, up to
+            eight; none for a source in memory, where they do not pay off, or with workers.
+        workers: number of processes that read ahead, for sources too slow for threads. They import
+            the main script again, which must be guarded by ``if __name__ == "__main__":``.
 
     Raises:
         InputError: an argument out of range, or too few examples for one batch in every shard.
@@ -166,19 +166,19 @@ def eval_batches(
     threads: int | None = None,
     workers: int = 0,
 ) -> BatchIterator:
-    """One pass over a source, in order, in batches of one size.
+    """One pass over a source, in order, in batches of equal size.
 
-    What is missing from the last batch is padding of weight 0. Every shard has
-    ``ceil(N / (batch_size * shard_count))`` batches, of which the last may be all padding, so hosts
-    stay in step; the weights of all shards add up to N less the images that cannot be read.
+    The last batch is padded with examples of weight 0. To keep hosts in step, every shard has
+    ``ceil(N / (batch_size * shard_count))`` batches, the last of which may be all padding. The weights
+    of all shards sum to N minus the number of unreadable images.
 
     Args:
         source: N examples.
-        batch_size: examples in a batch of this process.
-        shard_index: as for `train_batches`, and so are the rest.
-        shard_count: see there.
-        threads: see there.
-        workers: see there.
+        batch_size: examples per batch of this process.
+        shard_index: as for `train_batches`.
+        shard_count: as for `train_batches`.
+        threads: as for `train_batches`.
+        workers: as for `train_batches`.
 
     Raises:
         InputError: an argument out of range.
@@ -194,9 +194,9 @@ class _Plan:
     """The indices of each batch of one shard, int[B], as a random-access source for Grain.
 
     Attributes:
-        steps: batches in an epoch.
-        seed: of the order, which goes on for ever; None for one pass in order, whose last batches
-            may hold indices past the end.
+        steps: number of batches per epoch.
+        seed: seed of the order, which is endless; None for one pass in order, whose last batches may
+            have indices past the end.
     """
 
     examples: int
@@ -217,9 +217,9 @@ class _Plan:
         return places if self.seed is None else _shuffle(self.seed, epoch, self.examples)[places]
 
 
-@functools.lru_cache(maxsize=2)  # two epochs meet where one ends
+@functools.lru_cache(maxsize=2)  # two epochs are in use around the end of one
 def _shuffle(seed: int, epoch: int, examples: int) -> np.ndarray:
-    # Not Grain's own shuffle, which finds each index by itself: 40 us for one of 1,437, 4 ms of 8.
+    # Not Grain's own shuffle, which computes each index separately: 40 us for one of 1,437, 4 ms of 8.
     return np.random.default_rng((seed, epoch)).permutation(examples)
 
 

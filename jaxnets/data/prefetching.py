@@ -1,4 +1,4 @@
-"""Batches brought to the device ahead of the step that wants them."""
+"""Prefetching of batches to the device."""
 
 import queue
 import threading
@@ -10,14 +10,14 @@ from jaxnets.errors import InputError
 
 
 class Prefetch:
-    """An iterator that reads another in a background thread; made by `prefetch`."""
+    """An iterator that reads another one in a background thread; made by `prefetch`."""
 
     def __init__(self, iterator: Iterator[Any], put: Callable[[Any], Any], depth: int):
         self._iterator = iterator
         self._put = put
         self._depth = depth
         self._state = iterator.get_state() if hasattr(iterator, "get_state") else None
-        self._stop = None  # set while a thread is at work
+        self._stop = None  # set while a thread is running
         self._done = False
 
     def __iter__(self) -> "Prefetch":
@@ -37,10 +37,10 @@ class Prefetch:
         return batch
 
     def get_state(self) -> Any:
-        """The position after the last batch that was handed out, whatever was fetched ahead.
+        """The position after the last batch that was returned, not the last that was prefetched.
 
         Raises:
-            InputError: the iterator read from has no position to tell.
+            InputError: the underlying iterator has no `get_state()`.
         """
         if self._state is None:
             raise InputError(
@@ -50,14 +50,14 @@ class Prefetch:
         return self._state
 
     def set_state(self, state: Any) -> None:
-        """Goes on from a position that `get_state` gave; what was fetched ahead is dropped."""
+        """Resumes from a position returned by `get_state`; prefetched batches are dropped."""
         self._halt()
         self._iterator.set_state(state)
         self._state = state
         self._done = False
 
     def close(self) -> None:
-        """Ends the thread and closes the iterator read from."""
+        """Stops the thread and closes the underlying iterator."""
         self._halt()
         self._done = True
         if hasattr(self._iterator, "close"):
@@ -72,7 +72,7 @@ class Prefetch:
             name="jaxnets-prefetch",
             daemon=True,
         )
-        # The thread knows the queue and not this object, so dropping the object ends the thread.
+        # The thread refers to the queue and not to this object, so dropping the object stops the thread.
         self._stop = weakref.finalize(self, _end, thread, self._ready, stopping)
         thread.start()
 
@@ -83,17 +83,17 @@ class Prefetch:
 
 
 def prefetch(iterator: Iterator[Any], put: Callable[[Any], Any], depth: int = 2) -> Prefetch:
-    """Runs ahead of the consumer: reads batches and puts them on the device in a thread.
+    """Prefetches batches: reads them and puts them on the device, in a background thread.
 
-    Errors of `iterator` and `put` reach the consumer as they are, when their batch is asked for.
-    The thread ends when the batches do, with ``close()``, or when the result is dropped.
+    Exceptions from `iterator` and `put` are raised unchanged when their batch is requested. The thread
+    stops when the batches end, on ``close()``, or when the result is dropped.
 
     Args:
-        iterator: of batches. It belongs to the result from here on. If it has ``get_state()`` and
-            ``set_state(state)``, so has the result, and its position is that of the last batch it
-            handed out.
-        put: what brings a batch to the device, as ``jax.device_put``.
-        depth: how many batches may wait on the device, at least 1; one more may be on its way.
+        iterator: iterator of batches, to be used only through the result from now on. If it has
+            ``get_state()`` and ``set_state(state)``, so does the result; its position is that after
+            the last batch it returned.
+        put: function that moves a batch to the device, such as ``jax.device_put``.
+        depth: maximum number of batches waiting on the device, at least 1; one more may be in transit.
 
     Raises:
         InputError: `depth` below 1.
@@ -109,12 +109,12 @@ def _fetch(
     ready: queue.Queue,
     stopping: threading.Event,
 ) -> None:
-    """Fills the queue with (batch on the device, position after it, None); last comes an error."""
+    """Fills the queue with (batch on the device, position after it, None) until an error."""
     tell = getattr(iterator, "get_state", lambda: None)
     while not stopping.is_set():
         try:
             item = put(next(iterator)), tell(), None
-        except BaseException as error:  # StopIteration too: the consumer is told whatever it is
+        except BaseException as error:  # including StopIteration: the consumer gets every exception
             item = None, None, error
         ready.put(item)
         if item[2] is not None:

@@ -1,4 +1,4 @@
-"""Classes of unequal size: over- and under-sampling, and weights for the loss. Held-out parts."""
+"""Class imbalance (over- and undersampling, and class weights for the loss) and held-out splits."""
 
 from typing import Literal
 
@@ -9,10 +9,10 @@ from jaxnets.errors import InputError
 
 
 def class_counts(source: Source) -> np.ndarray:
-    """How many examples each class has, int[K].
+    """The number of examples of each class, int[K].
 
     Raises:
-        InputError: a class has none, so that no weight and no sample makes up for it.
+        InputError: a class has no examples, so that the classes cannot be balanced.
     """
     counts = np.bincount(labels_of(source), minlength=len(source.class_names))
     if (counts == 0).any():
@@ -26,13 +26,13 @@ def class_balanced(source: Source, how: Literal["over", "under"] = "over", seed:
 
     Args:
         source: N examples of K classes.
-        how: ``"over"`` repeats examples until every class is as large as the largest: each example
-            comes as often as any other of its class or once more. ``"under"`` keeps as many of each
-            class as the smallest has, drawn without replacement.
-        seed: of the draw.
+        how: ``"over"`` repeats examples until every class is as large as the largest; within a class,
+            the numbers of repeats differ by at most one. ``"under"`` draws as many examples of each
+            class as the smallest class has, without replacement.
+        seed: seed of the draw.
 
     Raises:
-        InputError: `how` is neither, or a class has no example.
+        InputError: `how` is neither, or a class has no examples.
     """
     if how not in ("over", "under"):
         raise InputError(f"how must be 'over' or 'under', got {how!r}")
@@ -48,7 +48,7 @@ def class_balanced(source: Source, how: Literal["over", "under"] = "over", seed:
 
 
 def class_weights(source: Source) -> np.ndarray:
-    """Weights for a loss that make up for unequal classes: the inverse of their frequency.
+    """Weights for a loss that compensate for class imbalance: the inverse class frequencies.
 
     Args:
         source: examples of K classes.
@@ -57,28 +57,28 @@ def class_weights(source: Source) -> np.ndarray:
         float32[K] with mean 1 over the classes.
 
     Raises:
-        InputError: a class has no example.
+        InputError: a class has no examples.
     """
     inverse = 1 / class_counts(source)
     return (inverse / inverse.mean()).astype(np.float32)
 
 
 def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subset]:
-    """Cuts a source in two: what is left to train on, and a validation part of it.
+    """Splits a source into a training part and a validation part.
 
-    Settings that are chosen by a validation part leave the test set untouched.
+    Hyperparameters that are chosen on a validation part leave the test set untouched.
 
     Args:
         source: N examples.
-        share: of every class that is held out, rounded, and at least one; between 0 and 1. Where
-            examples have no label, or several, of all of them.
-        seed: of the draw.
+        share: fraction of every class that is held out, rounded, and at least one example; between 0
+            and 1. If examples have no label, or several, the fraction of all examples.
+        seed: seed of the draw.
 
     Returns:
-        What is left and what is held out, views of the source that share no example.
+        The training part and the held-out part, disjoint views of the source.
 
     Raises:
-        InputError: a share out of range, or a class that would have no example left.
+        InputError: a share out of range, or a class that would have no examples left.
     """
     if not 0 < share < 1:
         raise InputError(f"share is {share}; it must be between 0 and 1, such as 0.2")
@@ -90,21 +90,22 @@ def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subse
         what = "the source" if labels is None else f"class {source.class_names[empty[0]]!r}"
         raise InputError(
             f"share is {share}, which leaves {what} without an example to train on: it has "
-            f"{np.sum(groups == empty[0])}; hold out less, or give it more"
+            f"{np.sum(groups == empty[0])}; hold out less, or add examples"
         )
     return Subset(source, left), Subset(source, held)
 
 
 def split(labels: np.ndarray, share: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Splits examples in two, every class in proportion.
+    """Splits examples in two, stratified by class.
 
     Args:
         labels: int[N].
-        share: of every class in the second part, rounded, and at least one; between 0 and 1.
-        seed: of the draw.
+        share: fraction of every class in the second part, rounded, and at least one example; between
+            0 and 1.
+        seed: seed of the draw.
 
     Returns:
-        The indices of the two parts, int[M] and int[N - M], in order.
+        The indices of the two parts, int[M] and int[N - M], sorted.
     """
     rng = np.random.default_rng(seed)
     held_out = np.zeros(len(labels), bool)
@@ -115,7 +116,7 @@ def split(labels: np.ndarray, share: float = 0.2, seed: int = 0) -> tuple[np.nda
 
 
 def _one_label_each(source: Source) -> np.ndarray | None:
-    """The labels of a source, int32[N]; None where its examples have no label, or several."""
+    """The labels of a source, int32[N]; None if its examples have no label, or several."""
     if np.ndim(source[0].get("label", ())) != 0:
         return None
     return labels_of(source)

@@ -1,9 +1,9 @@
-"""Scenes: two digits on a piece of a photograph, with the sentences that are true of them.
+"""Scenes: two digits on a crop of a photograph, with captions that describe them.
 
-An endless set that needs no download: real handwritten digits, of random size, color and place, over
-crops of the two photographs that come with scikit-learn. Scene number k of a split is always the
-same. Some pairs of a color and a digit are never seen in training, so that a held-out scene shows
-whether a network has learned colors and digits, or pictures.
+An endless dataset that needs no download: real handwritten digits, of random size, color and position,
+over crops of the two photographs that come with scikit-learn. Scene k of a split is always the same.
+Some pairs of a color and a digit never occur in training, so that held-out scenes test whether a
+network has learned colors and digits or has memorized pictures.
 """
 
 import dataclasses
@@ -25,28 +25,28 @@ COLORS = {
     "blue": (60, 90, 240),
     "white": (235, 235, 235),
 }
-SIZES = {"small": (0.20, 0.25), "large": (0.37, 0.44)}  # of the digit's square, in sides of the image
-RELATIONS = {"above": "below", "left of": "right of"}  # first object to second, and back
+SIZES = {"small": (0.20, 0.25), "large": (0.37, 0.44)}  # side of the digit, as a fraction of the image's
+RELATIONS = {"above": "below", "left of": "right of"}  # first object to second, and the inverse
 SPLITS = {"train": 0, "seen": 1, "test": 2}  # a split's number is part of the seed of its scenes
 
-MIN_SIZE = 32  # pixels: a small digit has then 6, about as few as can be read
+MIN_SIZE = 32  # pixels; a small digit then has 6, about the smallest that is legible
 _LENGTHS = {"train": 20_000, "seen": 2_000, "test": 2_000}
-_PHOTO_SIDES = (2.0, 3.0, 4.0)  # heights of the photographs, in sides of the image
-_TRAIN_SHARE = 0.6  # of a photograph's width; the rest is for held-out scenes
-_DIMMED = 0.5  # the photographs are darkened, so that every color stands out
+_PHOTO_SIDES = (2.0, 3.0, 4.0)  # heights of the photographs, as multiples of the image's side
+_TRAIN_SHARE = 0.6  # fraction of a photograph's width; the rest is for held-out scenes
+_DIMMED = 0.5  # brightness of the photographs, darkened so that every color stands out
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """One picture and what is in it; M = 2 objects, the upper or left one first.
+    """An image and its annotations; M = 2 objects, the upper or left one first.
 
     Attributes:
         image: uint8[H, W, 3].
         labels: int32[M], the digits.
         boxes: float32[M, 4], the tight box of each mask, xyxy in pixels.
         masks: bool[M, H, W].
-        sentences: all that are true in full: "a large red three above a small blue seven" and "a
-            small blue seven below a large red three".
+        sentences: the two complete captions, such as "a large red three above a small blue seven" and
+            "a small blue seven below a large red three".
     """
 
     image: np.ndarray
@@ -61,7 +61,7 @@ class _Object:
     """A digit before it is drawn."""
 
     digit: int
-    glyph: int  # which of the handwritten ones
+    glyph: int  # index of the handwritten digit
     color: str
     size: str
     rgb: np.ndarray  # float[3], the color with its jitter
@@ -72,17 +72,17 @@ class _Object:
 
 
 class SceneSource:
-    """The scenes of one split, drawn when they are asked for.
+    """The scenes of one split, rendered on access.
 
     `source[i]` has `image`, `label` int32[2], `box` float32[2, 4] and `mask` bool[2, H, W];
-    `source.captions(i)` the sentences; `source.scene(i)` both. There are as many as one wants:
-    `len(source)` only says what an epoch is.
+    `source.captions(i)` returns the captions, and `source.scene(i)` both. The number of scenes is
+    unlimited; `len(source)` only defines an epoch.
 
     Args:
-        split: "train"; "seen", new scenes of the pairs of color and digit in training; or "test",
-            scenes with at least one pair that training never shows. Both held-out splits use
-            digits and parts of the photographs that training does not.
-        count: scenes in an epoch; None for 20,000 in training and 2,000 in the others.
+        split: "train"; "seen", new scenes with the color-digit pairs of training; or "test", scenes
+            with at least one pair that never occurs in training. Both held-out splits use digits and
+            parts of the photographs that training does not.
+        count: scenes per epoch; None for 20,000 in training and 2,000 in the others.
         size: side of the image in pixels.
 
     Raises:
@@ -94,7 +94,7 @@ class SceneSource:
             raise unknown_name("split", split, SPLITS)
         decoding.check_shape_options(size, 3)
         if size < MIN_SIZE:
-            raise InputError(f"size is {size}; digits can be read from {MIN_SIZE} pixels on")
+            raise InputError(f"size is {size}; it must be at least {MIN_SIZE} for legible digits")
         count = _LENGTHS[split] if count is None else count
         if count < 1:
             raise InputError(f"count is {count}; a split has at least one scene")
@@ -110,12 +110,12 @@ class SceneSource:
         return {"image": scene.image, "label": scene.labels, "box": scene.boxes, "mask": scene.masks}
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The true sentences of a scene; the picture is not drawn."""
+        """The captions of a scene; the image is not rendered."""
         _, relation, first, second = self._layout(index)
         return (f"{first} {relation} {second}", f"{second} {RELATIONS[relation]} {first}")
 
     def scene(self, index: int) -> Scene:
-        """The scene of any number from 0 on, also past `len(source)`."""
+        """The scene of any index from 0, including those past `len(source)`."""
         rng, _, *objects = self._layout(index)
         side = self.image_shape[0]
         image = self._background(rng)
@@ -133,7 +133,7 @@ class SceneSource:
         return Scene(np.round(image).astype(np.uint8), labels, boxes, masks, self.captions(index))
 
     def _layout(self, index: int) -> tuple[np.random.Generator, str, _Object, _Object]:
-        """Everything about a scene but its pixels, and the generator to go on with."""
+        """Everything about a scene except its pixels, and the generator to continue with."""
         rng = np.random.default_rng((SPLITS[self.split], index))
         glyphs = _glyphs_by_digit(held_out=self.split != "train")
         if self.split == "test":
@@ -170,29 +170,29 @@ class SceneSource:
 
 
 def load_scenes(*, size: int = 64, channels: int = 3, count: int | None = None) -> Dataset:
-    """The scenes as a dataset: `train`, and `test`, whose every scene has an unseen pair.
+    """The scenes as a dataset: `train`, and `test`, in which every scene has an unseen pair.
 
     Args:
         size: side of the images in pixels.
-        channels: 3; a color is half of what is told of an object.
-        count: training scenes in an epoch; 20,000 by default. There are 2,000 held-out ones.
+        channels: must be 3, because captions name colors.
+        count: training scenes per epoch; 20,000 by default. There are 2,000 held-out scenes.
 
     Raises:
         InputError: a number out of range.
     """
     if channels != 3:
-        raise InputError(f"channels is {channels}; scenes are told by their colors and have 3")
+        raise InputError(f"channels is {channels}; scenes are described by colors, so it must be 3")
     train, test = SceneSource("train", size=size, count=count), SceneSource("test", size=size)
     return Dataset("scenes", train, test, DIGITS)
 
 
 def is_unseen(color: str, digit: int) -> bool:
-    """Whether training never shows this pair: one color of each digit, two digits of each color."""
+    """Whether this pair never occurs in training: one color of each digit, two digits of each color."""
     return (list(COLORS).index(color) + digit) % len(COLORS) == 0
 
 
 def _pair(rng: np.random.Generator, unseen: bool | None) -> tuple[str, int]:
-    """A color and a digit: a pair held out from training, one of training, or (None) any."""
+    """Draws a color and a digit: a pair held out from training, one from training, or (None) any."""
     while True:
         pair = _draw(rng, COLORS), _draw(rng, range(len(DIGITS)))
         if unseen is None or is_unseen(*pair) == unseen:
@@ -200,7 +200,7 @@ def _pair(rng: np.random.Generator, unseen: bool | None) -> tuple[str, int]:
 
 
 def _draw(rng: np.random.Generator, among: Iterable) -> Any:
-    """One of a few things; a small fraction of the time that `rng.choice` takes."""
+    """Draws one of a few items; much faster than `rng.choice`."""
     among = list(among)
     return among[rng.integers(len(among))]
 
@@ -208,12 +208,12 @@ def _draw(rng: np.random.Generator, among: Iterable) -> Any:
 def _places(
     rng: np.random.Generator, side: int, extents: list[int], vertical: bool
 ) -> list[tuple[int, int, int]]:
-    """Places two squares one after the other along one axis, and nearly in line across it.
+    """Places two squares one after the other along one axis, and nearly aligned on the other.
 
-    So no more than one relation holds of them.
+    As a result only one relation holds between them.
     """
     slack = side - sum(extents)
-    before, gap = np.sort(rng.integers(0, slack + 1, 2))  # of the slack, what lies before and between
+    before, gap = np.sort(rng.integers(0, slack + 1, 2))  # slack before the first and the second
     along = (before, extents[0] + gap)
     center = rng.uniform(max(extents) / 2, side - max(extents) / 2)
     shift = rng.uniform(-side / 16, side / 16, 2)
@@ -226,7 +226,7 @@ def _places(
 
 @functools.cache
 def _handwriting() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's digits, float[1797, 8, 8] in 0 to 1, and which they are."""
+    """scikit-learn's digits, float[1797, 8, 8] in [0, 1], and their labels."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -235,7 +235,7 @@ def _handwriting() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def _glyphs_by_digit(held_out: bool) -> list[list[int]]:
-    """The handwritten ones of each digit; every fifth is held out."""
+    """The indices of the handwritten images of each digit; every fifth is held out."""
     _, targets = _handwriting()
     parts = [np.flatnonzero(targets == digit) for digit in range(len(DIGITS))]
     return [part[(np.arange(len(part)) % 5 == 0) == held_out].tolist() for part in parts]
@@ -243,7 +243,7 @@ def _glyphs_by_digit(held_out: bool) -> list[list[int]]:
 
 @functools.lru_cache(maxsize=4096)
 def _glyph(number: int, extent: int) -> np.ndarray:
-    """A handwritten digit as opacity, float32[extent, extent] in 0 to 1."""
+    """A handwritten digit as opacity, float32[extent, extent] in [0, 1]."""
     from PIL import Image
 
     image = Image.fromarray((_handwriting()[0][number] * 255).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""A picture of what every augmentation does."""
+"""A contact sheet of all augmentations."""
 
 import functools
 import inspect
@@ -18,17 +18,17 @@ SAMPLES = 8
 def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike, seed: int = 0) -> None:
     """Writes a PNG with a row for every augmentation: the original, then eight samples.
 
-    Presets and the augmentations of batches have rows as well. The rows take turns with the images.
-    What comes with a probability is shown whenever it may come.
+    Presets and augmentations of batches are included. The rows cycle through the images. Augmentations
+    that are applied with a probability are always applied.
 
     Args:
         images: a dataset (its training images), a source, or uint8[N, H, W, C] with C = 1 or 3, of
             which the first few are shown.
         path: the file to write.
-        seed: of the samples.
+        seed: seed of the samples.
 
     Raises:
-        InputError: `images` is an array of another kind, or empty.
+        InputError: `images` is an array of another type or shape, or empty.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -59,7 +59,7 @@ def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike
 
 
 def _strip(original: np.ndarray, samples: jax.Array) -> np.ndarray:
-    """Images side by side with white between them, f32[H, W', 3]; the original a little apart."""
+    """Images side by side with white gaps, f32[H, W', 3]; the gap after the original is wider."""
     height, width, _ = original.shape
     gap = np.ones((height, max(width // 16, 1), 3))
     cells = [gap]
@@ -69,7 +69,7 @@ def _strip(original: np.ndarray, samples: jax.Array) -> np.ndarray:
 
 
 def _first_images(images: Dataset | Source | np.ndarray) -> np.ndarray:
-    """At most eight images of whatever was given, uint8[N, H, W, C]."""
+    """The first images of a dataset, source or array, at most eight, uint8[N, H, W, C]."""
     if isinstance(images, Dataset):
         images = images.train
     if not isinstance(images, np.ndarray):

@@ -17,16 +17,17 @@ _LOADERS: dict[str, Callable[..., Dataset] | str] = {
     "captions:PATH": "jaxnets.data.captions:load_captions",
     "tfds:NAME": "jaxnets.data.tfds:load_tfds",
 }
-"""By its spec what loads a dataset, or where that is, so that it is imported only when it is used."""
+"""Loaders by spec, or the path of a loader, which is then imported only when it is used."""
 
 
 def register(spec: str, loader: Callable[..., Dataset]) -> None:
-    """Makes a dataset of your own known by name, to `load` and to the command line.
+    """Registers a custom dataset by name, for `load` and the command line.
 
     Args:
-        spec: its name, as ``"shapes"``, or with what its loader is to be given, as ``"shapes:PATH"``.
-        loader: `loader(**options)`, or `loader(rest, **options)` for what follows the colon. Its options
-            are keyword-only arguments; all but ``size`` and ``channels`` may be missing.
+        spec: its name, such as ``"shapes"``, or its name and a parameter, such as ``"shapes:PATH"``.
+        loader: `loader(**options)`, or `loader(rest, **options)`, where `rest` is what follows the
+            colon. Its options are keyword-only arguments; all except ``size`` and ``channels`` may be
+            missing.
 
     Raises:
         InputError: the name is taken by another loader.
@@ -34,7 +35,7 @@ def register(spec: str, loader: Callable[..., Dataset]) -> None:
     kind = spec.partition(":")[0]
     taken = {known.partition(":")[0]: known for known in _LOADERS}
     if kind in taken and getattr(_LOADERS[taken[kind]], "__qualname__", None) != loader.__qualname__:
-        raise InputError(f"dataset {kind!r} is known already; give yours another name")
+        raise InputError(f"dataset {kind!r} is already registered; choose another name")
     _LOADERS[taken.get(kind, spec)] = loader
 
 
@@ -43,14 +44,14 @@ def load(spec: str, **options: Any) -> Dataset:
 
     Args:
         spec: ``"digits"``, ``"scenes"``, ``"folder:PATH"``, ``"captions:PATH"``, ``"tfds:NAME"``, or
-            one of your own (`register`).
-        **options: those of `load_digits`, `load_scenes`, `load_folder`, `load_captions` and
-            `load_tfds`; all of them take ``size`` (side of the images in pixels) and ``channels`` (1
-            or 3), and None for the default.
+            a custom one (`register`).
+        **options: options of `load_digits`, `load_scenes`, `load_folder`, `load_captions` or
+            `load_tfds`. All take ``size`` (side of the images in pixels) and ``channels`` (1 or 3);
+            None stands for the default.
 
     Raises:
-        InputError: an unknown spec, an option that this dataset does not take, or anything that its
-            own loader refuses.
+        InputError: an unknown spec, an option that this dataset does not take, or an error of its
+            loader.
     """
     kind, _, rest = spec.partition(":")
     known = {name.partition(":")[::2]: loader for name, loader in _LOADERS.items()}
@@ -78,14 +79,14 @@ def load(spec: str, **options: Any) -> Dataset:
 def load_digits(*, size: int = 32, channels: int = 1, interpolation: str = "bilinear") -> Dataset:
     """Loads the 1,797 handwritten digits that come with scikit-learn; nothing is downloaded.
 
-    They are 8x8 pixels of 17 gray levels, from the UCI repository's "Optical Recognition of
-    Handwritten Digits" (Alpaydin and Kaynak, 1998), white on black. A fifth (360), the same for
-    every seed, is held out with every class in its share.
+    They have 8x8 pixels and 17 gray levels, white on black, and are from the UCI repository's "Optical
+    Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998). A fifth (360), stratified by class
+    and the same for every seed, is held out.
 
     Args:
         size: side of the images in pixels.
-        channels: 1, or 3 to repeat the gray for a net that wants RGB.
-        interpolation: by which they are enlarged: "bilinear", "bicubic", "lanczos" or "nearest".
+        channels: 1, or 3 to repeat the gray channel for models with RGB input.
+        interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Raises:
         InputError: `size` or `channels` out of range.

@@ -14,16 +14,16 @@ TEST_SPLITS = ("test", "validation")
 
 
 class TfdsSource:
-    """One split of a prepared dataset, decoded with Pillow when it is asked for.
+    """One split of a prepared dataset, decoded with Pillow on access.
 
     Args:
-        records: the split with its images left as they are stored.
-        name: what to call it in messages.
-        class_names: the K names; none where images have captions instead of labels.
-        image_shape: (H, W, C) of what comes out.
+        records: the split, with undecoded images.
+        name: name of the split in messages.
+        class_names: the K class names; empty if images have captions instead of labels.
+        image_shape: (H, W, C) of the decoded images.
         size: side of the square that every image is resized to, or None to keep the size.
         strict: raise InputError for an image that cannot be decoded, instead of giving it weight 0.
-        interpolation: of the resizing, one of `decoding.INTERPOLATIONS`.
+        interpolation: interpolation for resizing, one of `decoding.INTERPOLATIONS`.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class TfdsSource:
         return {"image": image} if label is None else {"image": image, "label": label}
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The sentences of an image, of a dataset that has some; the image is not decoded."""
+        """The captions of an image, if the dataset has captions; the image is not decoded."""
         texts = self._records[index]["captions"]["text"]
         return tuple(t.decode() if isinstance(t, bytes) else str(t) for t in texts)
 
@@ -70,7 +70,7 @@ class TfdsSource:
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
-        """int32[N]; the first use reads through the split, without decoding an image."""
+        """int32[N]; the first access reads the whole split, without decoding images."""
         return np.asarray([record["label"] for record in self._records], np.int32)
 
 
@@ -85,23 +85,23 @@ def load_tfds(
 ) -> Dataset:
     """Loads a prepared TensorFlow dataset of labeled or captioned images: its train and test splits.
 
-    Nothing is downloaded: preparing a dataset may need TensorFlow, reading one that was prepared in
-    the array_record format does not.
+    Nothing is downloaded. Preparing a dataset may need TensorFlow; reading a dataset that was prepared
+    in the array_record format does not.
 
     Args:
-        name: as TensorFlow Datasets has it: ``"cifar10"``, ``"name/config"``, ``"name:1.0.0"``. Its
-            features must be called ``image`` and ``label``, or ``image`` and ``captions`` (as those
-            of ``"coco_captions"``); the held-out split is ``test`` or else ``validation``.
-        size: side of the square that every image is resized to, as for a folder; by default images
-            of one size keep it, and others come in 224 pixels.
-        channels: 1 (gray) or 3 (RGB); by default what the dataset has.
+        name: name in TensorFlow Datasets: ``"cifar10"``, ``"name/config"``, ``"name:1.0.0"``. Its
+            features must be named ``image`` and ``label``, or ``image`` and ``captions`` (as in
+            ``"coco_captions"``); the held-out split is ``test`` or else ``validation``.
+        size: side of the square that every image is resized to, as for a folder. By default, images
+            keep their size if it is the same for all, and are resized to 224 pixels otherwise.
+        channels: 1 (gray) or 3 (RGB); by default that of the dataset.
         strict: raise for an image that cannot be decoded, instead of giving it weight 0.
-        data_dir: where it was prepared (default: TensorFlow Datasets' own folder).
-        interpolation: of the resizing: "bilinear", "bicubic", "lanczos" or "nearest".
+        data_dir: the folder with the prepared dataset (default: that of TensorFlow Datasets).
+        interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Raises:
-        InputError: no such dataset; not prepared, or not as array_record (the message says how);
-            splits or features other than those above.
+        InputError: no such dataset; a dataset that is not prepared, or not as array_record (the
+            message says how to prepare it); splits or features other than those above.
     """
     import tensorflow_datasets as tfds
 
@@ -140,13 +140,13 @@ def load_tfds(
 
 
 def _stored_shape(shape: tuple[int | None, ...]) -> tuple[int | None, int | None, int]:
-    """(H, W, C) of a feature's shape; one of two axes is gray."""
+    """(H, W, C) of a feature's shape; a shape with two axes is gray."""
     height, width, channels = (*shape, 1) if len(shape) == 2 else shape
     return height, width, channels or 3
 
 
 def _builder(name: str, data_dir: str | None) -> Any:
-    """The builder of a dataset that is ready to be read."""
+    """The builder of a dataset that is prepared for reading."""
     import tensorflow_datasets as tfds
 
     where = f", data_dir={data_dir!r}" if data_dir else ""

@@ -1,4 +1,4 @@
-"""Bringing pixel values to a common scale: normalization and PCA or ZCA whitening."""
+"""Scaling of pixel values: normalization, and PCA or ZCA whitening."""
 
 from typing import Literal, NamedTuple
 
@@ -10,14 +10,14 @@ from jaxnets.data.dataset import Source, Subset
 from jaxnets.data.pipeline import eval_batches
 from jaxnets.errors import InputError
 
-MAX_WHITENED_VALUES = 12_288  # 64 x 64 x 3: a covariance of 1.2 GB in float64
+MAX_WHITENED_VALUES = 12_288  # 64 x 64 x 3; the covariance takes 1.2 GB in float64
 
 
 class Whitening(NamedTuple):
-    """What `whiten` subtracts and multiplies by.
+    """A whitening transform; see `fit_whitening`.
 
     Attributes:
-        mean: f32[D], of the flattened images.
+        mean: f32[D], mean of the flattened images.
         matrix: f32[D, D]; whitened row vectors are ``(x - mean) @ matrix``.
     """
 
@@ -26,19 +26,19 @@ class Whitening(NamedTuple):
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """uint8 in 0 .. 255 to float32 in [0, 1], of any shape; floats are taken to be there already."""
+    """Converts uint8 in 0 .. 255 to float32 in [0, 1], of any shape; floats are not rescaled."""
     if jnp.issubdtype(images.dtype, jnp.integer):
         return images.astype(jnp.float32) / 255
     return images.astype(jnp.float32)
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
-    """Subtracts a mean and divides by a standard deviation, channel by channel.
+    """Subtracts the mean and divides by the standard deviation of each channel.
 
     Args:
         images: f32[..., C] in [0, 1].
-        mean: f32[C], in the same unit.
-        std: f32[C].
+        mean: f32[C], in the same units.
+        std: f32[C], in the same units.
 
     Returns:
         f32[..., C].
@@ -51,16 +51,16 @@ def channel_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every channel over the pixels of a source, on the host.
 
-    The sums are of whole numbers and so exact. Images that cannot be read do not count.
+    The sums are integers and therefore exact. Images that cannot be read are excluded.
 
     Args:
         source: N images, read `batch_size` at a time.
-        batch_size: how many are held in memory.
-        at_most: of a larger source so many images are read, evenly spread over it.
+        batch_size: number of images held in memory.
+        at_most: maximum number of images to read; evenly spaced if the source is larger.
 
     Returns:
-        Mean and standard deviation, float32[C] each, for images in [0, 1]. The deviation is at
-        least one gray level, so that a channel that never changes can be divided by it.
+        Mean and standard deviation, float32[C] each, for images in [0, 1]. The deviation is at least
+        one gray level, so that constant channels can be divided by it.
 
     Raises:
         InputError: no image can be read.
@@ -84,21 +84,21 @@ def channel_statistics(
 def fit_whitening(
     images: np.ndarray, epsilon: float = 1e-2, kind: Literal["pca", "zca"] = "zca"
 ) -> Whitening:
-    """Fits the linear map after which all values are uncorrelated and of variance 1.
+    """Fits a linear transform that makes all values uncorrelated with variance 1.
 
-    PCA whitening turns images into their principal components, the largest first; ZCA turns them
-    back, so they still look like images (Krizhevsky 2009, "Learning multiple layers of features
+    PCA whitening maps images to their principal components, largest first. ZCA whitening rotates them
+    back, so that they still look like images (Krizhevsky 2009, "Learning multiple layers of features
     from tiny images", appendix A). Computed on the host in float64.
 
     Args:
-        images: [N, ...] of any shape, D values each; N may be less than D.
-        epsilon: added to every variance before its root is taken, in units of the images squared;
-            above 0 it keeps what hardly varies from being blown up.
+        images: [N, ...] of any shape, with D values each; N may be less than D.
+        epsilon: added to every variance before the square root, in squared units of the images;
+            above 0, it keeps components of low variance from being amplified.
         kind: ``"pca"`` or ``"zca"``.
 
     Raises:
         InputError: `kind` is neither, `epsilon` is negative or too small, fewer than two images, or
-            images of more than `MAX_WHITENED_VALUES` values, whose covariance would not fit.
+            images of more than `MAX_WHITENED_VALUES` values, whose covariance is too large.
     """
     if kind not in ("pca", "zca"):
         raise InputError(f"kind must be 'pca' or 'zca', got {kind!r}")
@@ -107,7 +107,7 @@ def fit_whitening(
     values = np.asarray(images, np.float64).reshape(len(images), -1)
     if len(values) < 2 or values.shape[1] > MAX_WHITENED_VALUES:
         raise InputError(
-            f"whitening needs two images or more of at most {MAX_WHITENED_VALUES} values, got "
+            f"whitening needs two or more images of at most {MAX_WHITENED_VALUES} values, got "
             f"{len(values)} of {values.shape[1]}; use smaller images or patches"
         )
     mean = values.mean(0)
@@ -117,7 +117,7 @@ def fit_whitening(
     with np.errstate(divide="ignore"):
         scales = 1 / np.sqrt(np.maximum(variances, 0) + epsilon)
     if not np.isfinite(scales).all():
-        raise InputError("epsilon=0 cannot whiten images some of whose components never vary")
+        raise InputError("epsilon=0 cannot whiten images with constant components; use epsilon > 0")
     matrix = components * scales
     if kind == "zca":
         matrix = matrix @ components.T
@@ -125,11 +125,11 @@ def fit_whitening(
 
 
 def whiten(images: jax.Array, whitening: Whitening) -> jax.Array:
-    """Whitens images as `fit_whitening` found; PCA components come in the images' shape as well.
+    """Applies a whitening transform; PCA components are also returned in the shape of the images.
 
     Args:
-        images: f32[N, ...], in the unit of those it was fitted to.
-        whitening: the fit.
+        images: f32[N, ...], in the same units as those of the fit.
+        whitening: the transform from `fit_whitening`.
 
     Returns:
         f32[N, ...].

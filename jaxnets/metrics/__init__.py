@@ -1,4 +1,4 @@
-"""Measures of what a network predicts, as sums that add up across devices and batches."""
+"""Metrics, as sums that are accumulated over devices and batches."""
 
 from jaxnets.metrics import text
 from jaxnets.metrics.classification import confusion_matrix, in_top_k

@@ -1,4 +1,4 @@
-"""Accuracy and confusion of a classifier."""
+"""Top-k accuracy and confusion matrix of a classifier."""
 
 import jax
 import jax.numpy as jnp
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     """Whether each label is among the k highest scores.
 
-    Ties go to the lower class index, and NaN ranks as the highest score, as in `jax.lax.top_k`. But a
-    row whose right score is NaN is wrong, never right.
+    Ties go to the lower class index, and NaN ranks as the highest score, as in `jax.lax.top_k`.
+    However, a row is never correct if the score of its label is NaN.
 
     Args:
         logits: f32[N, K].
         labels: i32[N].
-        k: 1 for plain accuracy; with k >= K every row is right but those.
+        k: 1 for plain accuracy; with k >= K every row without such a NaN is correct.
 
     Returns:
         bool[N].
@@ -30,9 +30,9 @@ def confusion_matrix(
     """Counts of (true class, predicted class).
 
     Args:
-        logits: f32[N, K]; the prediction is the first highest.
+        logits: f32[N, K]; the prediction is the first maximum.
         labels: i32[N].
-        weights: f32[N], what each example counts; 1 where None.
+        weights: f32[N], weight of each example; None for 1.
 
     Returns:
         f32[K, K]: row = true class, column = predicted class.

@@ -1,5 +1,7 @@
-"""Metrics are kept as sums and weights: added over examples, batches, devices and hosts, they stay
-exact whatever the sizes of the parts, a ragged last batch included. They are divided once, at the end.
+"""Metrics as sums and weights, which are divided only once, at the end.
+
+Sums over examples, batches, devices and hosts are exact for parts of any sizes, including a smaller
+last batch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,11 +14,11 @@ import numpy as np
 
 
 class Metric(Protocol):
-    """What a metric is: a pytree of sums that are added, and divided once by `compute`.
+    """The protocol of a metric: a pytree of sums, which are added, and divided once by `compute`.
 
     Attributes:
-        form: how a number of it is printed, a format string such as `"{:.2%}"`.
-        lower_is_better: whether less of it is better.
+        form: format string of its value, such as `"{:.2%}"`.
+        lower_is_better: whether lower values are better.
     """
 
     form: str
@@ -27,7 +29,7 @@ class Metric(Protocol):
 
 
 class Mean(NamedTuple):
-    """A weighted mean still in two parts, such as a loss or an error: lower is better.
+    """A weighted mean, such as a loss or an error, as a sum and a weight; lower is better.
 
     Attributes:
         total: sum of weight times value.
@@ -52,7 +54,7 @@ class Mean(NamedTuple):
 
 
 class Score(Mean):
-    """A mean of which higher is better, such as the BLEU of a whole set."""
+    """A mean for which higher is better, such as the BLEU of a whole set."""
 
     lower_is_better = False
 
@@ -79,32 +81,32 @@ Metrics = Mapping[str, Metric]
 
 
 def add(parts: Iterable[Metrics]) -> Metrics:
-    """Adds the metrics of several batches, on the host in double precision: {} for none."""
+    """Adds the metrics of several batches, on the host in double precision; {} if there are none."""
     parts = [jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), part) for part in parts]
     return jax.tree.map(lambda *leaves: sum(leaves), *parts) if parts else {}
 
 
 def reduce(metrics: Metrics, axis_name: str) -> Metrics:
-    """Adds the metrics of all devices of a mapped axis, inside the compiled step."""
+    """Adds the metrics of all devices on a mapped axis, inside the compiled step."""
     return jax.tree.map(partial(jax.lax.psum, axis_name=axis_name), metrics)
 
 
 def compute(metrics: Metrics) -> dict[str, float | np.ndarray]:
     """Divides the sums: a float for each scalar metric, an array for the others.
 
-    A mean over no weight at all is NaN.
+    A mean with a total weight of 0 is NaN.
     """
     values = {name: metric.compute() for name, metric in metrics.items()}
     return {name: float(v) if v.ndim == 0 else v for name, v in values.items()}
 
 
 def scalars(metrics: Metrics) -> dict[str, float]:
-    """The metrics that are a single number each, divided."""
+    """The values of the scalar metrics only; see `compute`."""
     return {name: value for name, value in compute(metrics).items() if isinstance(value, float)}
 
 
 def as_text(metric: Metric) -> str:
-    """A single number as it is printed.
+    """Formats a scalar metric.
 
     >>> as_text(Share(3, 4))
     '75.00%'

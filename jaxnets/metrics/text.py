@@ -1,8 +1,8 @@
-"""Scores of written sentences against reference sentences: BLEU, ROUGE-L, CIDEr and CIDEr-D.
+"""Scores of generated sentences against reference sentences: BLEU, ROUGE-L, CIDEr and CIDEr-D.
 
-All take tokens, a list of words a sentence, so that nobody's tokenizer is hidden in them: N
-hypotheses, and for each of them one reference or more. They are those of the COCO caption evaluation
-(pycocoevalcap); a corpus is scored as a whole. METEOR is not here: it wants Java or a download.
+All take N hypotheses and, for each of them, one or more references, as lists of words, so that they do
+not depend on a tokenizer. They match the COCO caption evaluation (pycocoevalcap), which scores a
+corpus as a whole. METEOR is not included because it needs Java or a download.
 """
 
 import math
@@ -17,15 +17,15 @@ Sentence = Sequence[str]
 Vectors = list[dict[tuple[str, ...], float]]  # for n = 1 ... 4, the weight of each n-gram
 
 ORDERS = range(1, 5)
-_LENGTH_SIGMA = 6.0  # of CIDEr-D's penalty, in words
-_ROUGE_BETA = 1.2  # recall counts more than precision
+_LENGTH_SIGMA = 6.0  # of CIDEr-D's length penalty
+_ROUGE_BETA = 1.2  # recall has more weight than precision
 
 
 def scores(hypotheses: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> dict[str, float]:
     """All scores of a corpus: `bleu1` ... `bleu4`, `rouge_l`, `cider`, `cider_d` and `exact`.
 
-    `exact` is the share of hypotheses that are word for word one of their references. BLEU, ROUGE-L
-    and it run from 0 to 1, CIDEr and CIDEr-D from 0 to 10.
+    `exact` is the fraction of hypotheses that equal one of their references, word for word. CIDEr and
+    CIDEr-D range from 0 to 10, the others from 0 to 1.
 
     Raises:
         InputError: no hypotheses, or one without a reference.
@@ -44,9 +44,9 @@ def bleu(
 ) -> tuple[float, float, float, float]:
     """BLEU-1 to BLEU-4 of a corpus (Papineni et al. 2002), without smoothing.
 
-    The brevity penalty takes, for each hypothesis, the reference nearest in length; of two equally
-    near the shorter. Where no n-gram matches in the whole corpus the score is 0, as in sacrebleu
-    (pycocoevalcap has some 1e-4 there).
+    The brevity penalty uses, for each hypothesis, the reference closest in length, or the shorter of
+    two equally close ones. If no n-gram matches in the whole corpus, the score is 0, as in sacrebleu
+    (and about 1e-4 in pycocoevalcap).
 
     Raises:
         InputError: no hypotheses, or one without a reference.
@@ -73,9 +73,9 @@ def bleu(
 
 
 def rouge_l(hypotheses: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> np.ndarray:
-    """ROUGE-L of each hypothesis (Lin 2004), float[N], by the longest common subsequence.
+    """ROUGE-L of each hypothesis (Lin 2004), float[N], from the longest common subsequence.
 
-    The F-measure with beta = 1.2 of the best precision and the best recall over the references.
+    The F-measure, with beta = 1.2, of the best precision and the best recall over the references.
 
     Raises:
         InputError: no hypotheses, or one without a reference.
@@ -96,9 +96,9 @@ def rouge_l(hypotheses: Sequence[Sentence], references: Sequence[Sequence[Senten
 def cider(hypotheses: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> np.ndarray:
     """CIDEr of each hypothesis (Vedantam et al. 2014, section 4), float[N] from 0 to 10.
 
-    The mean over the references and over n = 1 ... 4 of the cosine of tf-idf vectors of n-grams,
-    times 10. Document frequencies are those of the references given here, so that the score of one
-    image alone is 0. Departure: the paper stems the words; COCO's evaluation does not, nor do we.
+    The mean over the references and over n = 1 ... 4 of the cosine similarity of tf-idf vectors of
+    n-grams, times 10. Document frequencies are computed from the given references, so that the score
+    of a single image is 0. Departure from the paper: words are not stemmed, as in COCO's evaluation.
 
     Raises:
         InputError: no hypotheses, or one without a reference.
@@ -113,9 +113,9 @@ def cider(hypotheses: Sequence[Sentence], references: Sequence[Sequence[Sentence
 def cider_d(hypotheses: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> np.ndarray:
     """CIDEr-D of each hypothesis (Vedantam et al. 2014, section 7), float[N] from 0 to 10.
 
-    It is CIDEr made hard to game: repeating a word does not help, for weights are clipped to the
-    reference's, and a difference in length costs (a Gaussian of sigma 6). pycocoevalcap calls it
-    Cider. Its lengths are numbers of bigrams, and so are ours.
+    A variant of CIDEr that is harder to game: weights are clipped to those of the reference, so that
+    repeating a word does not help, and differences in length are penalized by a Gaussian of sigma 6.
+    pycocoevalcap calls it Cider. As there, lengths are numbers of bigrams.
 
     Raises:
         InputError: no hypotheses, or one without a reference.
@@ -167,7 +167,7 @@ def _consensus(
 
 
 def _ngrams(sentence: Sentence) -> Counter:
-    """How often each n-gram comes, n = 1 ... 4."""
+    """The count of each n-gram, n = 1 ... 4."""
     words = tuple(sentence)
     return Counter(words[i : i + n] for n in ORDERS for i in range(len(words) - n + 1))
 
@@ -187,13 +187,13 @@ def _longest_common(one: Sentence, other: Sentence) -> int:
 def _check(hypotheses: Sequence[Sentence], references: Sequence[Sequence[Sentence]]) -> None:
     if not hypotheses or len(hypotheses) != len(references):
         raise InputError(
-            f"{len(hypotheses)} hypotheses and {len(references)} sets of references; wanted as many "
-            "of both, and at least one"
+            f"{len(hypotheses)} hypotheses and {len(references)} sets of references; wanted equal "
+            "numbers, and at least one of each"
         )
     for number, (hypothesis, own) in enumerate(zip(hypotheses, references, strict=True)):
         if not own:
             raise InputError(f"hypothesis {number} has no reference")
         if isinstance(hypothesis, str) or any(isinstance(reference, str) for reference in own):
             raise InputError(
-                f"hypothesis {number} or a reference of it is a string; split it into words first"
+                f"hypothesis {number} or one of its references is a string; split it into words first"
             )

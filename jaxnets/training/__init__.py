@@ -1,4 +1,4 @@
-"""Training of any task on any number of devices."""
+"""Training for any task, on any number of devices."""
 
 from jaxnets.training.checkpoint import Checkpointer, CheckpointError
 from jaxnets.training.evaluation import evaluate, predict_all

@@ -1,12 +1,12 @@
-"""Many settings of one training run at once: the run under `vmap`, for `training.search`.
+"""Trains many settings of one run at once, under `vmap`; used by `training.search`.
 
 Every candidate starts from the same parameters and sees the same batches in the same order as
-`training.fit` with this seed, so that candidates differ by their settings alone, and each equals the
-run of `fit` on one device with those settings. They share one compiled program; one batch serves them
-all. Several devices have a part of the candidates each, and no need to talk.
+`training.fit` with this seed. Candidates therefore differ only in their settings, and each equals a
+single-device run of `fit` with those settings. All share one compiled program and one batch per step.
+With several devices, each trains some of the candidates, without communication.
 
-The loop is not that of `loop.run`, which records, saves and gives up one run as a whole: here every
-candidate is given up by itself, and nothing is kept but how it went.
+The loop differs from `loop.run`, which records, saves and stops one run as a whole: here each
+candidate is given up individually, and only its outcome is kept.
 """
 
 import math
@@ -30,10 +30,10 @@ from jaxnets.training.state import TrainState, create_state
 from jaxnets.training.step import UpdateRule, make_eval_step, usual_rule
 from jaxnets.training.task import Batch, Task, Variables
 
-LOOK_EVERY = 10  # steps between two looks at who still trains; each look waits for the device
-MEMORY_SHARE = 0.8  # of what the device has left; on a CPU, of half of what the machine has
-# A step of LeNet-5 on 64 digits took 23 ms of processor time a candidate alone, 31 with four together
-# and 46 with twelve: CPUs are no good at convolutions with kernels of their own for each candidate.
+LOOK_EVERY = 10  # steps between checks for candidates still training; each check waits for the device
+MEMORY_SHARE = 0.8  # of the device's free memory; on a CPU, of half of the machine's memory
+# A step of LeNet-5 on 64 digits took 23 ms of CPU time per candidate alone, 31 ms with four together
+# and 46 ms with twelve: CPUs are slow at convolutions with different kernels for each candidate.
 CPU_TOGETHER = 1
 
 Values = dict[str, float]
@@ -41,13 +41,13 @@ Values = dict[str, float]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the training of one candidate went.
+    """The outcome of training one candidate.
 
     Attributes:
-        start: the loss of the first batch, before any step.
-        losses: the mean training loss of each epoch that was trained to its end.
+        start: loss of the first batch, before any step.
+        losses: mean training loss of each completed epoch.
         stopped: the step at which the candidate was given up; None if it was trained to the end.
-        stopped_loss: the loss of that step, which may not be finite; None if it was not given up.
+        stopped_loss: the loss of that step, possibly not finite; None if it was not given up.
         measured: the task's scalar metrics on the validation examples; {} if it was given up.
     """
 
@@ -60,14 +60,14 @@ class Outcome:
 
 @flax.struct.dataclass
 class _Candidate:
-    """One candidate at work; with a leading axis [C], a group of them.
+    """A candidate in training; with a leading axis [C], a group of candidates.
 
     Attributes:
         values: its settings, f32[] each.
-        state: of its training.
+        state: its training state.
         start: f32[], the loss of its first batch.
         last: f32[], the loss of its last step.
-        stopped: i32[], the step at which it was given up; 0 while it goes on.
+        stopped: i32[], the step at which it was given up; 0 while it is training.
     """
 
     values: dict[str, jax.Array]
@@ -79,7 +79,7 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class Trainer:
-    """What the candidates of a stage have in common; `training.search` explains each."""
+    """The settings shared by the candidates of a stage; see `training.search` for each."""
 
     task: Task
     optimizer: Callable[..., optax.GradientTransformation]
@@ -105,11 +105,11 @@ class Trainer:
         return self.epochs * self.steps_per_epoch
 
     def run(self, candidates: list[Values], advance: Callable[[int], None]) -> list[Outcome]:
-        """Trains every candidate, in as few groups as fit into memory, and measures it.
+        """Trains and evaluates every candidate, in as few groups as fit into memory.
 
         Args:
             candidates: the settings of each.
-            advance: called with how many steps are done, those of each candidate counted by itself.
+            advance: called with the number of steps done, summed over candidates.
         """
         parallel = self._enough_devices(len(candidates))
         size, step = self._compile(candidates, parallel)
@@ -120,7 +120,7 @@ class Trainer:
         outcomes = []
         for first in range(0, len(candidates), size):
             group = candidates[first : first + size]
-            # A smaller last group is filled up, so that the one program serves it too.
+            # A smaller last group is padded, so that it can use the same compiled program.
             filled = group + group[-1:] * (size - len(group))
             begun = start(_stack(filled), parallel.replicate((self._example(), self.variables)))
             advance_all = partial(_times, advance, len(group))
@@ -141,7 +141,7 @@ class Trainer:
         with closing(self._batches(parallel)) as batches:
             while taken < self.steps:
                 group = step(group, next(batches))
-                recent.append(jnp.copy(group.last))  # the group itself is donated to its next step
+                recent.append(jnp.copy(group.last))  # the group itself is donated to the next step
                 taken += 1
                 epoch_ends = taken % self.steps_per_epoch == 0
                 if epoch_ends or taken % LOOK_EVERY == 0:
@@ -167,7 +167,7 @@ class Trainer:
         self, start: float, last: float, stopped: int, losses: list[float], measured: dict[str, float]
     ) -> Outcome:
         if not stopped and not all(map(math.isfinite, measured.values())):
-            stopped = self.steps  # by its very last update, after which no loss was computed
+            stopped = self.steps  # it diverged in its last update, after which no loss was computed
             last = measured.get("loss", math.nan)
         if not stopped:
             return Outcome(float(start), tuple(map(float, losses)), None, None, measured)
@@ -182,7 +182,7 @@ class Trainer:
         return self.make_rule(self.task, optimizer, precision=self.precision)
 
     def _start(self, values: dict[str, jax.Array], begin: tuple[Batch, Variables | None]) -> _Candidate:
-        """The group of these settings (f32[C] each) before its first step."""
+        """A group with these settings (f32[C] each), before its first step."""
         key, (example, variables) = jax.random.key(self.seed), begin
 
         def start(values):
@@ -193,7 +193,7 @@ class Trainer:
         return jax.vmap(start)(values)
 
     def _step(self, one: _Candidate, batch: Batch) -> _Candidate:
-        """A step of `fit`, for a candidate that still goes on."""
+        """A step of `fit` for one candidate; those given up stay at zero."""
         state, sums = self._rule(one.values).step(one.state, batch)
         mean = sums["loss"]
         loss = mean.total / jnp.where(mean.weight > 0, mean.weight, 1)
@@ -204,8 +204,8 @@ class Trainer:
         bad = ~sound | (loss > self.stop_above * start)
         stopped = jnp.where((one.stopped == 0) & bad, state.step, one.stopped)
         going = stopped == 0
-        # Zeros from there on: one program computes all candidates, and where it multiplies across
-        # them by masks of 0 (grouped convolutions may), the overflow of one would reach the others.
+        # Zero from then on: one program computes all candidates, and where it multiplies across them
+        # by masks of 0 (as grouped convolutions may), an overflow in one would reach the others.
         kept = {
             name: jax.tree.map(lambda leaf: _zero_unless(going, leaf), getattr(state, name))
             for name in ("params", "collections", "opt_state")
@@ -223,12 +223,12 @@ class Trainer:
         return [metrics.scalars(jax.tree.map(lambda a, i=i: a[i], sums)) for i in range(count)]
 
     def _enough_devices(self, candidates: int) -> DataParallel:
-        """No more devices than candidates at once."""
+        """Uses no more devices than there are candidates at once."""
         count = min(candidates, self.together or candidates)
         return replace(self.parallel, devices=self.parallel.devices[:count])
 
     def _compile(self, candidates: list[Values], parallel: DataParallel) -> tuple[int, Callable]:
-        """The step of the largest group that fits into memory, and how large that is."""
+        """The size of the largest group that fits into memory, and its compiled step."""
         devices, count = parallel.devices, len(candidates)
         share = _ceil(count, len(devices))  # of each device
         if self.together is not None:
@@ -239,7 +239,7 @@ class Trainer:
             batch = next(batches)
         step = parallel.compile_group(jax.vmap(self._step, in_axes=(0, None)), donate=(0,))
         while True:
-            # Groups of like size: 12 in two of 6, not one of 8 and one of 4.
+            # Groups of equal size: 12 as two groups of 6, not as 8 and 4.
             groups = _ceil(count, share * len(devices))
             size = _ceil(count, groups * len(devices)) * len(devices)
             values = _stack(candidates[:1] * size)
@@ -277,7 +277,7 @@ def _stack(values: list[Values]) -> dict[str, np.ndarray]:
 
 
 def _memory_needed(compiled: jax.stages.Compiled) -> int:
-    """Bytes of a program at work, as its compiler reckons; 0 where it does not."""
+    """Bytes a program needs, as estimated by its compiler; 0 where there is no estimate."""
     found = compiled.memory_analysis()
     if found is None:
         return 0
@@ -286,7 +286,7 @@ def _memory_needed(compiled: jax.stages.Compiled) -> int:
 
 
 def _memory_left(device: jax.Device) -> int:
-    """Bytes of a device; of a CPU, half of the machine's memory."""
+    """Free bytes on a device; for a CPU, half of the machine's memory."""
     found = device.memory_stats()
     if found:
         return found["bytes_limit"] - found["bytes_in_use"]

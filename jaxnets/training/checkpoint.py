@@ -1,7 +1,7 @@
-"""Checkpoints of a run, by Orbax: asynchronous, atomic, the last few and the best.
+"""Checkpoints of a run, with Orbax: asynchronous and atomic; keeps the last few and the best.
 
-A process that is killed while it saves leaves the earlier checkpoints whole; the half-written one is
-ignored. Arrays are stored unsharded, so that a run may resume on another number of devices.
+If the process is killed during a save, earlier checkpoints stay intact and the partial one is
+ignored. Arrays are stored unsharded, so a run can resume on a different number of devices.
 """
 
 import contextlib
@@ -29,8 +29,8 @@ class Checkpointer:
     """Saves and restores the checkpoints in one directory.
 
     Args:
-        directory: where they are, one folder a step.
-        keep: how many of the last to keep; the best by score is kept besides.
+        directory: the directory, with one folder per checkpointed step.
+        keep: number of latest checkpoints to keep, in addition to the one with the best score.
         read_only: do not create the directory.
     """
 
@@ -65,25 +65,25 @@ class Checkpointer:
 
     @property
     def latest_step(self) -> int | None:
-        """The newest whole checkpoint, or None."""
+        """The step of the newest complete checkpoint, or None."""
         return self._manager.latest_step()
 
     @property
     def best_step(self) -> int | None:
-        """The checkpoint with the highest score, or None where none has one."""
+        """The step of the checkpoint with the highest score, or None if no checkpoint has one."""
         return self._manager.best_step()
 
     def save(self, state: TrainState, position: dict, score: float | None = None) -> None:
-        """Starts to save, and returns as soon as the state is copied to the host.
+        """Starts saving, and returns as soon as the state is copied to the host.
 
         Args:
-            state: the state after some step.
-            position: where the data iterator is, and whatever else the loop needs to go on: JSON.
+            state: the state to save.
+            position: position of the data iterator, and anything else needed to resume; JSON.
             score: higher is better; None for a checkpoint that cannot be the best.
 
         Raises:
-            CheckpointError: if this or the previous save failed, a full disk say. Earlier checkpoints
-                are whole.
+            CheckpointError: if this or the previous save failed, for example because the disk is
+                full. Earlier checkpoints are intact.
         """
         step = int(state.step)
         arrays = flax.serialization.to_state_dict(jax.tree.map(np.asarray, state))
@@ -99,7 +99,7 @@ class Checkpointer:
             raise self._failed(error) from error
 
     def wait(self) -> None:
-        """Returns when all that was started is on disk.
+        """Waits until every started save is on disk.
 
         Raises:
             CheckpointError: if a save failed.
@@ -110,34 +110,38 @@ class Checkpointer:
             raise self._failed(error) from error
 
     def restore(self, like: TrainState, step: int | None = None) -> tuple[TrainState, dict]:
-        """Reads a checkpoint (the newest one where `step` is None) into a state of the shape of `like`.
+        """Restores a checkpoint into a state with the structure of `like`.
+
+        Args:
+            like: a state with the structure and shapes to restore.
+            step: the step of the checkpoint; the newest one if None.
 
         Returns:
             The state as host arrays, and the position that was saved with it.
 
         Raises:
-            CheckpointError: if there is none, or it belongs to another model or optimizer: the first
-                difference is named.
+            CheckpointError: if there is no such checkpoint, or it belongs to another model or
+                optimizer; the message names the first difference.
         """
         arrays, position = self._read(step)
         wanted = flax.serialization.to_state_dict(like)
         difference = _first_difference(wanted, arrays)
         if difference:
             raise CheckpointError(
-                f"the checkpoint in {self.directory} is of another model or optimizer: {difference}; "
-                "resume with what it was trained with, or choose another run directory"
+                f"the checkpoint in {self.directory} belongs to another model or optimizer: "
+                f"{difference}; resume with the original settings, or choose another run directory"
             )
         return flax.serialization.from_state_dict(like, arrays), position
 
     def restore_variables(self, step: int | None = None) -> Variables:
-        """The variables to predict with, whatever optimizer they were trained by: host arrays."""
+        """The variables to predict with, as host arrays, whatever optimizer trained them."""
         arrays, _ = self._read(step)
         params = arrays["params"] if arrays["ema"] is None else arrays["ema"]
         return {"params": params, **arrays["collections"]}
 
     def close(self) -> None:
-        """Waits for what was started and ends the background threads; never raises."""
-        with contextlib.suppress(Exception):  # `save` and `wait` are where failures are told
+        """Waits for started saves and ends the background threads; never raises."""
+        with contextlib.suppress(Exception):  # failures are reported by `save` and `wait`
             self._manager.close()
 
     def _read(self, step: int | None) -> tuple[dict, dict]:
@@ -169,10 +173,10 @@ class Checkpointer:
 
     def _failed(self, error: Exception) -> CheckpointError:
         steps = self._manager.all_steps()
-        kept = f"the checkpoint of step {steps[-1]} is whole" if steps else "none was saved before"
+        kept = f"the checkpoint of step {steps[-1]} is intact" if steps else "none was saved before"
         return CheckpointError(
             f"could not save a checkpoint in {self.directory}: {_first_line(error)}; {kept}. "
-            "Free some space and go on with --resume"
+            "Free some space and rerun with --resume"
         )
 
 
@@ -185,7 +189,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _first_difference(wanted: dict, found: dict) -> str:
-    """Names the first leaf that is missing, left over or of another shape; "" if there is none."""
+    """Names the first leaf that is missing, unexpected or of another shape; "" if all match."""
     wanted, found = (
         flax.traverse_util.flatten_dict(tree, sep="/", keep_empty_nodes=True) for tree in (wanted, found)
     )
@@ -193,7 +197,7 @@ def _first_difference(wanted: dict, found: dict) -> str:
         if path not in found:
             return f"it has no {path}"
         if path not in wanted:
-            return f"it has {path}, which this one has not"
+            return f"it has {path}, which this run does not have"
         shapes = [getattr(tree[path], "shape", None) for tree in (found, wanted)]
         if shapes[0] != shapes[1]:
             return f"its {path} has shape {shapes[0]}, wanted {shapes[1]}"

@@ -1,4 +1,4 @@
-"""Every pass over a whole set of examples: what is predicted of it, and how good that is."""
+"""Passes over a whole set of examples: predictions and evaluation."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ from jaxnets.training.task import Batch, Task, Variables
 
 Predictions = Iterator[tuple[Batch, Any]]
 
-_AHEAD = 2  # batches that the devices work on while the host reads the results of earlier ones
+_AHEAD = 2  # batches in flight on the devices while the host fetches the results of earlier ones
 
 
 def evaluate(
@@ -30,15 +30,15 @@ def evaluate(
     precision: str = "float32",
     parallel: DataParallel | None = None,
 ) -> dict[str, float | np.ndarray]:
-    """Measures variables on every example of a source exactly once.
+    """Evaluates variables on every example of a source exactly once.
 
     Args:
-        task: whose metrics to compute.
+        task: the task whose metrics to compute.
         variables: such as `state.variables`.
         source: the examples.
         batch_size: over all devices; the last batch is padded, and the padding does not count.
         precision: "float32" or "bfloat16".
-        parallel: how to use the devices; all of them where None.
+        parallel: how to use the devices; None for all of them.
 
     Returns:
         The metrics of the task by name, such as `loss`, `top1`, `top5` and `confusion`.
@@ -59,21 +59,21 @@ def predict_all(
 ) -> Predictions:
     """Predicts every example of a source exactly once, in order, on all devices and processes.
 
-    Measures of whole sets, such as mean average precision or CIDEr, and pictures are functions of its
+    Metrics of whole sets, such as mean average precision or CIDEr, and figures are functions of its
     result.
 
     Args:
-        task: whose `predict(variables, batch)` to compute; its outputs have a row for each example.
+        task: the task whose `predict(variables, batch)` to call; its outputs have a row per example.
         variables: such as `state.variables`.
         source: N examples.
-        batch_size: over all devices; rounded up to a multiple of them.
+        batch_size: over all devices; rounded up to a multiple of their number.
         precision: "float32" or "bfloat16".
-        parallel: how to use the devices; all of them where None.
+        parallel: how to use the devices; None for all of them.
 
     Yields:
-        Batches and their outputs, on the host, N rows in all: the padding of the last batch is cut off.
-        An example that could not be read has the `weight` 0. Of several processes every one gets the
-        rows of all.
+        Batches and their outputs, on the host, N rows in total: the padding of the last batch is cut
+        off. An example that could not be read has `weight` 0. With several processes, every process
+        gets all rows.
     """
     parallel = parallel or DataParallel.create()
     predict = make_predictor(task, precision=precision, parallel=parallel)
@@ -83,7 +83,7 @@ def predict_all(
 def make_measure(
     task: Task, *, precision: str, parallel: DataParallel
 ) -> Callable[[Variables, data.Source, int], Metrics]:
-    """A function from (variables, source, batch size) to the sums of a task's metrics, compiled once."""
+    """A function from (variables, source, batch size) to a task's metric sums, compiled once."""
     step = parallel.compile_eval_step(make_eval_step(task, precision=precision))
 
     def measure(variables: Variables, source: data.Source, batch_size: int) -> Metrics:
@@ -126,7 +126,7 @@ def make_predictor(
 
 
 def _placed(task: Any, source: data.Source, batch_size: int, parallel: DataParallel) -> closing:
-    """This process's batches of a source, checked, on the host and on its devices."""
+    """This process's batches of a source, checked, both on the host and on its devices."""
     whole = -(-batch_size // parallel.replicas) * parallel.replicas
     check = getattr(task, "check", lambda batch: None)
 
@@ -144,14 +144,14 @@ def _placed(task: Any, source: data.Source, batch_size: int, parallel: DataParal
 
 
 def _fetched(batch: Batch, outputs: Any, left: int) -> tuple[Batch, Any]:
-    """A batch and its outputs on the host, in the order of the source, of at most `left` rows."""
+    """A batch and its outputs on the host, in the order of the source, with at most `left` rows."""
     processes = jax.process_count()
     if processes > 1:
         batch, outputs = multihost_utils.process_allgather((batch, outputs), tiled=True)
 
     def rows(leaf: Any) -> np.ndarray:
         leaf = np.asarray(leaf)
-        if processes > 1:  # process p has every processes-th example from p on
+        if processes > 1:  # process p has examples p, p + processes, p + 2 * processes, ...
             leaf = leaf.reshape(processes, -1, *leaf.shape[1:]).swapaxes(0, 1)
             leaf = leaf.reshape(-1, *leaf.shape[2:])
         return leaf[:left]

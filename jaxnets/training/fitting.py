@@ -1,4 +1,4 @@
-"""`fit`: what a script calls."""
+"""`fit`, the training function that scripts call."""
 
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -56,49 +56,50 @@ def fit(
     profile: bool = False,
     progress: bool = True,
 ) -> tuple[TrainState, History]:
-    """Trains a task on all devices there are.
+    """Trains a task on all available devices.
 
-    Two runs of the same arguments on the same number of devices end in the same bits, also where one
+    Two runs with the same arguments on the same number of devices are bitwise identical, even if one
     of them was killed and resumed.
 
     Args:
-        task: what to learn, such as `jaxnets.Classification`.
-        train: examples to learn from, such as `jaxnets.data.load("digits").train`.
+        task: the task to learn, such as `jaxnets.Classification`.
+        train: training examples, such as `jaxnets.data.load("digits").train`.
         optimizer: any Optax transformation; None with a `rule`.
-        test: examples to measure by, at the end of each epoch.
-        epochs: passes over `train`; the last incomplete batch of a pass is left out.
-        batch_size: over all devices and processes.
-        seed: of parameters, order, augmentation and dropout.
-        directory: of the run: checkpoints, `metrics.jsonl` and TensorBoard files go there. None leaves
+        test: examples to evaluate on at the end of each epoch.
+        epochs: passes over `train`; the last incomplete batch of each pass is dropped.
+        batch_size: examples per step, over all devices and processes.
+        seed: seed of the parameters, data order, augmentation and dropout.
+        directory: run directory for checkpoints, `metrics.jsonl` and TensorBoard files; None to write
             nothing.
-        resume: go on from the newest checkpoint in `directory`, or from the start if there is none.
+        resume: resume from the newest checkpoint in `directory`, or start if there is none.
         precision: "float32", or "bfloat16" for the forward and backward pass.
-        accumulate: micro-batches to each step, for batches that do not fit in memory; a matter of the
-            `rule` where there is one.
-        ema_decay: keep a moving average of the parameters and measure with it; None for no average.
+        accumulate: micro-batches per step, for batches that do not fit in memory; ignored with a
+            `rule`.
+        ema_decay: decay of an exponential moving average of the parameters, which is used for
+            evaluation; None for no average.
         monitor, patience, stop_above, log_every, checkpoint_every: see `loop.Schedule`.
-        keep: how many of the last checkpoints to keep, besides the best.
-        workers: processes that read and decode images; 0 reads in the background of this one.
-        layer_ratios: record the update-to-weight ratio of each layer too; see `with_layer_ratios`.
-        parallel: how to use the devices; all of them where None.
-        variables: where to begin from, such as pretrained ones; drawn from `seed` where None.
-        rule: a step of your own and the state of its optimizers, such as that of a GAN; None for the
-            usual step with `optimizer`.
-        measure: measures of the whole test set, from what `predict_all` yields to metrics by name, at
-            the end of each epoch.
+        keep: number of latest checkpoints to keep, in addition to the best.
+        workers: processes that read and decode images; 0 reads in the background of this process.
+        layer_ratios: also record the update-to-weight ratio of each layer; see `with_layer_ratios`.
+        parallel: how to use the devices; None for all of them.
+        variables: initial variables, such as pretrained ones; None to draw them from `seed`.
+        rule: a custom step and its optimizer state, such as for a GAN; None for the usual step with
+            `optimizer`.
+        measure: metrics of the whole test set, computed at the end of each epoch: a function from what
+            `predict_all` yields to metrics by name.
         profile: write a trace of a few steps, for JAX's profiler, into `directory`.
-        progress: show a bar and a row for each epoch.
+        progress: show a progress bar and a row for each epoch.
 
     Returns:
-        The last state (predict with `state.variables`) and the history.
+        The final state (predict with `state.variables`) and the history.
 
     Raises:
-        InputError: for arguments that do not fit together, or a batch that the task cannot take.
-        DivergenceError: when the loss is not finite or passes `stop_above` times its start.
-        CheckpointError: when a checkpoint cannot be written, or is another model's.
+        InputError: for incompatible arguments, or a batch that the task cannot take.
+        DivergenceError: when the loss is not finite or exceeds `stop_above` times its initial value.
+        CheckpointError: when a checkpoint cannot be written, or belongs to another model.
     """
     if (optimizer is None) == (rule is None):
-        raise InputError("optimizer and rule: give one of the two")
+        raise InputError("optimizer and rule: give exactly one of the two")
     if rule is None:
         options = {"precision": precision, "accumulate": accumulate, "ema_decay": ema_decay}
         rule = usual_rule(task, optimizer, **options)
@@ -136,7 +137,7 @@ def fit(
             source.set_state(position["data"])
             resume_at = int(state.step)
     elif resume:
-        raise InputError("resume needs the directory of the run to go on with")
+        raise InputError("resume needs the directory of the run to resume")
     elif profile:
         raise InputError("profile needs a directory to write the trace into")
 
@@ -184,10 +185,10 @@ def fit(
 
 
 def _refuse_other_shapes(example: Batch, test: data.Source) -> None:
-    """The network is made for one shape of example."""
+    """Refuses test examples of another shape: the network is built for one shape."""
     for name, value in test[0].items():
         wanted, came = np.shape(example[name])[1:], np.shape(value)
         if came != wanted:
             raise InputError(
-                f"test has {name} of shape {came}, train of shape {wanted}; load both alike"
+                f"test has {name} of shape {came}, train of shape {wanted}; load both the same way"
             )

@@ -1,4 +1,4 @@
-"""What a run leaves to read: metrics.jsonl, TensorBoard event files, and the history in memory."""
+"""The logs of a run: metrics.jsonl, TensorBoard event files, and the history in memory."""
 
 import json
 import os
@@ -12,14 +12,15 @@ METRICS_FILE = "metrics.jsonl"
 
 @dataclass
 class History:
-    """The numbers of a run.
+    """The metrics of a run.
 
     Attributes:
-        steps: a dict for each logged stretch of steps: `step`, `epoch`, `loss`, `top1`, `grad_norm`,
-            `update_ratio`, `images_per_second` ..., means over the stretch.
+        steps: a dict for each logged interval of steps: `step`, `epoch`, `loss`, `top1`, `grad_norm`,
+            `update_ratio`, `images_per_second` ..., averaged over the interval.
         epochs: a dict for each epoch: `epoch`, `step`, `train_loss`, `test_loss`, `test_top1` ...
         stopped: why the run ended before its last epoch; "" if it did not.
-        headline: what the run reached, in words: "test accuracy 98.61%"; "" before its first epoch.
+        headline: the latest result in words, such as "test accuracy 98.61%"; "" before the end of the
+            first epoch.
     """
 
     steps: list[dict] = field(default_factory=list)
@@ -29,12 +30,12 @@ class History:
 
 
 class Recorder:
-    """Keeps a run's history and, given a directory, writes it there as it comes.
+    """Keeps a run's history and, given a directory, writes each record to it immediately.
 
     Args:
-        directory: of the run; None to keep the history in memory alone.
-        resume_at: the step from which a run goes on. Records of later steps, which will be taken
-            again, are dropped from the file, so that none is counted twice.
+        directory: the run directory; None to keep the history in memory only.
+        resume_at: the step from which the run resumes. Records of later steps, which will be repeated,
+            are dropped from the file, so that none is counted twice.
     """
 
     def __init__(self, directory: str | Path | None, resume_at: int = 0):
@@ -52,7 +53,7 @@ class Recorder:
 
         from tensorboardX import SummaryWriter
 
-        # The suffix keeps apart the files of two starts in one second.
+        # The suffix distinguishes the files of two starts within the same second.
         self._tensorboard = SummaryWriter(
             str(directory),
             purge_step=resume_at + 1,
@@ -87,7 +88,7 @@ class Recorder:
         for line in path.read_text().splitlines() if path.exists() else ():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:  # the line that was being written at the kill
+            except json.JSONDecodeError:  # a line that was cut off when the run was killed
                 continue
             kind = record.pop("kind")
             if record["step"] <= resume_at:

@@ -20,25 +20,28 @@ from jaxnets.training.task import LOSS, Headline
 
 
 class DivergenceError(InputError):
-    """The loss is not finite, or far above where it began."""
+    """The loss is not finite, or far above its initial value."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """When the loop does what.
+    """When to log, checkpoint and stop.
 
     Attributes:
-        epochs: how many in all.
-        steps_per_epoch: how many steps make one.
-        batch_size: examples a step, over all devices; for the images per second.
-        log_every: steps between two records; an epoch's last record takes in what is left of it.
-        checkpoint_every: steps between two checkpoints besides those at the end of each epoch.
-        headline: the metric that the run is judged by.
-        monitor: the key of an epoch's record that says which checkpoint is best; None takes the
-            headline on the test examples, or the first there is of `test_loss` and `train_loss`. The
-            metric itself says whether lower is better.
-        patience: stop after so many epochs in a row without a better `monitor`; None for never.
-        stop_above: stop when the loss passes so many times its start; None for never.
+        epochs: total number of epochs.
+        steps_per_epoch: number of steps in an epoch.
+        batch_size: examples per step, over all devices; used for the images per second.
+        log_every: steps between records; the last record of an epoch includes the remaining steps.
+        checkpoint_every: steps between checkpoints, in addition to those at the end of each epoch;
+            None for no others.
+        headline: the metric by which the run is judged.
+        monitor: the key of an epoch's record that decides which checkpoint is best. None for the
+            headline on the test examples or, if there is none, `test_loss` or else `train_loss`. The
+            metric itself defines whether lower is better.
+        patience: stop after this many consecutive epochs without improvement of `monitor`; None to
+            never stop early.
+        stop_above: stop when the loss exceeds this many times its initial value; None to stop only
+            when the loss or its gradient is not finite.
     """
 
     epochs: int
@@ -69,24 +72,24 @@ def run(
     evaluate: Callable[[TrainState], Metrics] | None = None,
     checkpointer: Checkpointer | None = None,
 ) -> tuple[TrainState, History]:
-    """Takes steps until the last epoch is done, from wherever `state` and `batches` are.
+    """Trains from the current position of `state` and `batches` to the end of the last epoch.
 
     Args:
         step: a compiled step; its state is donated.
-        state: where to begin; `state.step` says how far the run is.
+        state: the state to start from; `state.step` is the number of steps already taken.
         batches: endless batches on the devices, with `get_state()`: the position after the last batch
-            handed out.
-        schedule: when to log, save and stop.
-        recorder: takes the records; holds those of the run so far.
-        reporter: shows them.
-        evaluate: measures a state at the end of each epoch.
-        checkpointer: saves; None for a run that leaves nothing.
+            it returned.
+        schedule: when to log, checkpoint and stop.
+        recorder: writes the records, and holds those of the run so far.
+        reporter: displays the records.
+        evaluate: evaluates a state at the end of each epoch.
+        checkpointer: saves the state; None for no checkpoints.
 
     Returns:
-        The last state and the history.
+        The final state and the history.
 
     Raises:
-        DivergenceError: as soon as a record shows it; the last good checkpoint is kept.
+        DivergenceError: as soon as a record shows divergence; the last good checkpoint is kept.
         CheckpointError: if a checkpoint cannot be written.
     """
     history = recorder.history
@@ -94,11 +97,11 @@ def run(
     stretch: list[Metrics] = []
     kinds: dict[
         str, Metric
-    ] = {}  # by the keys of an epoch's record, for how they are printed and compared
+    ] = {}  # by the keys of an epoch's record; defines how they are printed and compared
     since, waited = time.perf_counter(), 0.0
 
     def record_stretch() -> dict:
-        """Joins the steps since the last record; waits for the devices to finish them."""
+        """Records the steps since the last record; waits for the devices to finish them."""
         nonlocal since, waited
         images = len(stretch) * schedule.batch_size
         sums = metrics.add(stretch)
@@ -127,7 +130,7 @@ def run(
     while taken < total and not history.stopped:
         asked = time.perf_counter()
         batch = next(batches)
-        if not stretch or _is_done(stretch[-1]):  # else the devices have had work all the while
+        if not stretch or _is_done(stretch[-1]):  # otherwise the devices were busy the whole time
             waited += time.perf_counter() - asked
         state, sums = step(state, batch)
         stretch.append(sums)
@@ -161,7 +164,7 @@ def run(
 
 
 def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metrics) -> dict:
-    """Joins an epoch's records of steps, each by its number of examples, and what was evaluated."""
+    """Averages an epoch's records of steps, weighted by their examples, and adds the test metrics."""
     epoch = taken // schedule.steps_per_epoch
     parts = [record for record in history.steps if record["epoch"] == epoch]
     images = sum(part["images"] for part in parts)
@@ -185,13 +188,13 @@ def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metric
 
 
 def _key(name: str) -> str:
-    """What a metric of training steps is called in an epoch's record."""
-    of_the_step = name.startswith(("update_ratio", "grad_norm", "learning_rate"))  # or a layer's
+    """The name of a metric of training steps in an epoch's record."""
+    of_the_step = name.startswith(("update_ratio", "grad_norm", "learning_rate"))  # also per layer
     return name if of_the_step else f"train_{name}"
 
 
 def _is_done(sums: Metrics) -> bool:
-    """Whether the devices have finished the step that these are of."""
+    """Whether the devices have finished the step that computes these sums."""
     return all(leaf.is_ready() for leaf in jax.tree.leaves(sums))
 
 
@@ -201,31 +204,31 @@ def _monitored(record: dict, schedule: Schedule) -> str:
     for name in names:
         if name in record:
             return name
-    raise InputError(f"monitor is {monitor!r}; an epoch has {', '.join(sorted(record))}")
+    raise InputError(f"monitor is {monitor!r}; an epoch records {', '.join(sorted(record))}")
 
 
 def _score(record: dict, schedule: Schedule, kinds: Mapping[str, Metric]) -> float:
-    """The monitored number, turned so that higher is better."""
+    """The monitored value, negated if lower is better."""
     name = _monitored(record, schedule)
     lower_is_better = name in kinds and kinds[name].lower_is_better
     return -record[name] if lower_is_better else record[name]
 
 
 def _plateau(epochs: list[dict], schedule: Schedule, kinds: Mapping[str, Metric]) -> str:
-    """Says why to stop, where the last `patience` epochs brought nothing better; else ""."""
+    """The reason to stop if the last `patience` epochs brought no improvement; otherwise ""."""
     scores = [_score(record, schedule, kinds) for record in epochs]
     best = scores.index(max(scores))
     if schedule.patience is None or len(scores) - 1 - best < schedule.patience:
         return ""
     name = _monitored(epochs[best], schedule)
     return (
-        f"stopped after epoch {len(scores)}: {name} has not been better than in epoch {best + 1} "
+        f"stopped after epoch {len(scores)}: {name} has not improved on epoch {best + 1} "
         f"({epochs[best][name]:.4g}) for {schedule.patience} epochs"
     )
 
 
 def _headline(record: dict, schedule: Schedule, kinds: Mapping[str, Metric]) -> str:
-    """What an epoch reached: "test accuracy 98.61%"."""
+    """The result of an epoch in words, such as "test accuracy 98.61%"."""
     for part, (name, words) in itertools.product(("test", "train"), (schedule.headline, LOSS)):
         key = f"{part}_{name}"
         if key in record:
@@ -238,9 +241,9 @@ def _refuse_divergence(
 ) -> None:
     loss = record["loss"]
     if not (math.isfinite(loss) and math.isfinite(record.get("grad_norm", 0.0))):
-        what = "is not a finite number" if not math.isfinite(loss) else "has no finite gradient"
+        what = "is not finite" if not math.isfinite(loss) else "has a gradient that is not finite"
     elif stop_above is not None and loss > stop_above * start:
-        what = f"is {loss:.4g}, more than {stop_above:g} times its start, {start:.4g}"
+        what = f"is {loss:.4g}, more than {stop_above:g} times its initial value, {start:.4g}"
     else:
         return
     kept = ""
@@ -249,6 +252,6 @@ def _refuse_divergence(
         if checkpointer.latest_step is not None:
             kept = f" The checkpoint of step {checkpointer.latest_step} is kept."
     raise DivergenceError(
-        f"stopped at step {record['step']}: the loss {what}. Try a lower learning rate, a warm-up or "
+        f"stopped at step {record['step']}: the loss {what}. Try a lower learning rate, a warmup or "
         f"clip_norm.{kept}"
     )

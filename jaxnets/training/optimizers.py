@@ -1,4 +1,4 @@
-"""Optimizers and learning-rate schedules by name, all of them Optax's."""
+"""Optax optimizers and learning rate schedules by name."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +9,7 @@ from jaxnets.errors import InputError, unknown_name
 
 
 class Usual(NamedTuple):
-    """Settings to start from, where nothing better is known."""
+    """Default settings of an optimizer, to start from if nothing better is known."""
 
     learning_rate: float
     weight_decay: float
@@ -36,20 +36,21 @@ def create_optimizer(
     momentum: float = 0.9,
     clip_norm: float | None = None,
 ) -> optax.GradientTransformation:
-    """An Optax optimizer with the usual settings of image classification.
+    """An Optax optimizer with the usual settings for image classification.
 
-    Weight decay spares biases and the scales and shifts of normalizations. "adamw" and "lars" decay
-    in their own ways; with the others the decay is L2, added to the gradient as in PyTorch.
+    Weight decay is not applied to biases or to the scales and shifts of normalization layers. "adamw"
+    and "lars" apply it in their own ways; for the others it is an L2 penalty, added to the gradient as
+    in PyTorch.
 
     Args:
-        name: "sgd", "momentum" and "nesterov" (SGD with either), "adagrad", "rmsprop", "adam", "adamw",
-            or "lars" (You et al. 2017, for very large batches).
-        learning_rate: a number or a schedule. It can be read (a number also overwritten) in the
-            state's `hyperparams["learning_rate"]`. This and the numbers below may be traced, so that
-            optimizers of several settings run under one `vmap` (`training.search`).
-        weight_decay: 0 for none.
-        momentum: of "momentum", "nesterov", "rmsprop" and "lars".
-        clip_norm: scales gradients down to this global norm; None for never.
+        name: "sgd", "momentum" or "nesterov" (SGD with classical or Nesterov momentum), "adagrad",
+            "rmsprop", "adam", "adamw", or "lars" (You et al. 2017, for very large batches).
+        learning_rate: a number or a schedule. It can be read (and a number overwritten) in the state's
+            `hyperparams["learning_rate"]`. This and the numbers below may be traced, so that optimizers
+            with different settings can run under one `vmap` (`training.search`).
+        weight_decay: strength of the weight decay; 0 for none.
+        momentum: momentum of "momentum", "nesterov", "rmsprop" and "lars".
+        clip_norm: maximum global norm of the gradient; None for no clipping.
 
     Raises:
         InputError: for an unknown name or a negative number.
@@ -93,7 +94,7 @@ def create_optimizer(
 
 
 def decay_mask(params: Any) -> Any:
-    """True for the leaves that weight decay applies to: kernels, not biases, scales and shifts."""
+    """True for the leaves that weight decay applies to: kernels, but not biases, scales or shifts."""
     return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
 
 
@@ -106,26 +107,26 @@ def create_schedule(
     boundaries: tuple[float, ...] = (0.5, 0.75),
     factor: float = 0.1,
 ) -> optax.Schedule:
-    """A learning rate over the steps of a run, after a linear warm-up from 0.
+    """A learning rate schedule with a linear warmup from 0.
 
     Args:
-        name: "constant"; "cosine", down to 0 at the end (Loshchilov and Hutter 2016); "step",
-            times `factor` at each boundary (He et al. 2015).
-        learning_rate: the peak, reached after the warm-up; it may be traced.
-        total_steps: of the run, the warm-up included.
-        warmup_steps: 0 for none.
-        boundaries: of "step", as parts of `total_steps`.
-        factor: of "step".
+        name: "constant"; "cosine", which decays to 0 at the end (Loshchilov and Hutter 2016); or
+            "step", which multiplies by `factor` at each boundary (He et al. 2015).
+        learning_rate: peak learning rate, reached after the warmup; may be traced.
+        total_steps: number of steps of the run, including the warmup.
+        warmup_steps: number of warmup steps; 0 for no warmup.
+        boundaries: boundaries of "step", as fractions of `total_steps`.
+        factor: decay factor of "step".
 
     Raises:
-        InputError: for an unknown name, or a warm-up as long as the run.
+        InputError: for an unknown name, or a warmup as long as the run.
     """
     if name not in SCHEDULES:
         raise unknown_name("schedule", name, SCHEDULES)
     _refuse_negative("learning_rate", learning_rate)
     if not 0 <= warmup_steps < total_steps:
         raise InputError(
-            f"warmup_steps is {warmup_steps} of {total_steps} steps in all; "
+            f"warmup_steps is {warmup_steps} of {total_steps} steps in total; "
             "it must be 0 or more, and fewer than the whole run"
         )
     rest = total_steps - warmup_steps
@@ -135,7 +136,7 @@ def create_schedule(
         schedule = optax.cosine_decay_schedule(learning_rate, rest)
     else:
         steps = [max(0, round(total_steps * part) - warmup_steps) for part in boundaries]
-        # Boundaries that fall on one step, in a short run or before the end of the warm-up, all count.
+        # Boundaries that fall on the same step, in a short run or during the warmup, all count.
         drops = {step: factor ** steps.count(step) for step in steps}
         schedule = optax.piecewise_constant_schedule(learning_rate, drops)
     if not warmup_steps:
@@ -145,7 +146,7 @@ def create_schedule(
 
 
 def _is_known(value: Any) -> bool:
-    """Whether a number is known now, and not only when the compiled program runs."""
+    """Whether a number is concrete, and not traced."""
     return not isinstance(value, jax.core.Tracer)
 
 

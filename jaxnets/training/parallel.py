@@ -1,10 +1,10 @@
-"""Data parallelism: the only room that knows `pmap`, meshes and `jax.distributed`.
+"""Data parallelism: the only module that uses `pmap`, meshes and `jax.distributed`.
 
 A step of `training.step` is written over a mapped axis named "batch". `DataParallel` compiles it for
-the devices there are, by `jax.pmap` with the state unstacked (`in_axes=(None, 0), out_axes=None`), by
-`jax.shard_map` over a mesh, or for a single device by `jax.jit` alone; the numbers are the same. The
-state is replicated, the batch is cut along its first axis. On several hosts each process feeds its own
-devices, and the collectives of the step run over the devices of all.
+the available devices: with `jax.pmap` and the state unstacked (`in_axes=(None, 0), out_axes=None`),
+with `jax.shard_map` over a mesh, or for a single device with plain `jax.jit`; the results are the
+same. The state is replicated, and the batch is split along its first axis. On several hosts each
+process feeds its own devices, and the collectives of the step span the devices of all processes.
 """
 
 from collections.abc import Callable
@@ -22,30 +22,30 @@ from jaxnets.training.step import EvalStep, TrainStep
 from jaxnets.training.task import Batch
 
 STRATEGIES = ("auto", "pmap", "shard_map", "single")
-_GROUP_AXIS = "group"  # not "batch", over which steps reduce
+_GROUP_AXIS = "group"  # not "batch": steps reduce over that axis
 
 
 def initialize_distributed(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None
 ) -> None:
-    """Joins the processes of a run over several hosts. Call it once, before anything else of JAX.
+    """Connects the processes of a multi-host run. Call it once, before any other JAX function.
 
-    A run whose environment JAX knows (SLURM, Open MPI, Kubernetes, TPU pods) needs no arguments.
-    Elsewhere each process says where process 0 listens, how many there are and which it is.
+    No arguments are needed in environments that JAX detects (SLURM, Open MPI, Kubernetes, TPU pods).
+    Elsewhere, pass the address of process 0, the number of processes and the index of this one.
 
     Args:
         coordinator: "host:port" of process 0.
-        processes: how many processes there are.
-        process: the number of this one, from 0.
+        processes: number of processes.
+        process: index of this process, from 0.
 
     Raises:
-        InputError: where only some of the three are given, or the run cannot be joined.
+        InputError: if only some of the three are given, or the run cannot be joined.
     """
     given = (coordinator, processes, process)
     if any(v is None for v in given) and any(v is not None for v in given):
         raise InputError(
             f"coordinator={coordinator}, processes={processes}, process={process}: give all three, "
-            "or none of them on a cluster that JAX knows"
+            "or none of them on a cluster that JAX detects"
         )
     try:
         jax.distributed.initialize(coordinator, processes, process)
@@ -69,11 +69,11 @@ class DataParallel:
 
     @classmethod
     def create(cls, strategy: str = "auto", devices: Any = None) -> "DataParallel":
-        """Takes all devices there are, by `pmap` where there is more than one.
+        """Uses all available devices, with `pmap` if there is more than one.
 
         Args:
-            strategy: "auto", or one of the others by name.
-            devices: this process's devices; all of them where None. Several hosts always use all.
+            strategy: "auto", "pmap", "shard_map" or "single".
+            devices: this process's devices; None for all of them. Multi-host runs always use all.
 
         Raises:
             InputError: for an unknown strategy, or "single" with several processes.
@@ -86,20 +86,20 @@ class DataParallel:
             strategy = "single" if alone else "pmap"
         if strategy == "single":
             if jax.process_count() > 1:
-                raise InputError("strategy is 'single' in a run of several processes; use 'pmap'")
+                raise InputError("strategy is 'single' in a run with several processes; use 'pmap'")
             devices = devices[:1]
         return cls(strategy, devices)
 
     @property
     def replicas(self) -> int:
-        """How many devices share a batch, over all processes."""
+        """The number of devices that share a batch, over all processes."""
         return len(self.devices) * jax.process_count()
 
     def local_batch_size(self, batch_size: int) -> int:
-        """This process's part of a global batch.
+        """The size of this process's part of a global batch.
 
         Raises:
-            InputError: where it does not divide among the devices.
+            InputError: if the batch size is not divisible by the number of devices.
         """
         if batch_size < 1 or batch_size % self.replicas:
             lower = batch_size // self.replicas * self.replicas
@@ -111,15 +111,15 @@ class DataParallel:
         return batch_size // jax.process_count()
 
     def compile_train_step(self, step: TrainStep) -> TrainStep:
-        """Compiles a train step. The state it is given is donated: use only the one it returns."""
+        """Compiles a train step. The input state is donated: use only the returned state."""
         return self._compile(step, donate=(0,))
 
     def compile_eval_step(self, step: EvalStep) -> EvalStep:
-        """Compiles an eval step; every device's sums are already joined."""
+        """Compiles an eval step; the returned sums are those over all devices."""
         return self._compile(step, donate=())
 
     def compile_predict(self, predict: Callable) -> Callable:
-        """Compiles `predict(variables, batch)`, whose result has a row for each example, in order."""
+        """Compiles `predict(variables, batch)`, whose outputs have a row for each example, in order."""
         mapped = self._compile(predict, donate=(), rows=True)
         if self.strategy != "pmap":
             return mapped
@@ -128,10 +128,10 @@ class DataParallel:
         )
 
     def compile_group(self, function: Callable, donate: tuple[int, ...] = ()) -> Callable:
-        """Compiles `function(group, batch)`, which treats every entry of a group by itself.
+        """Compiles `function(group, batch)`, which processes every entry of a group independently.
 
-        The group and the result are cut among the devices along their first axis, which they must
-        divide; each device has the whole batch, and none waits for another.
+        The group and the result are split among the devices along their first axis, whose size must be
+        a multiple of the number of devices; each device has the whole batch, and none waits for another.
         """
         if len(self.devices) == 1:
             return jax.jit(function, donate_argnums=donate)
@@ -144,11 +144,11 @@ class DataParallel:
         return jax.jit(mapped, in_shardings=shardings, out_shardings=shardings[0], donate_argnums=donate)
 
     def replicate(self, tree: Any) -> Any:
-        """Puts a state or variables on every device. Arrays keep their shapes: no replica axis."""
+        """Copies a state or variables to every device. Arrays keep their shapes: no replica axis."""
         return jax.device_put(tree, NamedSharding(self._mesh, PartitionSpec()))
 
     def put(self, batch: Batch) -> Batch:
-        """Moves this process's part of a batch to its devices, each its share."""
+        """Splits this process's part of a batch among its devices."""
         if self.strategy == "single":
             return jax.device_put(batch, self.devices[0])
         cut = NamedSharding(self._mesh, PartitionSpec(DATA_AXIS))
@@ -182,7 +182,7 @@ class DataParallel:
 
     @property
     def _mesh(self) -> Mesh:
-        # pmap works on each process's own arrays, shard_map on arrays that span all processes.
+        # pmap takes each process's own arrays, shard_map takes arrays that span all processes.
         spans_all = self.strategy == "shard_map" and jax.process_count() > 1
         return Mesh(np.array(jax.devices() if spans_all else self.devices), (DATA_AXIS,))
 
@@ -193,6 +193,6 @@ def is_main_process() -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """Returns once every process of the run has come to this point."""
+    """Returns once every process of the run has reached this point."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)

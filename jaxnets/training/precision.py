@@ -1,9 +1,9 @@
-"""Mixed precision without plumbing.
+"""Mixed precision by casting the parameters.
 
-Flax layers whose `dtype` is None follow their inputs. So it is enough to cast the parameters inside
-the loss (a task casts its images to match them): matrix products run in bfloat16, while the optimizer
-keeps float32 parameters, batch statistics stay float32 and scores return as float32. bfloat16 has the
-exponent range of float32, so that losses need no scaling.
+Flax layers whose `dtype` is None compute in the dtype of their inputs. It is therefore enough to cast
+the parameters inside the loss (a task casts its images to match): matrix products run in bfloat16,
+while the optimizer keeps float32 parameters, batch statistics stay float32 and logits are returned as
+float32. bfloat16 has the exponent range of float32, so the loss needs no scaling.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ def compute_dtype(name: str) -> jnp.dtype:
 
 
 def cast(tree: Any, dtype: jnp.dtype) -> Any:
-    """Casts the floating-point leaves of a tree; the gradient through it is in their own dtype."""
+    """Casts the floating-point leaves of a tree; gradients through it have the original dtype."""
     return jax.tree.map(
         lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
     )

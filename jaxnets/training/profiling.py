@@ -1,4 +1,4 @@
-"""A trace of a few steps for JAX's profiler: where the time of a step goes."""
+"""Traces a few training steps with JAX's profiler."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,15 +8,15 @@ import jax
 
 from jaxnets.training.step import TrainStep
 
-FIRST, COUNT = 5, 5  # steps that are left out, compilation among them, and steps that are traced
+FIRST, COUNT = 5, 5  # number of skipped steps, which include compilation, and of traced steps
 
 
 @contextmanager
 def traced(step: TrainStep, directory: str | Path) -> Iterator[TrainStep]:
-    """Gives a step that is `step`, and writes what steps 6 to 10 did into a directory.
+    """Yields a step equal to `step` that writes a trace of steps 6 to 10 into a directory.
 
-    The `perfetto_trace.json.gz` in it opens in the Perfetto viewer, and the rest in TensorBoard's
-    profiler. A run that ends before has the trace of the steps that it took from the sixth on.
+    Open its `perfetto_trace.json.gz` in the Perfetto viewer, and the rest in TensorBoard's profiler.
+    If the run ends earlier, the trace covers the steps taken from the sixth on.
     """
     taken, tracing = 0, False
 
@@ -28,7 +28,7 @@ def traced(step: TrainStep, directory: str | Path) -> Iterator[TrainStep]:
     def run(state, batch):
         nonlocal taken, tracing
         if taken == FIRST:
-            jax.block_until_ready(state)  # what was begun before is not to be seen
+            jax.block_until_ready(state)  # earlier steps must not appear in the trace
             jax.profiler.start_trace(str(directory), create_perfetto_trace=True)
             tracing = True
         state, sums = step(state, batch)

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live bar, and a row for each epoch."""
+"""Progress on the console: a live progress bar, and a row for each epoch."""
 
 from collections.abc import Mapping
 
@@ -19,10 +19,10 @@ _OF_EVERY_RUN = (  # heading, key of the epoch's record, format
 
 
 class Reporter:
-    """Shows the run on the console; with `enabled=False` it shows nothing.
+    """Shows the progress of a run on the console; with `enabled=False` it shows nothing.
 
-    The bar is live on a terminal and left out of a log file; the rows are printed in both. A row has
-    the loss and the task's headline, in training and on the test examples.
+    The progress bar is shown on a terminal only; the rows are also printed to a log file. A row has
+    the loss and the task's headline metric, for the training and the test examples.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Reporter:
         self._console.print(text)
 
     def steps(self, record: dict, kinds: Mapping[str, Metric]) -> None:
-        """Moves the bar to a record of steps; `kinds` say how its metrics are printed."""
+        """Advances the bar to a record of steps; `kinds` defines how its metrics are printed."""
         shown = [f"loss {record['loss']:.4f}"]
         name, words = self._headline
         if name != LOSS.metric and name in record:
@@ -68,7 +68,7 @@ class Reporter:
         )
 
     def epoch(self, record: dict, kinds: Mapping[str, Metric]) -> None:
-        """Prints the row of an epoch, under a heading the first time."""
+        """Prints the row of an epoch, after a heading the first time."""
         if self._columns is None:
             measured = [
                 (f"{part} {words}", f"{part}_{name}", kinds[f"{part}_{name}"].form)
@@ -91,7 +91,7 @@ def _width(heading: str) -> int:
 
 
 class SearchReporter:
-    """Shows a search of hyperparameters: a bar for each stage, and a line on what it found."""
+    """Shows the progress of a hyperparameter search: a bar and a result line for each stage."""
 
     def __init__(self, stages: int, enabled: bool = True):
         self._stages = stages
@@ -116,7 +116,7 @@ class SearchReporter:
         self._bar.stop()
 
     def begin(self, number: int, stage: Stage, space: Space, steps: int) -> None:
-        """Says what a stage draws from, and starts its bar of so many steps of one candidate."""
+        """Prints the ranges of a stage, and starts its bar; `steps` is summed over candidates."""
         ranges = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in space.items())
         epochs = "1 epoch" if stage.epochs == 1 else f"{stage.epochs} epochs"
         self._console.print(
@@ -130,7 +130,7 @@ class SearchReporter:
         self._bar.update(self._task, advance=steps, description=self._name)
 
     def end(self, result: SearchResult) -> None:
-        """Says what the last stage found."""
+        """Prints the result of the latest stage."""
         self._bar.remove_task(self._task)
         trials = [trial for trial in result.trials if trial.stage == len(result.spaces)]
         given_up = sum(trial.outcome.stopped is not None for trial in trials)

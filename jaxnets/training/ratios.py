@@ -1,4 +1,4 @@
-"""How far each layer moves in a step, measured beside the step and not within it."""
+"""Update-to-weight ratios of each layer, measured outside of the step."""
 
 from typing import Any
 
@@ -15,14 +15,14 @@ RATIO = "update_ratio/"
 
 
 def with_layer_ratios(step: TrainStep) -> TrainStep:
-    """A step that also says of each layer how large its update was, as the mean `update_ratio/LAYER`.
+    """Wraps a step to also report the update ratio of each layer, as the mean `update_ratio/LAYER`.
 
-    That is the norm of the change of the layer's weights over their norm before, for arrays of
-    weights (kernels and embeddings, not biases, scales and shifts). The step's own program stays as
-    it is, so that training gives the same bits with or without; it costs a copy of the weights.
+    The ratio is the norm of the change of the layer's weights over their norm before the step, for
+    kernels and embeddings, but not biases, scales and shifts. The compiled step is unchanged, so that
+    training is bitwise identical with and without; the cost is a copy of the weights.
 
     Args:
-        step: compiled, as by `DataParallel.compile_train_step`; the state it is given is donated.
+        step: a compiled step, as from `DataParallel.compile_train_step`; its input state is donated.
     """
     keep = jax.jit(lambda weights: jax.tree.map(jnp.copy, weights))
     measure = jax.jit(_ratios)
@@ -36,7 +36,7 @@ def with_layer_ratios(step: TrainStep) -> TrainStep:
 
 
 def _weights(params: Any) -> dict[str, jax.Array]:
-    """Arrays of weights by the name of their layer."""
+    """Weight arrays by the name of their layer."""
     leaves = flatten_dict(params, sep="/").items()
     return {path.removesuffix("/kernel"): leaf for path, leaf in leaves if leaf.ndim > 1}
 

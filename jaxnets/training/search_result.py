@@ -1,4 +1,4 @@
-"""What a search of hyperparameters found: every trial, the ranges it narrowed, and the best."""
+"""The result of a hyperparameter search: every trial, the narrowed ranges, and the best trial."""
 
 import dataclasses
 import math
@@ -7,9 +7,9 @@ from typing import Any
 
 from jaxnets.training.candidates import Outcome, Values
 
-EDGE = 0.05  # of a range's width in log: the best so near to an end may have better ones beyond it
+EDGE = 0.05  # share of a range's log width; if the best is this close to an end, widen the range
 
-Space = dict[str, tuple[float, float]]  # the lowest and the highest value of each hyperparameter
+Space = dict[str, tuple[float, float]]  # lowest and highest value of each hyperparameter
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class Stage:
     """A stage of a search.
 
     Attributes:
-        candidates: how many are trained: those kept by the stage before, and new ones.
-        epochs: how long each is trained, from its start.
-        keep: how many of the best go on into the next stage; of the last stage it has no meaning.
+        candidates: number of candidates: those kept by the previous stage, and new ones.
+        epochs: number of epochs that each is trained for, from scratch.
+        keep: number of best candidates that advance to the next stage; unused in the last stage.
     """
 
     candidates: int
@@ -32,10 +32,10 @@ class Trial:
     """The training of one candidate in one stage.
 
     Attributes:
-        stage: from 1.
-        candidate: from 1, in the order they were drawn; one that is kept keeps its number.
+        stage: number of the stage, from 1.
+        candidate: number of the candidate, from 1, in the order of drawing; the same in every stage.
         values: its hyperparameters.
-        outcome: how it went.
+        outcome: the outcome of its training.
     """
 
     stage: int
@@ -46,16 +46,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search found so far.
+    """The result of a search so far.
 
     Attributes:
-        stages: as they were asked for.
-        spaces: the ranges that each stage drew from, of the stages that are done.
-        trials: of the stages that are done; of a stage, the best first and those given up last.
+        stages: all stages, as requested.
+        spaces: the ranges that each completed stage drew from.
+        trials: the trials of the completed stages; within a stage, best first and given up last.
         monitor: the metric by which candidates are compared.
-        form: how a number of it is printed, such as `"{:.2%}"`.
-        lower_is_better: whether less of it is better.
-        seed: of everything.
+        form: format string of the metric, such as `"{:.2%}"`.
+        lower_is_better: whether lower values of the metric are better.
+        seed: the seed of the whole search.
     """
 
     stages: tuple[Stage, ...]
@@ -68,22 +68,22 @@ class SearchResult:
 
     @property
     def best(self) -> Trial | None:
-        """The best of the last stage that any candidate was trained to the end of; None if none was.
+        """The best trial of the last stage in which any candidate finished; None if none finished.
 
-        Trials of earlier stages were shorter, so their scores do not compare.
+        Trials of earlier stages were shorter, so their scores are not comparable.
         """
         finished = [trial for trial in self.trials if trial.outcome.stopped is None]
         return next((t for t in finished if t.stage == finished[-1].stage), None)
 
     def kept(self, stage: int) -> list[Trial]:
-        """Those of a stage that go on into the next; of the last stage, its best."""
+        """The trials of a stage that advance to the next; for the last stage, its best."""
         keep = self.stages[stage - 1].keep if stage < len(self.stages) else 1
         finished = [t for t in self.trials if t.stage == stage and t.outcome.stopped is None]
         return finished[:keep]
 
     @property
     def warnings(self) -> list[str]:
-        """Where the best lies at the edge of the ranges the search began with."""
+        """A warning for each hyperparameter whose best value lies at the edge of its initial range."""
         if self.best is None:
             return []
         found = []
@@ -101,7 +101,7 @@ class SearchResult:
 
     @property
     def table(self) -> list[dict[str, str]]:
-        """A row for each trial, as text by heading; of each stage the best first."""
+        """A row for each trial, as text by heading; within each stage, best first."""
         best = self.best
         rows = []
         for trial in self.trials:
@@ -122,7 +122,7 @@ class SearchResult:
         return rows
 
     def to_markdown(self) -> str:
-        """The table, for a file."""
+        """The table in Markdown."""
         rows = self.table
         headings = list(rows[0])
         right = ["---" if name == "outcome" else "---:" for name in headings]
@@ -130,7 +130,7 @@ class SearchResult:
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, for JSON: what is not finite is None."""
+        """The whole result for JSON; values that are not finite become None."""
         stages = [dataclasses.asdict(stage) for stage in self.stages]
         for stage, space in zip(stages, self.spaces, strict=False):
             stage["space"] = {name: list(ends) for name, ends in space.items()}

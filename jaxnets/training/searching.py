@@ -1,9 +1,9 @@
-"""Coarse-to-fine random search of hyperparameters (CS231n, "Hyperparameter optimization").
+"""Coarse-to-fine random search for hyperparameters (CS231n, "Hyperparameter optimization").
 
-Many settings are drawn at random from wide ranges and trained for a short while; the best go on into a
-stage of longer training, together with new ones from ranges that have narrowed around them; and so on.
-Random, not a grid: every draw tries another value of the one hyperparameter that matters (Bergstra and
-Bengio 2012). Log-uniform, since learning rates and decays act by their factor.
+Many settings are drawn at random from wide ranges and trained briefly. The best advance to a stage of
+longer training, together with new draws from ranges narrowed around them, and so on. The search is
+random instead of a grid because every draw tries a new value of the one hyperparameter that matters
+(Bergstra and Bengio 2012), and log-uniform because learning rates and decays act multiplicatively.
 """
 
 import dataclasses
@@ -26,19 +26,19 @@ from jaxnets.training.search_result import SearchResult, Space, Stage, Trial
 from jaxnets.training.step import UpdateRule, make_eval_step, usual_rule
 from jaxnets.training.task import LOSS, Task, Variables, headline_of
 
-MARGIN = 0.1  # of a range's width in log, which the narrowed range has on either side of the survivors
-_DRAWS = 0x5EA7C  # keeps the key of the draws apart from those of parameters and dropout
+MARGIN = 0.1  # share of a range's log width that the narrowed range adds on each side of the survivors
+_DRAWS = 0x5EA7C  # separates the key of the draws from those of parameters and dropout
 
 
 def halving(candidates: int, epochs: Sequence[int]) -> tuple[Stage, ...]:
-    """Stages of which each trains half as many candidates as the one before, and keeps a quarter.
+    """Stages that each train half as many candidates as the previous one, and keep a quarter.
 
     Args:
-        candidates: in the first stage.
-        epochs: of each stage, short first.
+        candidates: number of candidates in the first stage.
+        epochs: number of epochs in each stage, shortest first.
 
     Raises:
-        InputError: as `search` does.
+        InputError: as for `search`.
     """
     counts = [
         max(1, -(-candidates // 2**k)) if candidates > 0 else candidates for k in range(len(epochs))
@@ -72,51 +72,52 @@ def search(
     on_stage: Callable[[SearchResult], None] = lambda result: None,
     progress: bool = True,
 ) -> SearchResult:
-    """Searches the hyperparameters of an optimizer, coarse to fine, many candidates under one `vmap`.
+    """Searches for the hyperparameters of an optimizer, coarse to fine, under one `vmap`.
 
-    Every candidate of a stage is trained as `fit` would with this seed and the stage's epochs: from the
-    same parameters, on the same batches, by the whole of its learning-rate schedule. Those that a stage
-    keeps are therefore begun anew in the next, on equal terms with its new draws; they are not gone on
-    with, since a schedule that has run out cannot be made longer.
+    Every candidate of a stage is trained as by `fit` with this seed and the stage's epochs: from the
+    same parameters, on the same batches, through its complete learning rate schedule. Candidates kept
+    by a stage are therefore restarted in the next, on equal terms with its new draws; they are not
+    resumed, because a schedule that has reached its end cannot be extended.
 
     Args:
-        task: what to learn.
-        train: examples to learn from.
-        validation: examples to compare candidates by, held out of the training set
-            (`data.hold_out`). Not the test set: what is chosen by it is no longer measured by it.
-        optimizer: `(steps, **values) -> optimizer` for a run of so many steps, whose values are traced
-            scalars, by the names of `space`; `create_optimizer` and `create_schedule` take such.
-        space: the lowest and highest value of each hyperparameter, both above 0.
+        task: the task to learn.
+        train: training examples.
+        validation: examples to compare candidates on, held out of the training set
+            (`data.hold_out`). Do not use the test set: its scores would be biased by the selection.
+        optimizer: `(steps, **values) -> optimizer` for a run of `steps` steps; the values are traced
+            scalars, by the names of `space`, as `create_optimizer` and `create_schedule` accept.
+        space: lowest and highest value of each hyperparameter, both above 0.
         stages: see `Stage`; None for `halving(24, (2, 5, 12))`.
-        batch_size: examples a step.
-        seed: of the draws, and of parameters, order, augmentation and dropout.
+        batch_size: examples per step.
+        seed: seed of the draws, parameters, data order, augmentation and dropout.
         precision: "float32" or "bfloat16".
-        monitor: the metric to compare by; None for the task's headline, or for `loss` where that is a
-            measure of whole sets. Of equals, the one of lower loss is better.
-        stop_above: give a candidate up when the loss of a step passes so many times that of its first
-            step, or is not finite; None for the latter alone.
-        together: how many candidates are trained at once; None for all that fit into memory by the
-            compiler's reckoning, but on CPUs, which are quicker so, for one on each.
+        monitor: the metric to compare by; None for the task's headline, or `loss` if the headline is a
+            metric of whole sets. Ties are broken by the lower loss.
+        stop_above: give up a candidate when its loss exceeds this many times that of its first step,
+            or is not finite; None for the latter only.
+        together: number of candidates trained at once. None for as many as fit into memory according
+            to the compiler; on CPUs, where this is faster, for one per device.
         workers: processes that read and decode images.
-        parallel: whose devices share the candidates; all of this process where None.
-        variables: where every candidate begins, such as pretrained ones; drawn from `seed` where None.
-        make_rule: `(task, optimizer, precision=...) -> UpdateRule`, where the step is not the usual one.
-        on_stage: called with what is known after each stage.
-        progress: show a bar, and what each stage found.
+        parallel: the devices that share the candidates; None for all devices of this process.
+        variables: initial variables of every candidate, such as pretrained ones; None to draw them
+            from `seed`.
+        make_rule: `(task, optimizer, precision=...) -> UpdateRule`, for a custom step.
+        on_stage: called with the result so far after each stage.
+        progress: show a progress bar, and the result of each stage.
 
     Returns:
         Every trial, and the best of the longest stage.
 
     Raises:
-        InputError: for stages or ranges that make no sense, a hyperparameter that `optimizer` does not
-            take, or a metric that the task has not.
-        DivergenceError: if every candidate of the first stage had to be given up.
+        InputError: for invalid stages or ranges, a hyperparameter that `optimizer` does not take, or a
+            metric that the task does not have.
+        DivergenceError: if every candidate of the first stage was given up.
     """
     stages = halving(24, (2, 5, 12)) if stages is None else tuple(stages)
     _check_stages(stages)
     _check_space(space, optimizer)
     if stop_above is not None and stop_above <= 1:
-        raise InputError(f"stop_above is {stop_above}; it must be above 1, the loss at the start")
+        raise InputError(f"stop_above is {stop_above}; it must be above 1 (times the initial loss)")
     if together is not None and together < 1:
         raise InputError(f"together is {together}; it must be 1 or more, or None")
     if jax.process_count() > 1:
@@ -155,25 +156,25 @@ def search(
     if result.best is None:
         ranges = ", ".join(f"{name} from {low:g} to {high:g}" for name, (low, high) in space.items())
         raise DivergenceError(
-            f"all {len(result.trials)} candidates diverged: their loss was not finite, or passed "
-            f"stop_above={stop_above} times its start ({ranges}); search lower learning rates"
+            f"all {len(result.trials)} candidates diverged: their loss was not finite, or exceeded "
+            f"stop_above={stop_above} times its initial value ({ranges}); search lower learning rates"
         )
     return result
 
 
 def draw(space: Space, count: int, seed: int, stage: int) -> list[Values]:
-    """Settings drawn log-uniformly from a space, to three significant digits.
+    """Draws settings log-uniformly from a space, rounded to three significant digits.
 
     Args:
         space: lowest and highest value by name.
-        count: how many.
-        seed, stage: of the draw; other stages draw others.
+        count: number of settings.
+        seed, stage: determine the draw; it differs between stages.
     """
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _DRAWS), stage)
     places = np.asarray(jax.random.uniform(key, (count, len(space))), np.float64)
 
     def at(place: float, low: float, high: float) -> float:
-        value = float(f"{low * (high / low) ** place:.3g}")  # as it is printed, so it can be repeated
+        value = float(f"{low * (high / low) ** place:.3g}")  # as printed, so that it is reproducible
         return min(max(value, low), high)
 
     return [
@@ -183,8 +184,7 @@ def draw(space: Space, count: int, seed: int, stage: int) -> list[Values]:
 
 
 def narrow(space: Space, survivors: Sequence[Values]) -> Space:
-    """The ranges around some settings: from the lowest to the highest of them and a margin, within
-    the ranges they came from."""
+    """The ranges spanned by some settings, extended by a margin and clipped to the given ranges."""
     narrowed = {}
     for name, (low, high) in space.items():
         values = [one[name] for one in survivors]
@@ -194,7 +194,7 @@ def narrow(space: Space, survivors: Sequence[Values]) -> Space:
 
 
 def _rank(outcome: Outcome, result: SearchResult) -> tuple:
-    """A key to sort by: the best first, those given up last and of them the longest trained first."""
+    """A sort key: best first, given up last and, among those, longest trained first."""
     if outcome.stopped is not None:
         return (True, -outcome.stopped, 0.0)
     score = outcome.measured[result.monitor]
@@ -202,7 +202,7 @@ def _rank(outcome: Outcome, result: SearchResult) -> tuple:
 
 
 def _choose_monitor(task: Task, train: data.Source, monitor: str | None) -> tuple[str, metrics.Metric]:
-    """The metric to compare by, of those that are single numbers."""
+    """The metric to compare by, among those that are scalars."""
     example = read_batch(train, np.zeros(1, int))
     variables = jax.eval_shape(task.init, jax.random.key(0), example)
     sums = jax.eval_shape(make_eval_step(task), variables, example)
@@ -219,7 +219,7 @@ def _choose_monitor(task: Task, train: data.Source, monitor: str | None) -> tupl
 
 def _check_stages(stages: Sequence[Stage]) -> None:
     if not stages:
-        raise InputError("stages: none given; a search has at least one")
+        raise InputError("stages: none given; a search needs at least one")
     for number, stage in enumerate(stages, start=1):
         for field in dataclasses.fields(stage):
             value = getattr(stage, field.name)
@@ -236,7 +236,7 @@ def _check_stages(stages: Sequence[Stage]) -> None:
 
 def _check_space(space: Mapping[str, tuple[float, float]], optimizer: Callable) -> None:
     if not space:
-        raise InputError("space: no hyperparameter given to search; such as learning_rate=(1e-5, 0.1)")
+        raise InputError("space is empty; give a hyperparameter, such as learning_rate=(1e-5, 0.1)")
     _, *parameters = inspect.signature(optimizer).parameters.values()
     named = {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
     for name, ends in space.items():

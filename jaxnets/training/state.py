@@ -1,4 +1,4 @@
-"""The state of a training run: one pytree, donated to each step and returned by it."""
+"""The state of a training run: a single pytree, donated to each step and returned by it."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ class TrainState:
     """Everything that a step reads and writes.
 
     Attributes:
-        step: i32[], steps taken.
+        step: i32[], number of steps taken.
         params: float32 parameters.
         collections: the other variables, such as `batch_stats`.
-        opt_state: the optimizer's.
+        opt_state: the optimizer state.
         ema: exponential moving average of the parameters, or None.
-        key: u32[...], the raw data of the one key from which all randomness is derived.
+        key: u32[...], raw data of the single PRNG key from which all randomness is derived.
     """
 
     step: jax.Array
@@ -31,7 +31,7 @@ class TrainState:
 
     @property
     def variables(self) -> Variables:
-        """What `task.predict` and `model.apply` take: the averaged parameters where there are any."""
+        """The variables for `task.predict` and `model.apply`, with averaged parameters if available."""
         params = self.params if self.ema is None else self.ema
         return {"params": params, **self.collections}
 
@@ -45,20 +45,20 @@ def create_state(
     ema: bool = False,
     variables: Variables | None = None,
 ) -> TrainState:
-    """Makes the initial state, in one compiled program.
+    """Creates the initial state, in one compiled program.
 
     Args:
-        task: whose variables to draw.
-        optimizer: whose state to make: anything with `init(params) -> opt_state`.
-        key: the run's key.
-        batch: any batch of the shape to come; only shapes matter.
-        ema: keep a moving average of the parameters.
-        variables: where to begin, such as pretrained ones; drawn from `key` where None.
+        task: the task whose variables to initialize.
+        optimizer: anything with `init(params) -> opt_state`.
+        key: the PRNG key of the run.
+        batch: any batch with the shapes of the training batches; its values do not matter.
+        ema: keep an exponential moving average of the parameters.
+        variables: initial variables, such as pretrained ones; None to draw them from `key`.
     """
     init_key, run_key = jax.random.split(key)
 
     def make(init_key, run_key, variables):
-        # Copied: the state's buffers are donated to its first step, and the caller's must not be.
+        # Copied, because the state's buffers are donated to its first step; the caller's must not be.
         drawn = task.init(init_key, batch) if variables is None else variables
         collections = jax.tree.map(jnp.copy, dict(drawn))
         params = collections.pop("params")

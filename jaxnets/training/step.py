@@ -1,4 +1,4 @@
-"""The train and eval step, written once for one device and for many."""
+"""The train and eval steps, written once for one device and for many."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from jaxnets.training.task import Batch, Task, Variables
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 EvalStep = Callable[[Variables, Batch], Metrics]
 
-_SMALL = 4096  # entries of a parameter that is summed together with others
+_SMALL = 4096  # parameters with at most this many entries are concatenated before they are summed
 
 
 def make_train_step(
@@ -32,28 +32,28 @@ def make_train_step(
 ) -> TrainStep:
     """A pure `step(state, batch) -> (state, metric sums)`, to be compiled by `training.parallel`.
 
-    Traced inside a mapped axis named "batch" (of `jax.pmap` or `jax.shard_map`) the step takes
-    one replica's share of the batch and reduces gradients, metrics and collections over the axis;
-    traced outside of one, by a plain `jax.jit`, it takes the whole batch. Each replica and each
-    micro-batch counts by the weight of its examples, so that the gradient is that of the mean over the
-    whole batch, however it was cut.
+    Traced inside a mapped axis named "batch" (of `jax.pmap` or `jax.shard_map`), the step takes
+    one replica's share of the batch and reduces gradients, metrics and collections over the axis.
+    Traced outside of one, by plain `jax.jit`, it takes the whole batch. Replicas and micro-batches are
+    weighted by their examples, so that the gradient is that of the mean over the whole batch, however
+    it is split.
 
     The sums are those of `task.loss` and the means `grad_norm`, `update_ratio` (norm of the update
-    over norm of the parameters; wanted near 0.001 to 0.01) and, where the optimizer was made by
+    over norm of the parameters; ideally about 0.001 to 0.01) and, if the optimizer was made by
     `create_optimizer`, `learning_rate`.
 
     Args:
-        task: whose loss to minimize.
+        task: the task whose loss to minimize.
         optimizer: any Optax transformation.
         precision: "float32", or "bfloat16" for the forward and backward pass.
-        accumulate: cut each replica's share into so many micro-batches, one after the other; the
-            optimizer sees their joint gradient. Memory falls, numbers stay (but for batch statistics,
-            which are those of a micro-batch).
-        ema_decay: how much of the moving average of the parameters is kept at each step.
+        accumulate: number of micro-batches that each replica's share is split into and processed one
+            after the other; the optimizer sees their accumulated gradient. This saves memory and
+            does not change the results, except for batch statistics, which are those of a micro-batch.
+        ema_decay: decay rate of the moving average of the parameters; None for no average.
 
     Raises:
         InputError: for an unknown precision or numbers out of range; when traced, for a batch that
-            cannot be cut into `accumulate` parts.
+            cannot be split into `accumulate` parts.
     """
     dtype = compute_dtype(precision)
     if accumulate < 1:
@@ -104,7 +104,7 @@ def make_train_step(
         grads, (updated, sums) = accumulated_gradient(params, state.collections, batch, key)
         if replicated:
             grads = lax.psum(grads, DATA_AXIS)
-            # What the task left alone stays as it is: even a mean of equal numbers may be rounded.
+            # Constants are left out: even a mean of equal numbers may be rounded.
             updated = {name: tree for name, tree in updated.items() if name != CONSTANTS}
             updated = lax.pmean(updated, DATA_AXIS)
             sums = metrics.reduce(sums, DATA_AXIS)
@@ -140,13 +140,13 @@ def make_train_step(
 
 
 class UpdateRule(NamedTuple):
-    """A step, and the state of the optimizers in it. A GAN has one of its own.
+    """A train step and the initial state of its optimizers; a GAN, for example, defines its own.
 
     Attributes:
-        init: `init(params) -> opt_state`, any pytree, with the states of two optimizers in it, say.
-        step: `step(state, batch) -> (state, sums)`, such as `make_train_step` gives. Its sums hold
-            `loss`. Traced inside a mapped axis "batch" it takes one replica's share of the batch, and
-            joins what the replicas find by `joined`.
+        init: `init(params) -> opt_state`; any pytree, for example the states of two optimizers.
+        step: `step(state, batch) -> (state, sums)`, as from `make_train_step`. Its sums include
+            `loss`. Traced inside a mapped axis "batch", it takes one replica's share of the batch and
+            averages over the replicas with `joined`.
     """
 
     init: Callable[[Any], Any]
@@ -154,7 +154,7 @@ class UpdateRule(NamedTuple):
 
 
 def usual_rule(task: Task, optimizer: optax.GradientTransformation, **options: Any) -> UpdateRule:
-    """`make_train_step` with these options, and the optimizer's own state."""
+    """The rule of `make_train_step` with these options, and the optimizer's `init`."""
     return UpdateRule(optimizer.init, make_train_step(task, optimizer, **options))
 
 
@@ -171,9 +171,9 @@ def make_eval_step(task: Task, *, precision: str = "float32") -> EvalStep:
 
 
 def joined(tree: Any) -> Any:
-    """The mean of arrays over the replicas of a step, or the arrays as they are where there are none.
+    """The mean of arrays over the replicas of a step, or the unchanged arrays if there are none.
 
-    For steps of your own: `joined(gradients)`, `joined(batch_stats)`, `joined(sums)`.
+    For custom steps: `joined(gradients)`, `joined(batch_stats)`, `joined(sums)`.
     """
     if not axis_is_bound(DATA_AXIS):
         return tree
@@ -181,10 +181,10 @@ def joined(tree: Any) -> Any:
 
 
 def _norm(tree: Any) -> jax.Array:
-    """The norm of all parameters together.
+    """The global norm of all parameters.
 
-    The small ones, most of them, are put into one: XLA compiles a sum of its own for each parameter,
-    and this takes a sixth off the compile time of a ResNet-50 on a CPU.
+    Small parameters, which are the majority, are concatenated: XLA compiles a separate sum for each
+    array, and this reduces the compile time of a ResNet-50 on a CPU by a sixth.
     """
     leaves = [leaf.ravel() for leaf in jax.tree.leaves(tree)]
     small = [leaf for leaf in leaves if leaf.size <= _SMALL]
@@ -193,7 +193,7 @@ def _norm(tree: Any) -> jax.Array:
 
 
 def _once(value: jax.Array) -> Mean:
-    """A value of the step as a whole, as a mean that counts one."""
+    """A value of the whole step, as a mean of weight 1."""
     return Mean(jnp.asarray(value, jnp.float32), jnp.ones(()))
 
 
@@ -201,16 +201,16 @@ def _split(leaf: jax.Array, parts: int) -> jax.Array:
     if len(leaf) % parts:
         raise InputError(
             f"accumulate is {parts}, which does not divide the {len(leaf)} examples of one device; "
-            "choose a batch size that is a multiple of devices times accumulate"
+            "choose a batch size that is a multiple of devices * accumulate"
         )
     return leaf.reshape(parts, -1, *leaf.shape[1:])
 
 
 def _varying(params: Any) -> Any:
-    """Marks replicated parameters as each replica's own.
+    """Marks replicated parameters as varying over replicas.
 
-    Under `jax.shard_map`'s default `check_vma=True` the gradient for a value that all replicas share
-    is summed over them by itself; with our own `psum` after it, it would come out N times too large,
-    silently. Marked as varying, it stays local under every mapping.
+    Under `jax.shard_map`'s default `check_vma=True`, the gradient of a value that all replicas share
+    is summed over them automatically; followed by our own `psum`, it would silently be N times too
+    large. Marked as varying, it stays local under every mapping.
     """
     return jax.tree.map(lambda leaf: lax.pcast(leaf, DATA_AXIS, to="varying"), params)

@@ -1,4 +1,4 @@
-"""What training asks of a task. Any object with these pure functions is one; none inherits."""
+"""The protocol of a task. Any object with these pure functions is a task; no inheritance is needed."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -11,11 +11,11 @@ Batch = dict[str, jax.Array]
 
 
 class Headline(NamedTuple):
-    """The number that runs of a task are judged by.
+    """The main metric of a task, by which its runs are judged.
 
     Attributes:
-        metric: its name among the task's metrics, or among the measures of whole sets.
-        words: what it is called before a person: "accuracy".
+        metric: its name among the task's metrics, or among the metrics of whole sets.
+        words: its display name, such as "accuracy".
     """
 
     metric: str
@@ -26,41 +26,41 @@ LOSS = Headline("loss", "loss")
 
 
 class Task(Protocol):
-    """A learning problem: a model, a loss and its measures.
+    """A learning problem: a model, a loss and its metrics.
 
-    It knows nothing of devices, data sources or optimizers. It computes in the dtype of the parameters
-    it is given, and keeps losses and metrics in float32.
+    A task is independent of devices, data sources and optimizers. It computes in the dtype of the
+    parameters it is given, and keeps losses and metrics in float32.
 
     Attributes:
-        headline: the number that it is judged by; a task without one is judged by its loss.
+        headline: the main metric; a task without one is judged by its loss.
     """
 
     headline: Headline
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        """Draws variables for batches of this shape."""
+        """Initializes variables for batches of this shape."""
 
     def loss(
         self, variables: Variables, batch: Batch, key: jax.Array
     ) -> tuple[jax.Array, tuple[Variables, Metrics]]:
-        """The mean loss in train mode, the updated collections, and sums to report.
+        """The mean loss in train mode, the updated collections, and metric sums to report.
 
-        Collections that are not among them stay as they are.
+        Collections that are not returned stay unchanged.
 
-        The sums hold `loss`, a `Mean` whose weight is what this batch counts when its mean loss is
-        joined with that of other replicas or micro-batches.
+        The sums include `loss`, a `Mean` whose weight is the weight of this batch when its mean loss is
+        averaged with those of other replicas or micro-batches.
         """
 
     def predict(self, variables: Variables, batch: Batch) -> Any:
         """Outputs in eval mode."""
 
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:
-        """Sums that measure the outputs of `predict`."""
+        """Metric sums of the outputs of `predict`."""
 
     def check(self, batch: Batch) -> None:
-        """Raises an `InputError` for a host batch that the task cannot take; it may be left out."""
+        """Raises an `InputError` for a host batch that the task cannot take; this method is optional."""
 
 
 def headline_of(task: Any) -> Headline:
-    """The number that a task is judged by."""
+    """The main metric of a task; the loss if it has none."""
     return getattr(task, "headline", LOSS)

@@ -149,7 +149,7 @@ def test_a_run_is_resumed_with_its_own_captions_only(trained, folder, refused):
         (["--captioner-settings", "gait=true"], "no setting 'gait'"),
         (["--scheduled-sampling", "2"], "scheduled_sampling is 2"),
         (["--caption-length", "1"], "length is 1"),
-        (["--min-count", "99"], "none of 5 words comes 99 times"),
+        (["--min-count", "99"], "none of 5 words occurs 99 times"),
     ],
 )
 def test_a_wrong_argument_is_named(folder, refused, tmp_path, options, words):

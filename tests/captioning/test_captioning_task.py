@@ -356,7 +356,7 @@ def test_cached_features_train_as_their_images_do(blobs):
 def test_a_decoder_without_attention_has_none_to_show():
     task, batch = make_task("lrcn"), make_batch()
     features, tokens = np.zeros((5, 4, 7), np.float32), batch["captions"][:, 0]
-    with pytest.raises(InputError, match="LRCN does not attend"):
+    with pytest.raises(InputError, match="LRCN has no attention"):
         jax.eval_shape(lambda v: task.attention(v, features, tokens), draw(task, batch))
 
 

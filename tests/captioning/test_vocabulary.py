@@ -72,7 +72,7 @@ def test_a_vocabulary_comes_back_from_its_file(tmp_path):
         Vocabulary.load(tmp_path / "elsewhere")
     for text in ("", '{"word": []}', "[1]"):
         (tmp_path / "vocabulary.json").write_text(text)
-        with pytest.raises(InputError, match="is no vocabulary"):
+        with pytest.raises(InputError, match="is not a vocabulary"):
             Vocabulary.load(tmp_path)
     (tmp_path / "vocabulary.json").write_text(json.dumps({"words": ["a", "b"]}))
     with pytest.raises(InputError, match="begins with <pad>"):
@@ -82,11 +82,11 @@ def test_a_vocabulary_comes_back_from_its_file(tmp_path):
 def test_what_makes_no_vocabulary_is_named():
     with pytest.raises(InputError, match="they are empty"):
         Vocabulary.build(["", "..."])
-    with pytest.raises(InputError, match="none of 2 words comes 3 times"):
+    with pytest.raises(InputError, match="none of 2 words occurs 3 times"):
         Vocabulary.build(["a b", "a"], min_count=3)
     with pytest.raises(InputError, match="min_count is 0"):
         Vocabulary.build(["a"], min_count=0)
-    with pytest.raises(InputError, match="'a' comes twice"):
+    with pytest.raises(InputError, match="'a' occurs more than once"):
         Vocabulary((*SPECIALS, "a", "a"))
     with pytest.raises(InputError, match="token 9 is out of range: there are 5 words"):
         Vocabulary.build(["a"]).decode([4, 9])

@@ -56,7 +56,7 @@ def test_a_plateau_is_one_of_a_metric_that_is_better_when_lower(toy):
     _, history = train(toy, "run", epochs=30, learning_rate=1e-9, patience=2, strategy="single")
     medians = [record["test_median"] for record in history.epochs]
     assert len(medians) - 1 - int(np.argmin(medians)) == 2
-    assert "test_median has not been better" in history.stopped
+    assert "test_median has not improved" in history.stopped
 
 
 def test_killed_and_resumed_it_ends_in_the_same_bits():

@@ -161,7 +161,7 @@ def test_a_full_disk_while_saving_is_told_and_the_last_checkpoint_stays_whole(tm
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "could not save a checkpoint" in done.stdout
-    assert "the checkpoint of step 0 is whole" in done.stdout
+    assert "the checkpoint of step 0 is intact" in done.stdout
     batch = {"image": source.images[:4], "label": source.labels[:4]}
     like = create_state(task, create_optimizer("adam", 0.1), jax.random.key(0), batch)
     reader = Checkpointer(directory, read_only=True)

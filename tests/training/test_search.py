@@ -335,7 +335,7 @@ def test_halving_halves_and_keeps_a_quarter():
         ({"stages": [Stage(4, 1, keep=5), Stage(6, 1)]}, "stage 1 keeps 5.*stage 1 has only 4"),
         ({"stages": [Stage(4, 1, keep=3), Stage(2, 1)]}, "stage 1 keeps 3.*stage 2 has only 2"),
         ({"stages": []}, "stages: none given"),
-        ({"space": {}}, "space: no hyperparameter"),
+        ({"space": {}}, "space is empty; give a hyperparameter"),
         ({"space": {**SPACE, "learning_rate": (0.1, 0.01)}}, "learning_rate is from 0.1 to 0.01"),
         ({"space": {**SPACE, "weight_decay": (0.0, 0.01)}}, "weight_decay is from 0 to 0.01; wanted"),
         ({"space": {**SPACE, "weight_decay": (0.1, math.inf)}}, "weight_decay is from 0.1 to inf"),
