@@ -87,7 +87,7 @@ def test_the_command_equals_the_python_lines_bit_for_bit(home, capsys):
     assert load_run(RECIPE, moved).evaluate()["loss"] > 0
     cli.main(["train", "--resume", "--run-dir", moved, "--epochs", "3"])
     assert "after 3 epochs" in capsys.readouterr().out
-    cli.main(["train", "--pretrained", moved, "--dataset", pictures, "--epochs", "1",
+    cli.main(["train", "--pretrained", moved, "--dataset", pictures, "--epochs", "1", "--augment",
               "--batch-size", "16", "--run-dir", "again"])  # fmt: skip
     assert "head kept, for the classes of the weights" in capsys.readouterr().out
 
