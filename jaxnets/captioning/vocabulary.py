@@ -21,7 +21,7 @@ VOCABULARY_FILE = "vocabulary.json"
 # The basic color terms of English (Berlin and Kay 1969), in both spellings.
 COLOR_WORDS = (
     "black", "white", "red", "green", "yellow", "blue",
-    "brown", "purple", "pink", "orange", "gray", "gray",
+    "brown", "purple", "pink", "orange", "gray", "grey",
 )  # fmt: skip
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
