@@ -167,17 +167,27 @@ def newest_run() -> Path:
     return max(found, key=lambda path: path.stat().st_mtime).parent
 
 
-def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
+def parse_settings(
+    settings: Sequence[str], given: Sequence[str] = ("name", "num_classes")
+) -> dict[str, Any]:
     """["drop_path=0.2", "small_input=true"] as keyword arguments.
 
+    Args:
+        settings: as NAME=VALUE, where VALUE is JSON or plain text.
+        given: names that are set otherwise, by the dataset for instance.
+
     Raises:
-        InputError: one that is not NAME=VALUE.
+        InputError: one that is not NAME=VALUE, or is set otherwise.
     """
     parsed = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"settings: {setting!r} is not of the form NAME=VALUE")
+        if name in given:
+            raise InputError(
+                f"settings: {name} is not one of them, for the run decides it; leave it out"
+            )
         try:
             parsed[name] = json.loads(value)
         except json.JSONDecodeError:

@@ -69,7 +69,7 @@ def run_script(path: str | Path) -> Recipe | None:
     Raises:
         InputError: there is no such file.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     if not path.is_file():
         raise InputError(f"{path} is not a file; wanted a Python script that registers something")
     if getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path):
@@ -78,7 +78,7 @@ def run_script(path: str | Path) -> Recipe | None:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     # Under its name, so that worker processes and dataclasses find it.
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))
+    sys.path.append(str(path.parent))  # last, so that nothing there hides a library
     spec.loader.exec_module(module)
     new = [recipe for name, recipe in _OWN.items() if before.get(name) is not recipe]
     return new[-1] if new else None

@@ -22,7 +22,7 @@ from jaxnets.captioning.vocabulary import COLOR_WORDS, END, Vocabulary
 from jaxnets.config import ImageConfig, parse_settings
 from jaxnets.data import decoding
 from jaxnets.errors import InputError
-from jaxnets.metrics import Metrics, Score
+from jaxnets.metrics import Metrics, Score, Share
 from jaxnets.models import create_model
 from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
 from jaxnets.weights import Preprocessing, Pretrained, with_channels
@@ -50,6 +50,7 @@ _SCENES = {
     "recolor": 0.5,
     "caption_length": 14,
 }
+_GIVEN = ("name", "backbone", "vocabulary", "feature", "backbone_settings")
 _SCENES_BACKBONE = ("block=basic", "depths=[1,1]", "widths=[48,128]", "stem_width=32")
 _SCENES_DECODER = ("features=192", "dropout=0.1")
 _SCENES_ATTENTION = ("embedding=96", "attention_features=96")
@@ -169,14 +170,16 @@ def evaluate(run: Run, source: Any, batch_size: int) -> Metrics:
     """Scores of the sentences about a source's images, by beam search: BLEU, ROUGE-L, CIDEr ..."""
     source = CaptionSource(source, Vocabulary.load(run.directory), length=run.config.caption_length)
     scores = evaluate_captions([(run.task, run.variables)], source, batch_size=batch_size)
-    return {name: Score(value, 1.0) for name, value in scores.items()}
+    kinds = {"exact": Share}
+    return {name: kinds.get(name, Score)(value, 1.0) for name, value in scores.items()}
 
 
 def predict(runs: Sequence[Run], images: Sequence[Path], options: Predict) -> Iterator[str]:
     """Sentences about each picture, by the ensemble of the runs."""
     if not 1 <= options.sentences <= options.beams:
         raise InputError(
-            f"sentences is {options.sentences}; a beam search of {options.beams} has 1 to so many"
+            f"sentences is {options.sentences} and beams is {options.beams}; wanted at least one "
+            "sentence, and as many beams or more"
         )
     found = describe(runs, images, width=options.beams, alpha=options.alpha)
     for path, sentences in zip(images, found, strict=True):
@@ -276,7 +279,7 @@ def _task(config: Config, vocabulary: Vocabulary, about: Mapping[str, Any], step
         vocabulary,
         feature=config.feature,
         backbone_settings=parse_settings(config.settings),
-        **parse_settings(config.captioner_settings),
+        **parse_settings(config.captioner_settings, given=_GIVEN),
     )
     return Captioning(
         captioner,

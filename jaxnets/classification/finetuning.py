@@ -22,9 +22,9 @@ def wanted_images(config: ImageConfig, of_run) -> Preprocessing | None:
     """
     if config.pretrained is None:
         return None
-    if is_run(config.pretrained):
-        return of_run(config.pretrained).preprocessing
     name, source = _told_apart(config)
+    if is_run(source or name):
+        return of_run(source or name).preprocessing
     try:
         return weights.preprocessing(name, source)
     except weights.UnknownImagesError:
@@ -44,12 +44,14 @@ def read_pretrained(config: ImageConfig, of_run, dataset: Dataset) -> tuple[Pret
         InputError: as of `jaxnets.load_pretrained`.
     """
     settings = parse_settings(config.settings)
-    if is_run(config.pretrained):
-        loaded = of_run(config.pretrained)
-        if config.model not in (None, loaded.model.model_name):
-            raise weights.wrong_model(loaded.origin, loaded.model.model_name, config.model)
+    name, source = _told_apart(config)
+    if is_run(source or name):
+        loaded = of_run(source or name)
+        held = loaded.model.model_name
+        if source is not None and held != name:
+            raise weights.wrong_model(loaded.origin, held, name)
     else:
-        loaded = weights.load(*_told_apart(config), **settings)
+        loaded = weights.load(name, source, **settings)
     class_names = tuple(dataset.class_names)
     kept = class_names == loaded.class_names
     old = len(loaded.class_names)

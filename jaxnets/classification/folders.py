@@ -72,6 +72,8 @@ def members_of(models: Sequence[Run | Pretrained], inside: Callable[[Run], Pretr
     ]
     first = members[0]
     for member in members:
+        if member.pretrained.model.num_classes == 0:
+            raise InputError(f"models: {member.pretrained.origin} has no head and scores no classes")
         if member.class_names != first.class_names:
             raise InputError(
                 f"models: {member.pretrained.origin} has other classes than {first.pretrained.origin}; "

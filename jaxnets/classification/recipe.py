@@ -84,6 +84,11 @@ def load(config: Config, about: Mapping[str, Any] | None) -> data.Dataset:
 
 def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | None) -> Prepared:
     """The task as configured, with the constants and the usual augmentation of the images."""
+    if config.train is not None and config.pretrained is None:
+        raise InputError(
+            f"train is {config.train!r}, which would leave random weights as they are before it; give "
+            "--pretrained too"
+        )
     variables, notes = None, ()
     if about is None and config.pretrained is None:
         about = _about(dataset, config.model, parse_settings(config.settings))
@@ -140,6 +145,8 @@ def predict(
     members: Sequence[Run | Pretrained], images: Sequence[Path], options: Predict
 ) -> Iterator[str]:
     """The most probable classes of each picture, by the mean of several members."""
+    if options.top < 1:
+        raise InputError(f"top is {options.top}; it must be 1 or more")
     members = folders.members_of(members, inside)
     rows = np.mean([folders.probabilities_of(member, images) for member in members], axis=0)
     for path, probabilities in zip(images, rows, strict=True):
@@ -154,7 +161,10 @@ def evaluate_pretrained(
     """Measures pretrained models, or the mean of several, on a folder of images."""
     kind, _, folder = dataset.partition(":")
     if kind != "folder":
-        raise InputError("dataset: for pretrained models, give --dataset folder:PATH")
+        raise InputError(
+            f"dataset is {dataset!r}; pretrained models, and several runs together, are measured on a "
+            "folder: give --dataset folder:PATH"
+        )
     members = folders.members_of(members, inside)
     return folders.evaluate(members, folder, options.crops, batch_size=batch_size, strict=options.strict)
 

@@ -69,11 +69,11 @@ def _print_unless_a_failed_save(unraisable) -> None:
 def _parse(arguments: list[str]) -> Any:
     """The command that the words stand for: COMMAND [SCRIPT.py] [TASK] ..."""
     name, *words = arguments or [""]
+    script = next((word for word in words[:2] if word.endswith(".py")), None)
     registered = None
-    for place, word in enumerate(words[:2]):
-        if word.endswith(".py"):
-            registered = recipes.run_script(words.pop(place))
-            break
+    if script is not None:
+        words.remove(script)
+        registered = recipes.run_script(script)
     if name in ("train", "search"):
         recipe, words = tasks.of_words(words, registered)
     elif name in ("eval", "predict"):
@@ -81,6 +81,7 @@ def _parse(arguments: list[str]) -> Any:
     else:
         return _cli(_COMMANDS, [name, *words])
     form = _COMMANDS[name].of(recipe)
+    form.script = script
     command = _cli(_COMMANDS | {name: form}, [name, *words])
     if name == "train" and command.resume:
         from jaxnets.runs.fitting import read_run

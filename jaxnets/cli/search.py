@@ -16,6 +16,7 @@ class Search:
     training examples; the test examples are not touched."""
 
     recipe: ClassVar[Any]  # of the task, once `of` has made its form
+    script: ClassVar[str | None] = None  # that registered something of one's own
 
     space: tuple[str, ...] = ()
     """What to search, as NAME=LOW:HIGH: learning_rate=1e-5:0.1 weight_decay=1e-4:1 momentum=0.5:0.99
@@ -46,6 +47,7 @@ class Search:
             training.halving(self.candidates, self.stages),
             held_out=self.held_out,
             together=self.together,
+            script=self.script,
         )
         rows = result.table
         table = Table(box=None, pad_edge=False)

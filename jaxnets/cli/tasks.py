@@ -35,8 +35,7 @@ def of_words(words: list[str], registered: Recipe | None) -> tuple[Recipe, list[
     if registered is not None:
         return registered, words
     if "--resume" in words:
-        given = words.index("--run-dir") + 1 if "--run-dir" in words else None
-        return recipes.of_run(newest_run() if given is None else words[given]), words
+        return recipes.of_run(_run_dir(words) or newest_run()), words
     return recipes.get(recipes.DEFAULT), words
 
 
@@ -45,21 +44,31 @@ def of_run_among(words: list[str]) -> Recipe:
     for word in words:
         if is_run(word):
             return recipes.of_run(word)
-    if any(RUNS.glob("*/config.json")) and not any(map(is_model, words)):
+    asks_for_help = not {"-h", "--help"}.isdisjoint(words)
+    if any(RUNS.glob("*/config.json")) and not any(map(is_model, words)) and not asks_for_help:
         return recipes.of_run(newest_run())
     return recipes.get(recipes.DEFAULT)
 
 
 def is_model(word: str) -> bool:
-    """Whether a word names a model with weights: a run's directory, a model's name, or a source."""
+    """Whether a word names a model with weights: a directory, a model's name, or a source."""
     from jaxnets.models import list_models
     from jaxnets.weights import sources
 
     name = word.partition("=")[0]
-    return is_run(word) or name in list_models() or sources.is_weights(word)
+    return Path(word).is_dir() or name in list_models() or sources.is_weights(word)
 
 
 def split_models(words: tuple[str, ...]) -> tuple[list[str], list[Path]]:
     """The models that come first among the words, and the files that follow."""
     count = next((k for k, word in enumerate(words) if not is_model(word)), len(words))
     return list(words[:count]), [Path(word) for word in words[count:]]
+
+
+def _run_dir(words: list[str]) -> str | None:
+    """The value of --run-dir, as `--run-dir X` or `--run-dir=X`."""
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        name, equals, value = word.partition("=")
+        if name in ("--run-dir", "--run_dir"):
+            return value if equals else following
+    return None

@@ -32,20 +32,19 @@ class Eval:
         from jaxnets import metrics
         from jaxnets.runs import Run
 
-        members = _members(self.models, self.checkpoint)
-        if len(members) == 1 and isinstance(members[0], Run):
-            run = members[0]
-            source = run.held_out(self.dataset)
-            results = run.recipe.evaluate(run, source, self.batch_size)
-            print(f"{run.directory} on {self.dataset or run.config.dataset}")
+        members = _members(self.recipe, self.models, self.checkpoint)
+        first, options = members[0], part_of(self.recipe.Evaluate, self)
+        dataset = self.dataset or (first.config.dataset if isinstance(first, Run) else "")
+        if len(members) == 1 and isinstance(first, Run) and options == self.recipe.Evaluate():
+            source = first.held_out(self.dataset)
+            results = self.recipe.evaluate(first, source, self.batch_size)
+            print(f"{first.directory} on {dataset}")
             print(f"{'examples':<9} {len(source)}")
         elif self.recipe.evaluate_pretrained is None:
             raise InputError(
                 f"models: {len(members)} given; {self.recipe.name} is measured a run at a time"
             )
         else:
-            options = part_of(self.recipe.Evaluate, self)
-            dataset = self.dataset or ""
             results = self.recipe.evaluate_pretrained(members, dataset, self.batch_size, options)
             print(f"{' + '.join(self.models)} on {dataset}")
         for name, value in metrics.scalars(results).items():
@@ -76,7 +75,7 @@ class Predict:
             raise InputError("images: none given; name at least one picture file")
         if self.recipe.predict is None:
             raise InputError(f"a run of {self.recipe.name} has no way to predict from files")
-        members = _members(models, self.checkpoint)
+        members = _members(self.recipe, models, self.checkpoint)
         for line in self.recipe.predict(members, images, part_of(self.recipe.Predict, self)):
             print(line)
 
@@ -115,14 +114,17 @@ def load_model(text: str) -> Any:
     return pretrained.load(name, source) if equals else pretrained.load(text)
 
 
-def _members(models: Sequence[str], checkpoint: str) -> list[Any]:
-    """Runs and pretrained models by their words; the newest run where there are none."""
-    from jaxnets import recipes
+def _members(recipe: Any, models: Sequence[str], checkpoint: str) -> list[Any]:
+    """Runs and pretrained models of one task by their words; the newest run where there are none."""
+    from jaxnets import runs
     from jaxnets.weights import sources
 
-    return [
-        load_model(word)
-        if sources.is_weights(word) or not Path(word).is_dir()
-        else recipes.load(word, checkpoint)
-        for word in models or (str(newest_run()),)
-    ]
+    members = []
+    for word in models or (str(newest_run()),):
+        if Path(word).is_dir() and not sources.is_weights(word):
+            members.append(runs.load_run(recipe, word, checkpoint))
+        elif recipe.evaluate_pretrained is None:
+            raise InputError(f"models: {word} is a pretrained model; wanted a run of {recipe.name}")
+        else:
+            members.append(load_model(word))
+    return members

@@ -83,3 +83,7 @@ def check(example: Example) -> None:
             )
     if "box" in example and (example["box"].ndim != 2 or example["box"].shape[1] != 4):
         raise InputError(f"box must be [M, 4], got {list(example['box'].shape)}")
+    counts = {name: len(example[name]) for name in ("box", "mask", "valid") if name in example}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise InputError(f"box, mask and valid must have one entry for each object, got {told}")

@@ -87,7 +87,8 @@ def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subse
     left, held = split(groups, share, seed)
     empty = np.setdiff1d(groups, groups[left])
     if empty.size:
-        what = "the source" if labels is None else f"class {source.class_names[empty[0]]!r}"
+        names = dict(enumerate(getattr(source, "class_names", ())))
+        what = "the source" if labels is None else f"class {names.get(empty[0], empty[0])!r}"
         raise InputError(
             f"share is {share}, which leaves {what} without an example to train on: it has "
             f"{np.sum(groups == empty[0])}; hold out less, or add examples"
@@ -116,7 +117,8 @@ def split(labels: np.ndarray, share: float = 0.2, seed: int = 0) -> tuple[np.nda
 
 
 def _one_label_each(source: Source) -> np.ndarray | None:
-    """The labels of a source, int32[N]; None if its examples have no label, or several."""
-    if np.ndim(source[0].get("label", ())) != 0:
+    """The labels of a source, int32[N]; None where its examples have no label, several, or no class."""
+    label = np.asarray(source[0].get("label", ()))
+    if label.ndim != 0 or not np.issubdtype(label.dtype, np.integer):
         return None
     return labels_of(source)

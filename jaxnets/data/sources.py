@@ -33,10 +33,18 @@ def register(spec: str, loader: Callable[..., Dataset]) -> None:
         InputError: the name is taken by another loader.
     """
     kind = spec.partition(":")[0]
-    taken = {known.partition(":")[0]: known for known in _LOADERS}
-    if kind in taken and getattr(_LOADERS[taken[kind]], "__qualname__", None) != loader.__qualname__:
-        raise InputError(f"dataset {kind!r} is already registered; choose another name")
-    _LOADERS[taken.get(kind, spec)] = loader
+    for known, other in list(_LOADERS.items()):
+        if known.partition(":")[0] != kind:
+            continue
+        if _name_of(other) != _name_of(loader):
+            raise InputError(f"dataset {kind!r} is already known; choose another name")
+        del _LOADERS[known]  # of the same script, run again
+    _LOADERS[spec] = loader
+
+
+def _name_of(loader: Callable[..., Dataset] | str) -> tuple[str | None, str]:
+    """Where a loader comes from."""
+    return getattr(loader, "__module__", None), getattr(loader, "__qualname__", repr(loader))
 
 
 def load(spec: str, **options: Any) -> Dataset:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxnets.errors import InputError
+from jaxnets.explain.show import save
 
 COLUMNS = 6
 
@@ -46,4 +47,4 @@ def plot_attention(image: np.ndarray, words: Sequence[str], maps: np.ndarray, pa
         lit = np.asarray(lit.resize((width, height), Image.Resampling.BICUBIC)).clip(0, 1)
         axis.imshow(shown * (0.25 + 0.75 * lit[..., None]))
         axis.set_title(f"{word} ({places.max():.2f})")
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=110)

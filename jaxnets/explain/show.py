@@ -220,10 +220,10 @@ def flattened(values: np.ndarray) -> np.ndarray:
     return values.max(-1) if values.min() >= 0 else values.sum(-1)
 
 
-def save(figure: Any, path: str | PathLike) -> None:
+def save(figure: Any, path: str | PathLike, dpi: int = 120) -> None:
     """Writes a figure; `InputError` for an ending that means no format."""
     try:
-        figure.savefig(path, dpi=120)
+        figure.savefig(path, dpi=dpi)
     except ValueError as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 

@@ -112,7 +112,7 @@ def checked(setting: str, value: Any, annotation: Any, example: Any) -> Any:
         wanted, fits = str(kind), False
     elif origin is Literal:
         matches = [a for a in arguments if type(a) is type(value) and a == value]
-        if not matches and isinstance(value, str):
+        if not matches and isinstance(value, str) and isinstance(arguments[0], str):
             raise unknown_name(setting, value, map(str, arguments))
         wanted, fits = f"one of {', '.join(map(repr, arguments))}", bool(matches)
     elif origin is tuple or kind is tuple:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import itertools
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from jaxnets.config import (
     CONFIG_FILE,
     RUNS,
     RunConfig,
+    is_run,
     newest_run,
     read_config,
     refuse_changes,
@@ -64,13 +66,10 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
     )
-    if config.resume:
-        directory = config.run_dir
-    else:
-        directory = _make_directory(config, run)
-        if is_main_process():
-            run.write(directory)
-            write_config(directory, recipe.name, config, run.about)
+    directory = config.run_dir if config.resume else _make_directory(config, run)
+    if about is None and is_main_process():
+        run.write(directory)
+        write_config(directory, recipe.name, config, run.about)
     if progress and is_main_process():
         for note in run.notes:
             Console(highlight=False, soft_wrap=True).print(note)
@@ -82,7 +81,7 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
             test=run.test,
             rule=rule,
             variables=run.variables,
-            measure=run.measure,
+            measure=recipe.measure and partial(recipe.measure, run.task),
             epochs=config.epochs,
             batch_size=config.batch_size,
             seed=config.seed,
@@ -193,7 +192,13 @@ def _begun(recipe: Recipe, config: RunConfig) -> tuple[RunConfig, Mapping[str, A
     if config.batch_size is None:
         config = dataclasses.replace(config, batch_size=saved.batch_size)
     refuse_changes(saved, config)
-    return config, about
+    # A run that was killed before its first checkpoint starts over, from pretrained weights again.
+    return config, about if is_run(config.run_dir) and _steps(config.run_dir) else None
+
+
+def _steps(directory: Path) -> list[str]:
+    """The checkpoints of a run, by their steps."""
+    return [path.name for path in (directory / CHECKPOINTS).iterdir() if path.name.isdigit()]
 
 
 def _load_variables(directory: Path, step: Step) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from jaxnets.config import ImageConfig, RunConfig
 from jaxnets.data import Dataset, Source, load
 from jaxnets.metrics import Metrics
 from jaxnets.training import DataParallel, Task, UpdateRule, usual_rule
-from jaxnets.training.evaluation import Predictions, make_measure
+from jaxnets.training.evaluation import Predictions, make_measure, predict_all
 from jaxnets.training.task import Variables
 
 Optimizer = optax.GradientTransformation
@@ -31,7 +31,6 @@ class Prepared(NamedTuple):
         about: what the run is to remember besides its configuration, for JSON.
         variables: where to begin, such as pretrained ones; drawn where None.
         transform: what becomes of the optimizer, such as one that leaves some parameters as they are.
-        measure: measures of the whole test set; see `training.fit`.
         write: called with the directory of a new run, to leave further files there.
         notes: lines for the user, before training begins.
     """
@@ -43,7 +42,6 @@ class Prepared(NamedTuple):
     about: Mapping[str, Any] = {}
     variables: Variables | None = None
     transform: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
-    measure: Callable[[Predictions], Metrics] | None = None
     write: Callable[[Path], None] = lambda directory: None
     notes: Sequence[str] = ()
 
@@ -95,9 +93,14 @@ class Run:
 
 
 def measured(run: Run, source: Source, batch_size: int) -> Metrics:
-    """The metrics of a run's task on a source: what `Recipe.evaluate` is unless it is more."""
+    """The metrics of a run's task on a source, and the recipe's measures of the whole set: what
+    `Recipe.evaluate` is by default."""
     measure = make_measure(run.task, precision="float32", parallel=DataParallel.create())
-    return measure(run.variables, source, batch_size)
+    sums = measure(run.variables, source, batch_size)
+    if run.recipe.measure is None:
+        return sums
+    predictions = predict_all(run.task, run.variables, source, batch_size=batch_size)
+    return {**sums, **run.recipe.measure(run.task, predictions)}
 
 
 @dataclass(frozen=True)
@@ -112,11 +115,13 @@ class Recipe(NamedTuple):
         name: the word for it: `jaxnets train NAME`.
         Config: its configuration, over `RunConfig`; its docstring is what `--help` begins with.
         restore: `(config, about, directory) -> Task` of a run that has been trained.
-        load: `(config, about) -> Dataset`; `about` is None but of a run that has been begun, whose
-            data it must then fit. None for `data.load` of the configured dataset.
-        prepare: `(config, dataset, about) -> Prepared`; None for the task that `restore` makes of the
+        load: `(config, about) -> Dataset`. For a run that exists, `about` is what it remembers, which
+            the dataset must fit; for a new one it is None. Default: `data.load` of the config's dataset.
+        prepare: `(config, dataset, about) -> Prepared`. Default: the task that `restore` makes from the
             configuration alone.
-        evaluate: `(run, source, batch_size) -> Metrics`; the task's metrics unless it is more.
+        measure: `(task, predictions) -> Metrics`: measures of a whole set, from what
+            `training.predict_all` yields, at the end of each epoch and in `evaluate`; None for none.
+        evaluate: `(run, source, batch_size) -> Metrics`, by default the task's metrics and `measure`.
         predict: `(members, pictures, options) -> lines` for a person, of files; None if it cannot.
         Predict: a dataclass of the options that `predict` takes.
         draw: `(run) -> paths` of the pictures of a trained run, drawn into its directory.
@@ -126,7 +131,8 @@ class Recipe(NamedTuple):
         evaluate_pretrained: `(members, dataset, batch_size, options) -> Metrics` of pretrained models or
             several runs, together; None if that has no meaning.
         Evaluate: a dataclass of the options that `evaluate_pretrained` takes.
-        make_rule: `(task, optimizer, **options) -> UpdateRule`, for a task whose step is its own.
+        make_rule: `(task, optimizer, *, precision, accumulate, ema_decay) -> UpdateRule`, for a task
+            with a step of its own; it refuses options that it does not support.
     """
 
     name: str
@@ -134,6 +140,7 @@ class Recipe(NamedTuple):
     restore: Callable[[RunConfig, Mapping[str, Any], Path | None], Task]
     load: Callable[[RunConfig, Mapping[str, Any] | None], Dataset] | None = None
     prepare: Callable[[RunConfig, Dataset, Mapping[str, Any] | None], Prepared] | None = None
+    measure: Callable[[Task, Predictions], Metrics] | None = None
     evaluate: Callable[[Run, Source, int], Metrics] = measured
     predict: Callable[[Sequence[Any], Sequence[Path], Any], Iterable[str]] | None = None
     Predict: type = NoOptions

@@ -40,6 +40,7 @@ def search(
     *,
     held_out: float = 0.2,
     together: int | None = None,
+    script: str | None = None,
     progress: bool = True,
 ) -> tuple[Path, SearchResult]:
     """Searches the hyperparameters of a task's optimizer; leaves what it finds in a directory.
@@ -56,6 +57,7 @@ def search(
         held_out: the share of the training examples (of every class, where they have one) to compare
             candidates by.
         together: how many candidates are trained at once; see `training.search`.
+        script: that registered the recipe, for the command that trains with the best.
         progress: show a bar, and what each stage found.
 
     Returns:
@@ -89,7 +91,7 @@ def search(
     def save(result: SearchResult) -> None:
         found = {"command": None, **result.to_dict()}
         if result.best is not None:
-            found["command"] = train_command(recipe, config, result.best.values)
+            found["command"] = train_command(recipe, config, result.best.values, script)
         atomic.write_text(directory / RESULT_FILE, json.dumps(found, indent=1, allow_nan=False) + "\n")
         atomic.write_text(directory / "search.md", result.to_markdown())
 
@@ -148,9 +150,11 @@ def parse_space(texts: Sequence[str]) -> Space:
     return space
 
 
-def train_command(recipe: Recipe, config: RunConfig, values: Mapping[str, float]) -> str:
+def train_command(
+    recipe: Recipe, config: RunConfig, values: Mapping[str, float], script: str | None = None
+) -> str:
     """The `jaxnets train` that trains with these hyperparameters, and with the rest of a search."""
-    words = ["jaxnets", "train", recipe.name]
+    words = ["jaxnets", "train", *([script] if script else []), recipe.name]
     config, usual = config.completed(), recipe.Config()
     for field in dataclasses.fields(config):
         value = values.get(field.name, getattr(config, field.name))
@@ -159,7 +163,7 @@ def train_command(recipe: Recipe, config: RunConfig, values: Mapping[str, float]
         words.append(f"--{field.name.replace('_', '-')}")
         if isinstance(value, tuple):
             words += value
-        elif value is not True:
+        elif value is not True or getattr(usual, field.name) is None:  # else a flag
             words.append(str(value))
     return shlex.join(words)
 

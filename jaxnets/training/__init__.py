@@ -10,7 +10,14 @@ from jaxnets.training.parallel import DataParallel, initialize_distributed
 from jaxnets.training.search_result import SearchResult, Stage, Trial
 from jaxnets.training.searching import halving, search
 from jaxnets.training.state import TrainState, create_state
-from jaxnets.training.step import UpdateRule, joined, make_eval_step, make_train_step, usual_rule
+from jaxnets.training.step import (
+    UpdateRule,
+    joined,
+    joined_sums,
+    make_eval_step,
+    make_train_step,
+    usual_rule,
+)
 from jaxnets.training.task import Headline, Task
 
 __all__ = [
@@ -35,6 +42,7 @@ __all__ = [
     "halving",
     "initialize_distributed",
     "joined",
+    "joined_sums",
     "make_eval_step",
     "make_train_step",
     "predict_all",

@@ -106,12 +106,13 @@ def fit(
     parallel = parallel or DataParallel.create()
     shard = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
     local_batch_size = parallel.local_batch_size(batch_size)
+    steps_per_epoch = data.steps_per_epoch(train, local_batch_size, jax.process_count())
     example = read_batch(train, np.zeros(1, int))
     if test is not None:
-        _refuse_other_shapes(example, test)
+        _refuse_other_examples(example, test)
     schedule = loop.Schedule(
         epochs=epochs,
-        steps_per_epoch=data.steps_per_epoch(train, local_batch_size, jax.process_count()),
+        steps_per_epoch=steps_per_epoch,
         batch_size=batch_size,
         log_every=log_every,
         checkpoint_every=checkpoint_every,
@@ -184,11 +185,17 @@ def fit(
             checkpointer.close()
 
 
-def _refuse_other_shapes(example: Batch, test: data.Source) -> None:
-    """Refuses test examples of another shape: the network is built for one shape."""
-    for name, value in test[0].items():
-        wanted, came = np.shape(example[name])[1:], np.shape(value)
-        if came != wanted:
+def _refuse_other_examples(example: Batch, test: data.Source) -> None:
+    """The network is made for one kind of example, of one shape."""
+    if len(test) == 0:
+        raise InputError("test has no examples; give some, or None")
+    shapes = {name: np.shape(value) for name, value in test[0].items() if name != "weight"}
+    wanted = {name: np.shape(value)[1:] for name, value in example.items() if name != "weight"}
+    if shapes.keys() != wanted.keys():
+        names = ", ".join(shapes), ", ".join(wanted)
+        raise InputError(f"test has {names[0]} in an example, train has {names[1]}; load both alike")
+    for name, came in shapes.items():
+        if came != wanted[name]:
             raise InputError(
-                f"test has {name} of shape {came}, train of shape {wanted}; load both the same way"
+                f"test has {name} of shape {came}, train of shape {wanted[name]}; load both alike"
             )

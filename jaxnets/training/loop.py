@@ -158,6 +158,8 @@ def run(
             save()
     if checkpointer is not None:
         checkpointer.wait()
+    if history.epochs and not history.headline:  # all of them were trained before
+        history.headline = _headline(history.epochs[-1], schedule, kinds)
     if history.stopped:
         reporter.say(history.stopped)
     return state, history
@@ -232,7 +234,8 @@ def _headline(record: dict, schedule: Schedule, kinds: Mapping[str, Metric]) -> 
     for part, (name, words) in itertools.product(("test", "train"), (schedule.headline, LOSS)):
         key = f"{part}_{name}"
         if key in record:
-            return f"{part} {words} {kinds[key].form.format(record[key])}"
+            form = kinds[key].form if key in kinds else "{:.4g}"
+            return f"{part} {words} {form.format(record[key])}"
     return ""
 
 

@@ -170,10 +170,15 @@ def make_eval_step(task: Task, *, precision: str = "float32") -> EvalStep:
     return step
 
 
+def joined_sums(sums: Metrics) -> Metrics:
+    """The metrics of all replicas of a step together, for steps of your own."""
+    return metrics.reduce(sums, DATA_AXIS) if axis_is_bound(DATA_AXIS) else sums
+
+
 def joined(tree: Any) -> Any:
     """The mean of arrays over the replicas of a step, or the unchanged arrays if there are none.
 
-    For custom steps: `joined(gradients)`, `joined(batch_stats)`, `joined(sums)`.
+    For custom steps: `joined(gradients)`, `joined(batch_stats)`; metrics are added by `joined_sums`.
     """
     if not axis_is_bound(DATA_AXIS):
         return tree

@@ -82,10 +82,14 @@ def write_safetensors(
 ) -> None:
     """Writes arrays by name, and text by name as `metadata`; its "format" is "pt", as readers of torch's
     weights expect."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     arrays = {key: np.asarray(value, order="C") for key, value in tensors.items()}
-    save_file(arrays, path, metadata={**(metadata or {}), "format": "pt"})
+    try:
+        save_file(arrays, path, metadata={**(metadata or {}), "format": "pt"})
+    except SafetensorError as error:
+        raise InputError(f"{path} cannot be written: {error}") from None
 
 
 def read_torch(path: str | Path) -> dict[str, np.ndarray]:

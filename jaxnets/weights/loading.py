@@ -136,7 +136,9 @@ def _ours(name: str | None, checkpoint: sources.Checkpoint, dtype: Any) -> Pretr
     if name not in (None, about["model"]):
         raise wrong_model(checkpoint.origin, about["model"], name)
     model = create_model(about["model"], num_classes=about["num_classes"], **about["settings"])
-    model = adaptation.with_channels(model, about["in_channels"])
+    # Files that were written before they kept the whole size keep the channels.
+    size = about.get("input_size") or (*model.input_size[:2], about["in_channels"])
+    model = model.clone(input_size=tuple(size))
     wanted = {"/".join(path): shape for path, shape in conversion.abstract_leaves(model)}
     misfit = conversion.misfit_of(wanted, conversion.shapes_of(checkpoint.tensors))
     if misfit:

@@ -37,7 +37,7 @@ def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES)
         about = {
             "model": pretrained.model.model_name,
             "num_classes": pretrained.model.num_classes,
-            "in_channels": pretrained.model.input_size[2],
+            "input_size": pretrained.model.input_size,
             "settings": dict(pretrained.settings),
             "class_names": pretrained.class_names,
             "preprocessing": preprocessing and dataclasses.asdict(preprocessing),

@@ -54,7 +54,8 @@ def make_rule(task, optimizer, **options):
         if axis_is_bound(DATA_AXIS):
             key = jax.random.fold_in(key, jax.lax.axis_index(DATA_AXIS))
         gradient = jax.grad(lambda params: task.loss({"params": params}, batch, key), has_aux=True)
-        grads, (_, sums) = training.joined(gradient(state.params))
+        grads, (_, sums) = gradient(state.params)
+        grads, sums = training.joined(grads), training.joined_sums(sums)
         params, opt_state = {}, {}
         for name, rule in (("w", optimizer), ("b", plain)):
             old = state.params[name]
@@ -65,7 +66,7 @@ def make_rule(task, optimizer, **options):
     return training.UpdateRule(init, step)
 
 
-def median(predictions):
+def median(task, predictions):
     errors = [np.abs(outputs - batch["y"]) for batch, outputs in predictions]
     return {"median": metrics.Mean(np.median(np.concatenate(errors)), 1.0)}
 
@@ -86,14 +87,7 @@ def load(config, about):
 
 
 def prepare(config, dataset, about):
-    return runs.Prepared(
-        "line", Line(), dataset.train, dataset.test, about={"slope": SLOPE.tolist()}, measure=median
-    )
-
-
-def evaluate(run, source, batch_size):
-    whole = median(training.predict_all(run.task, run.variables, source, batch_size=batch_size))
-    return {**runs.recipe.measured(run, source, batch_size), **whole}
+    return runs.Prepared("line", Line(), dataset.train, dataset.test, about={"slope": SLOPE.tolist()})
 
 
 def draw(run):
@@ -103,6 +97,6 @@ def draw(run):
 
 
 RECIPE = runs.Recipe(
-    "line", Config, lambda *_: Line(), load, prepare, evaluate, draw=draw, make_rule=make_rule
+    "line", Config, lambda *_: Line(), load, prepare, median, draw=draw, make_rule=make_rule
 )
 recipes.register(RECIPE)
