@@ -1,6 +1,8 @@
 """Captioners on the command line: train, resume, eval, predict, and what is refused."""
 
+import dataclasses
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -8,9 +10,10 @@ from PIL import Image
 
 from jaxnets import cli, recipes
 from jaxnets.captioning import Vocabulary
-from jaxnets.captioning.recipe import Config, describe
+from jaxnets.captioning.recipe import RECIPE, Config, describe
 from jaxnets.data.inputs import normalized
 from jaxnets.pretrained import load_pretrained
+from jaxnets.runs.searching import train_command
 
 COLORS = {"red": (200, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 200)}
 
@@ -160,7 +163,33 @@ def test_a_wrong_argument_is_named(folder, refused, tmp_path, options, words):
         assert words in refused(*arguments)
 
 
+def test_the_command_that_a_search_prints_trains_as_it_says():
+    config = Config(batch_size=8, seed=3).completed()
+    command = train_command(RECIPE, config, {"learning_rate": 1e-3})
+    parsed = cli._parse(shlex.split(command)[1:])
+    wanted = dataclasses.replace(config, learning_rate=1e-3)
+    named = {field.name for field in dataclasses.fields(Config)} - {"epochs"}
+    assert {name: getattr(parsed.completed(), name) for name in named} == {
+        name: getattr(wanted, name) for name in named
+    }
+
+
+def test_models_of_different_tasks_are_not_averaged(trained, folder, refused, tmp_path):
+    picture = folder / "0.png"
+    message = refused("predict", trained, "resnet18", picture)
+    assert "resnet18 is a pretrained model; wanted a run of captioning" in message
+    file = tmp_path / "backbone.safetensors"
+    cli.main(["convert", "lenet5", str(trained), "-o", str(file)])
+    assert "has no head and scores no classes" in refused("predict", file, picture)
+    assert "cannot be written" in refused(
+        "convert", "lenet5", trained, "-o", tmp_path / "no" / "x.safetensors"
+    )
+
+
 def test_what_cannot_be_predicted_or_drawn_is_said(trained, folder, refused):
+    assert "x.txt" in refused(
+        "explain", "attention", folder / "0.png", "--model", trained, "-o", "x.txt"
+    )
     assert "cannot be read" in refused("predict", trained, folder / "captions.json")
     assert "sentences is 5" in refused("predict", trained, folder / "0.png", "--sentences", "5")
     both = [folder / "0.png", folder / "1.png"]

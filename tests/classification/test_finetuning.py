@@ -92,6 +92,28 @@ def test_the_command_equals_the_python_lines_bit_for_bit(home, capsys):
     assert "head kept, for the classes of the weights" in capsys.readouterr().out
 
 
+def test_a_run_killed_before_its_first_checkpoint_starts_over_from_the_weights(home, lenet):
+    pictures, net = f"folder:{home / 'pictures'}", str(home / "net.safetensors")
+    options = ["--epochs", "1", "--optimizer", "sgd", "--learning-rate", "1e-9"]
+    cli.main(["train", "--pretrained", net, "--dataset", pictures, "--run-dir", "run", *options])
+    whole = final("run")
+    shutil.rmtree("run/checkpoints")  # as if killed within the first epoch
+    Path("run/checkpoints").mkdir()
+    cli.main(["train", "--resume", "--run-dir=run"])
+    jax.tree.map(np.testing.assert_array_equal, whole, final("run"))
+    kernel = lenet.variables["params"]["backbone"]["conv1"]["kernel"]
+    np.testing.assert_allclose(whole["params"]["backbone"]["conv1"]["kernel"], kernel, atol=1e-5)
+
+
+def test_a_perceptron_of_another_image_size_goes_through_a_file(home):
+    pictures = f"folder:{home / 'pictures'}"
+    small = ["--model", "mlp", "--settings", "widths=[4]", "--image-size", "8", "--epochs", "1"]
+    cli.main(["train", "--dataset", pictures, *small, "--run-dir", "run"])
+    cli.main(["convert", "mlp", "run", "-o", "mlp.safetensors"])
+    _, variables = jaxnets.load_pretrained("mlp.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, variables, final("run"))
+
+
 def prepared(config, class_names, shape=(32, 32, 1)):
     source = data.ArraySource(np.zeros((8, *shape), np.uint8), [0] * 8, class_names)
     return RECIPE.prepare(config, data.Dataset("zeros", source, source, tuple(class_names)), None)
@@ -141,6 +163,8 @@ def test_what_does_not_fit_the_weights_is_said(home, capsys):
         (["--pretrained", net, "--layer-decay", "2"], "decay is 2"),
         (["--pretrained", net, "--model", "mlp"], "holds weights of lenet5, not of mlp"),
         (["--pretrained", "lenet5"], "there are no public weights for lenet5"),
+        (["--pretrained", net, "--settings", "num_classes=7"], "num_classes is decided by the run"),
+        (["--train", "head"], "give --pretrained too"),
         (["--pretrained", "nowhere.safetensors"], "nowhere.safetensors"),
     ):
         with pytest.raises(SystemExit) as stop:

@@ -47,6 +47,7 @@ def test_one_and_eight_devices_learn_the_line_and_the_best_is_the_lowest_median(
         assert Checkpointer(directory / "checkpoints", read_only=True).best_step == 5 * (
             1 + int(np.argmin(medians))
         )
+        assert history.epochs[-1]["train_seen"] == 80  # of all devices together
         ends[strategy] = history.epochs[-1]["test_loss"]
     # Noise of each device's own, so not the same bits.
     assert ends["single"] == pytest.approx(ends["pmap"], rel=0.05)

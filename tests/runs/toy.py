@@ -40,7 +40,8 @@ class Line:
     def loss(self, variables, batch, key):
         noisy = {**batch, "x": batch["x"] + 0.01 * jax.random.normal(key, batch["x"].shape)}
         sums = self.metrics(self.predict(variables, noisy), batch)
-        return sums["loss"].total / sums["loss"].weight, ({}, sums)
+        seen = metrics.Sum(batch["weight"].sum())
+        return sums["loss"].total / sums["loss"].weight, ({}, {**sums, "seen": seen})
 
 
 def make_rule(task, optimizer, **options):
