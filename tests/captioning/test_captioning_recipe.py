@@ -88,7 +88,7 @@ def test_a_run_describes_pictures_and_is_measured(trained, folder, capsys, tmp_p
     ]
     cli.main(["eval", str(trained)])
     printed = capsys.readouterr().out
-    assert "exact     1.0000" in printed
+    assert "exact     100.00%" in printed
     assert "cider_d" in printed
 
 
