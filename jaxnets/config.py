@@ -185,9 +185,7 @@ def parse_settings(
         if not equals:
             raise InputError(f"settings: {setting!r} is not of the form NAME=VALUE")
         if name in given:
-            raise InputError(
-                f"settings: {name} is not one of them, for the run decides it; leave it out"
-            )
+            raise InputError(f"settings: {name} is decided by the run; leave it out")
         try:
             parsed[name] = json.loads(value)
         except json.JSONDecodeError:
