@@ -341,6 +341,7 @@ def test_a_corrupt_picture_is_left_out_by_name_or_refused_when_strict(folder, re
     assert "broken.png" in message
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_training_is_told_without_a_traceback(tmp_path):
     """A limit on the size of files stands in for a disk without room."""
     program = (

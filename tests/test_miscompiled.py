@@ -74,6 +74,7 @@ REDUCTIONS = {
 NEVER_DIFFERENTIATED = ("color_jitter", "whiten")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REDUCTIONS)
 def test_compiled_is_as_uncompiled_for_40_000_pixels(name):
     function = REDUCTIONS[name]()

@@ -89,6 +89,7 @@ def test_the_loss_is_the_negative_log_probability_of_a_word_and_the_penalty():
     assert sums["top1"].compute() == pytest.approx(right)
 
 
+@pytest.mark.slow
 def test_hard_attention_follows_the_score_function_gradient():
     """Averaged over many draws, the surrogate's gradient is that of the expected loss."""
     task = make_task(
@@ -278,6 +279,7 @@ def test_fit_learns_to_write_true_sentences_on_all_devices(trained, blobs):
     assert scores["bleu1"] >= 0.95
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_ends_in_the_same_bits(blobs, tmp_path, one_device):
     task = make_task("show_attend_tell", decoder={"attention": "hard"}, dropout=0.1)
     options = {

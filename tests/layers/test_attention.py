@@ -74,6 +74,7 @@ def test_non_local_block_by_hand(mode):
     np.testing.assert_allclose(y, non_local_by_hand(x, p, mode), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["embedded_gaussian", "dot_product", "concatenation"])
 def test_non_local_block_starts_as_the_identity_and_can_learn(mode):
     x = normal(2, 4, 4, 6)

@@ -100,6 +100,7 @@ def convolutions_in(f, *arguments):
     return jax.jit(f).lower(*arguments).as_text().count("stablehlo.convolution")
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
@@ -135,6 +136,7 @@ def test_conv_is_as_xlas(
     assert_close(actual, expected, TOLERANCE[dtype])
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     size=st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -280,6 +282,7 @@ def test_an_export_for_two_platforms_has_each_platforms_own():
     assert tpu.mlir_module().count("stablehlo.convolution") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("groups", "size"), [(1, 1), (1, 3), (2, 3), (4, 3)])
 def test_transformations_nest(groups, size):
     """An ensemble's vmap over kernels, the gradient of a gradient, forward mode, an empty batch."""
@@ -326,6 +329,7 @@ def test_conv_transpose_of_bfloat16_is_as_xlas(images, channels):
     assert_as_native(form, x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [2, 60])
 def test_transformations_of_conv_transpose_nest(images):
     form = functools.partial(conv_transpose, strides=(2, 2), cuts=((1, 1), (0, 1)))
@@ -344,6 +348,7 @@ def test_transformations_of_conv_transpose_nest(images):
         assert_close(actual, curvature(kernels, x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("window", "strides", "padding", "dtype"),
     [

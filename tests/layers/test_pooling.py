@@ -268,6 +268,7 @@ def test_mixed_gated_and_tree_pools_match_their_formulas(channels):
     np.testing.assert_allclose(jax.jit(tree.apply)({"params": params}, x), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_learned_pools_begin_between_maximum_and_average():
     x = normal(1, 6, 6, 3)
     windows = x.reshape(1, 3, 2, 3, 2, 3)

@@ -147,6 +147,7 @@ def test_dropout_lies_between_layers_only():
     assert np.abs(stacked.apply({"params": p}, X)[0] - trained).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reverse", [False, True])
 def test_the_lstms_own_backward_pass_is_that_of_flaxs_cell(reverse):
     """Values, gradients and gradients of gradients, with padding and a carry."""

@@ -30,6 +30,7 @@ def parameters_by_hand(depths, k, classes, small_input=False):
     return total + 2 * channels + (channels + 1) * classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count"),
     [
@@ -108,6 +109,7 @@ def test_module_names(shapes_of):
     assert "norm0" not in shapes_of("densenet190_k40")["params"]["backbone"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("small_input", "compression"), [(True, 0.5), (False, 0.7)])
 def test_net_matches_numpy(small_input, compression, drawn_variables, numpy_conv):
     images = IMAGES if small_input else np.tile(IMAGES, (1, 2, 3, 1))
@@ -174,6 +176,7 @@ def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variab
         assert jnp.any(gradient != 0), path
 
 
+@pytest.mark.slow
 def test_dropout_follows_every_convolution_but_the_first():
     model = create_model("densenet121", depths=(2, 1), dropout=0.2)
     outputs, dropped = {}, []

@@ -18,6 +18,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count"),
     [
@@ -32,6 +33,7 @@ def test_parameter_count(name, count, count_parameters):
     assert count_parameters(name) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "giga"), [("dpn92", 6.5), ("dpn98", 11.7), ("dpn107", 18.3), ("dpn131", 16.0)]
 )
@@ -71,6 +73,7 @@ def test_module_names(shapes_of):
     assert backbone["stage1_block2"]["conv2"]["kernel"].shape == (3, 3, 128 // 32, 128)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stem_kernel", [3, 7])
 def test_net_matches_numpy(stem_kernel, drawn_variables, numpy_conv):
     model = create_model("dpn92", depths=(2, 1), groups=4, stem_kernel=stem_kernel, **SMALL)
@@ -123,6 +126,7 @@ def test_gradients_in_bfloat16_are_finite_and_reach_every_parameter(drawn_variab
         assert jnp.any(gradient != 0), path
 
 
+@pytest.mark.slow
 def test_drop_path_adds_nothing_to_some_examples_but_grows_the_dense_path_of_all(drawn_variables):
     settings = SMALL | {"increments": (4,)}
     model = create_model("dpn92", depths=(2,), groups=2, drop_path=0.5, **settings)

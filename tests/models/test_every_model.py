@@ -22,9 +22,14 @@ FIRST_OF_EACH_FAMILY = [
 
 _FIRST = [param.values[0] for param in FIRST_OF_EACH_FAMILY]
 
+_LONG = ("nasnet_mobile", "pnasnet5_mobile", "polynet", "inception_resnet_v2", "seresnet50", "dpn68")
+
 of_every_model = pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[] if name in _FIRST else [pytest.mark.zoo]) for name in list_models()],
+    [
+        pytest.param(name, marks=[] if name in _FIRST and name not in _LONG else [pytest.mark.zoo])
+        for name in list_models()
+    ],
 )
 of_every_family = pytest.mark.parametrize("name", FIRST_OF_EACH_FAMILY)
 
@@ -177,6 +182,7 @@ def test_jit_grad_vmap_over_an_ensemble_and_export_for_cpu_and_tpu_lower(name, s
     )
 
 
+@pytest.mark.slow
 @compiled(name for name in _FIRST if name not in _MINUTES_TO_COMPILE)
 def test_an_ensembles_gradients_and_the_exported_model_agree_on_the_logits(name, drawn_variables):
     model = create_model(name, num_classes=10)

@@ -132,6 +132,7 @@ def jitted_block(rngs, images, chosen):
     return block.init_with_output(rngs, images, chosen, train=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", [0, 1, 2])
 def test_global_drop_path_leaves_one_column_from_end_to_end(column, numpy_conv, numpy_max_pool):
     chosen = jnp.full(len(IMAGES), column)

@@ -130,6 +130,7 @@ def numpy_features(params, images, numpy_conv, numpy_max_pool):
     return out
 
 
+@pytest.mark.slow
 def test_maps_of_the_papers_net_match_numpy(drawn_variables, numpy_conv, numpy_max_pool):
     model = create_model("googlenet_paper")
     images = IMAGES * 30  # so that local response normalization shows

@@ -52,6 +52,7 @@ def test_transform_gates_start_negative(settings, bias):
     np.testing.assert_array_equal(layer["block_state"]["bias"], np.zeros(6))
 
 
+@pytest.mark.slow
 def test_a_deep_net_with_closed_gates_carries_its_input(numpy_conv):
     deep = create_model("highway", widths=((6,) * 10,), gate_bias=-30.0)
 

@@ -200,6 +200,7 @@ def test_training_moves_the_statistics_a_tenth_of_the_way(drawn_variables, numpy
     np.testing.assert_allclose(new["var"], 0.9 * old["var"] + 0.1 * x.var(0, ddof=1), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_gradients_are_finite_and_reach_every_parameter(dtype, drawn_variables, train_gradients):
     # Both kinds of shortcut, and a block behind one with a stride.

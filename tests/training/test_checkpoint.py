@@ -148,6 +148,7 @@ finally:
 """
 
 
+@pytest.mark.slow
 def test_a_full_disk_while_saving_is_told_and_the_last_checkpoint_stays_whole(tmp_path, task, source):
     directory = tmp_path / "checkpoints"
     program = FULL_DISK.format(tests=os.path.dirname(__file__), directory=str(directory))

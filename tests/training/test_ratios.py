@@ -15,6 +15,7 @@ from jaxnets.training.state import TrainState, create_state
 LAYERS = ("backbone/conv1", "backbone/conv2", "head/fc")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["single", "pmap", "shard_map"])
 def test_ratios_are_those_of_the_weights_before_and_after(task, batch, strategy):
     parallel = DataParallel.create(strategy, devices=jax.devices()[:2])

@@ -130,6 +130,7 @@ def assert_is_the_run(outcome, history):
     assert outcome.measured["top1"] == last["test_top1"]
 
 
+@pytest.mark.slow
 def test_convolutions_beside_one_that_overflows_train_as_fit_trains_them_alone(
     dimmed, make_trainer, alone
 ):
@@ -138,6 +139,7 @@ def test_convolutions_beside_one_that_overflows_train_as_fit_trains_them_alone(
     assert wild.stopped is not None
 
 
+@pytest.mark.slow
 def test_each_of_several_together_goes_as_fit_does_alone(perceptron, make_trainer, alone):
     done, group = [], [TAME[0], STEEP, TAME[1], WILD, TAME[2]]
     trainer = make_trainer(perceptron, together=3)  # of the second group one is filled in
@@ -170,6 +172,7 @@ def test_what_is_given_up_becomes_zeros_and_can_spoil_nothing(perceptron, make_t
         assert leaf[1].any()
 
 
+@pytest.mark.slow
 def test_several_devices_share_the_candidates(perceptron, make_trainer):
     group = [TAME[0], WILD, TAME[1], TAME[2], STEEP]  # two of each device, one filled in
     shared = DataParallel.create(devices=jax.devices()[:3])
@@ -205,6 +208,7 @@ def test_candidates_are_cut_into_groups_that_fit_into_memory(
     assert [size(1), size(1.01 * needed), size(100 * needed)] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_a_search_narrows_keeps_the_best_and_repeats_itself(quick_search):
     seen = []
     result = quick_search(on_stage=seen.append)

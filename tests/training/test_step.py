@@ -74,6 +74,7 @@ MAPPINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mapping", MAPPINGS)
 def test_four_replicas_take_the_step_of_one_device(step, alone_step, state, batch, mapping):
     alone, alone_sums = alone_step(state, batch)
@@ -128,6 +129,7 @@ def test_accumulated_micro_batches_take_the_step_of_the_whole_batch(batch, digit
     assert_close(metrics.compute(sums), metrics.compute(whole_sums), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_accumulation_passes_batch_statistics_through_every_micro_batch(task, state, batch):
     optimizer = optax.sgd(0.0)  # whose state is that of any other rate
     accumulated, _ = jax.jit(make_train_step(task, optimizer, accumulate=2))(state, batch)

@@ -159,6 +159,7 @@ def test_halves_are_cast_or_kept_as_asked(written, dtype):
     assert {leaf.dtype for leaf in jax.tree.leaves(loaded)} == {np.dtype(dtype)}
 
 
+@pytest.mark.slow
 def test_auxiliary_heads_of_the_file_are_dropped_unless_wanted(written):
     path, variables = written("googlenet", num_classes=3, aux=True)
     model, loaded = jaxnets.load_pretrained("googlenet", path)

@@ -20,6 +20,7 @@ def golden(kind, shape, what):
     return {name.removeprefix(prefix): GOLDENS[name] for name in GOLDENS if name.startswith(prefix)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_outputs_and_gradients_equal_torchs(kind, shape):
