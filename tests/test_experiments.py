@@ -1,13 +1,16 @@
 """The scripts of one's own that docs/extending.md walks through do what they say, in small."""
 
 import json
+import re
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
-from jaxnets import captioning, cli, create_model, data, list_models, recipes
+from jaxnets import captioning, cli, create_model, data, list_models, metrics, recipes, training
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 
@@ -53,3 +56,30 @@ def test_a_dataset_of_ones_own_is_loaded_by_its_name():
     assert (len(shapes.train), len(shapes.test), shapes.image_shape) == (10, 2, (24, 24, 3))
     again = data.load("shapes", size=24, channels=3, count=10)
     assert (shapes.train[3]["image"] == again.train[3]["image"]).all()
+
+
+class Adversaries:
+    """A generator of numbers and a critic that tells them from the given ones, both linear."""
+
+    def init(self, key, batch):
+        return {"params": {"generator": {"shift": jnp.zeros(())}, "critic": {"slope": jnp.zeros(())}}}
+
+    def losses(self, params, batch, key):
+        made = jax.random.normal(key, batch["x"].shape) + params["generator"]["shift"]
+        slope = params["critic"]["slope"]
+        return {"critic": slope * (made - batch["x"]) + slope**2, "generator": -slope * made}
+
+
+def test_the_step_of_the_page_moves_a_generator_to_the_data():
+    page = (EXPERIMENTS.parent / "docs" / "extending.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {"jax": jax, "optax": optax, "training": training, "metrics": metrics}
+    exec(block, names)
+    options = {"precision": "float32", "accumulate": 1, "ema_decay": None}
+    rule = names["make_rule"](Adversaries(), optax.sgd(0.05), **options)
+    source = [{"x": np.float32(x)} for x in np.random.default_rng(0).normal(2, 1, 256)]
+    state, history = training.fit(
+        Adversaries(), source, rule=rule, batch_size=64, epochs=30, stop_above=None, progress=False
+    )
+    assert abs(float(state.params["generator"]["shift"]) - 2) < 0.5
+    assert len(history.epochs) == 30
