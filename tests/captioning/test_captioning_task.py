@@ -34,6 +34,7 @@ def with_features(task, variables, batch):
     return {"features": features, "captions": batch["captions"], "weight": batch["weight"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["show_and_tell", "lrcn", "show_attend_tell"])
 def test_a_padded_batch_is_its_sentences_one_by_one(name):
     task = make_task(name, frozen=True)

@@ -68,6 +68,7 @@ def assert_equal_captums(golden, name, values):
     assert np.max(np.abs(drawn - wanted)) <= TOLERANCE * wanted[0, 0], name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("explained", SMALL_FIRST, indirect=True)
 def test_attributions_of_a_class(explained, double_precision):
     _, golden, network = explained

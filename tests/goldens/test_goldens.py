@@ -24,7 +24,10 @@ LOGITS_TOLERANCE = 1e-4
 TRAINING_TOLERANCE = 1e-6
 
 # Of these families the small members take long to compile too.
-SLOW = ("pnasnet5_large_short", "nasnet_large_short", "polynet_short", "inception_resnet_v2")
+SLOW = (
+    *("pnasnet5_large_short", "nasnet_large_short", "polynet_short", "inception_resnet_v2"),
+    *("inception_v2", "inception_v4"),
+)
 
 ROWS = [
     pytest.param(

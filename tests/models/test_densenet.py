@@ -54,6 +54,7 @@ def test_the_formula_of_the_count_holds_where_the_count_is_printed():
         assert round(count / 1e6, 1) == millions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "layers"),
     [

@@ -146,6 +146,7 @@ def test_global_drop_path_leaves_one_column_from_end_to_end(column, numpy_conv, 
     np.testing.assert_allclose(got, numpy_max_pool(x, 2, 2), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_paths_and_units_are_dropped_at_random_in_training_only(drawn_variables):
     def trained(**rates):
         model = create_model("fractalnet", widths=(4, 6), columns=2, **rates)

@@ -236,6 +236,7 @@ def test_auxiliary_classifier_takes_maps_of_any_size():
         assert jax.eval_shape(head.apply, variables, maps).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_auxiliary_classifier_runs_in_training_only():
     model = create_model("nasnet_mobile", depth=1, features=4, num_classes=3, aux=True)
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)

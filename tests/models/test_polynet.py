@@ -49,6 +49,7 @@ def modules():
     return modules_of(create_model("polynet"))
 
 
+@pytest.mark.slow
 def test_stages_are_those_of_the_very_deep_polynet(modules):
     kinds = {name: module.kind for name, module in modules.items()}
     assert list(kinds) == [

@@ -99,6 +99,7 @@ def test_training_gives_finite_gradients_and_new_statistics(dtype, drawn_variabl
         assert jnp.all(before != after)
 
 
+@pytest.mark.slow
 def test_dropout_is_random_and_in_training_only(drawn_variables):
     model = create_model("vgg11", num_classes=0, depths=(1, 2), hidden=(64,))
     variables = drawn_variables(model, IMAGES)

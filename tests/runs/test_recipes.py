@@ -60,6 +60,7 @@ def test_a_plateau_is_one_of_a_metric_that_is_better_when_lower(toy):
     assert "test_median has not improved" in history.stopped
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_in_the_same_bits():
     # What is killed while it writes keeps no compiled program: the next one would find a torn one.
     environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
