@@ -25,7 +25,7 @@ from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics, Score, Share
 from jaxnets.models import create_model
 from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
-from jaxnets.weights import Preprocessing, Pretrained, with_channels
+from jaxnets.weights import Preprocessing, Pretrained
 
 KEPT_IN_MEMORY = 2**29  # bytes of images up to which they are drawn or decoded only once
 
@@ -250,11 +250,12 @@ def draw_attention(run: Run, images: Sequence[Path], path: Path) -> None:
 def inside(run: Run) -> Pretrained:
     """The backbone of a captioner, as a model without a head."""
     settings = parse_settings(run.config.settings)
+    model = create_model(run.config.model, num_classes=0, **settings)
     variables = run.task.joined(run.variables)
     side, _, channels = run.about["image_shape"]
     mean, std = (tuple(np.broadcast_to(run.about[name], channels).tolist()) for name in ("mean", "std"))
     return Pretrained(
-        model=with_channels(create_model(run.config.model, num_classes=0, **settings), channels),
+        model=model.clone(input_size=tuple(run.about["image_shape"])),
         variables={
             name: {"backbone": jax.tree.map(np.asarray, parts["backbone"])}
             for name, parts in variables.items()
