@@ -190,7 +190,7 @@ def read_held_out(
 
 
 def _existing(path: str | os.PathLike) -> str:
-    root = os.path.expanduser(path)
+    root = str(Path(os.path.expanduser(path)))
     if not os.path.isdir(root):
         raise InputError(
             f"dataset folder {str(root)!r} is not a folder; wanted one with a sub-folder per class"

@@ -2,10 +2,14 @@
 
 import io
 import logging
+import os
 import pickle
+import tempfile
 
 import numpy as np
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from jaxnets import data
@@ -368,6 +372,7 @@ def test_the_fingerprint_is_that_of_the_names_of_the_files(tmp_path):
 
     first = fingerprint(split(tmp_path / "one", train="ab", val="ab"))
     assert fingerprint(split(tmp_path / "elsewhere" / "two", train="ab", val="ab")) == first
+    assert fingerprint(f"{tmp_path / 'one'}/") == first
     assert fingerprint(split(tmp_path / "three", train="ab", test="ab")) != first
     assert fingerprint(split(tmp_path / "four", train="ac", val="ac")) != first
     (tmp_path / "one" / "val" / "b" / "image.png").rename(tmp_path / "one" / "val" / "b" / "other.png")
@@ -391,3 +396,65 @@ def test_a_tilde_is_the_home_folder(root, monkeypatch):
     dataset = data.load(f"folder:~/{root.name}", size=4)
     assert dataset.name == f"folder:{root}"
     assert read_held_out(f"~/{root.name}")[0] == ("cat", "dog")
+
+
+def content(kind):
+    """A file: a picture of some format, or none."""
+    if kind not in ("PNG", "JPEG", "GIF", "TIFF"):
+        return kind.encode()
+    buffer = io.BytesIO()
+    Image.new("RGBA" if kind == "PNG" else "L", (6, 5), 99).save(buffer, kind)
+    return buffer.getvalue()
+
+
+NAMES = st.one_of(
+    st.sampled_from(
+        ["train", "Val", "valid", "test", "a[x]", "*", "~", "[bold]", "-r", "a b", "\n", "é"]
+    ),
+    st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=8),
+    st.binary(min_size=1, max_size=6).map(os.fsdecode),
+).filter(lambda name: not {"/", "\0"} & set(name) and name not in (".", ".."))
+FILES = st.dictionaries(
+    st.tuples(NAMES, st.sampled_from([".png", ".JPG", ".tif", ".gif", ".txt", ""])).map("".join),
+    st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "", "no picture"]),
+    max_size=3,
+)
+PICTURES = st.lists(NAMES, min_size=2, max_size=4).map(lambda names: {f"{n}.png": "PNG" for n in names})
+CLASSES = st.dictionaries(NAMES, st.one_of(PICTURES, PICTURES, FILES), min_size=2, max_size=3)
+SPLITS = st.fixed_dictionaries({"train": CLASSES}, optional={"dev": CLASSES, "TEST": CLASSES})
+TREES = st.one_of(CLASSES, SPLITS, st.dictionaries(NAMES, st.one_of(FILES, CLASSES), max_size=4))
+
+
+def grow(root, tree):
+    for name, below in tree.items():
+        place = os.path.join(root, name)
+        if os.path.lexists(place):  # such as a name in another case, on some disks
+            continue
+        if isinstance(below, dict):
+            os.mkdir(place)
+            grow(place, below)
+        else:
+            with open(place, "wb") as file:
+                file.write(content(below))
+
+
+def read(root, strict):
+    """The message of the refusal; None if every image could be asked for."""
+    try:
+        dataset = data.load(f"folder:{root}", size=4, strict=strict)
+        for source in dataset.splits.values():
+            for batch in data.eval_batches(source, 4, threads=0):
+                assert batch["label"].max() < dataset.num_classes
+    except InputError as error:
+        return str(error)
+    return None
+
+
+@settings(max_examples=30, deadline=None)
+@given(tree=TREES, strict=st.booleans())
+def test_any_folder_is_read_or_refused_in_a_line(tree, strict):
+    with tempfile.TemporaryDirectory(prefix="[x] ") as root:
+        grow(root, tree)
+        message = read(root, strict)
+        event("read" if message is None else "refused")
+        assert message is None or message.isprintable()
