@@ -55,9 +55,13 @@ def test_links_that_lead_back_or_nowhere_are_left_out_and_counted(tmp_path):
     (one / "gone.png").symlink_to(tmp_path / "nowhere.png")
     (one / "circle.png").symlink_to(one / "circle.png")
     left_out = Counter()
+    (two / "far above").symlink_to(tmp_path.parent)
     found = files.image_files(str(one), left_out, above=(str(tmp_path),))
     assert [os.path.relpath(path, one) for path in found] == ["1.png", "other/2.png"]
-    assert left_out == {files.LOOPING: 3, files.DANGLING: 2}
+    assert left_out == {files.LOOPING: 4, files.DANGLING: 2}
+    left_out.clear()
+    assert files.folders_in(str(two), left_out) == ["back"]
+    assert left_out[files.LOOPING] == 1
 
 
 def test_what_is_no_file_is_left_out(tmp_path):

@@ -348,13 +348,14 @@ def test_classes_are_called_alike_however_their_accents_are_written(tmp_path):
     assert data.load(f"folder:{tmp_path}", size=4).class_names == (composed, "tea")
 
 
-def test_evaluation_takes_the_part_that_is_asked_for(tmp_path):
+def test_evaluation_takes_the_part_that_is_asked_for(tmp_path, caplog):
     split(tmp_path, train="ab", test="ab", val="ab")
     for name, folder in ((None, "val"), ("dev", "val"), ("test", "test"), ("Train", "train")):
         names, paths, labels = read_held_out(tmp_path, split=name)
         assert names == ("a", "b")
         assert paths == [str(tmp_path / folder / label / "image.png") for label in "ab"]
         assert labels.tolist() == [0, 1]
+    assert caplog.text.count("has val and test: val is measured") == 1  # where none was asked for
     with pytest.raises(InputError, match="unknown split of .*'nowhere'"):
         read_held_out(tmp_path, split="nowhere")
     with pytest.raises(InputError, match="split is 'test', but .*has class folders and no splits"):
