@@ -81,6 +81,16 @@ def test_an_image_that_cannot_be_decoded_has_no_weight(tmp_path, caplog):
     assert np.all(next(data.eval_batches(source, 2))["weight"] == 0)
 
 
+def test_an_image_that_cannot_be_decoded_does_not_count_in_the_statistics(tmp_path):
+    write(tmp_path, "captions.json", range(200, 220), ".")
+    source = data.load(f"captions:{tmp_path}", size=4).train
+    whole = data.channel_statistics(source)
+    lost = source.paths[3]
+    lost.write_bytes(lost.read_bytes()[:40])
+    mean, _ = data.channel_statistics(source)
+    assert mean[1] == pytest.approx((len(source) * whole[0][1] - int(lost.stem) / 255) / (len(source) - 1))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
