@@ -55,11 +55,16 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as if by the signal that others end with
     except (InputError, OSError) as error:  # OSError: no space left, no permission, no such file
-        print(f"jaxnets: {error}", file=sys.stderr)
+        print(f"jaxnets: {_printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\njaxnets: interrupted; a training run goes on with --resume", file=sys.stderr)
         sys.exit(130)
+
+
+def _printable(text: str) -> str:
+    """A text on a line of its own: names of files may hold line ends and a terminal's commands."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _prepare_streams() -> None:
