@@ -1,5 +1,6 @@
 """Progress on the console: a live progress bar, and a row for each epoch."""
 
+import contextlib
 from collections.abc import Mapping
 
 from rich.console import Console
@@ -18,6 +19,14 @@ _OF_EVERY_RUN = (  # heading, key of the epoch's record, format
 )
 
 
+class _Console(Console):
+    """A console without which a run goes on, should its reader be gone."""
+
+    def on_broken_pipe(self) -> None:
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 class Reporter:
     """Shows the progress of a run on the console; with `enabled=False` it shows nothing.
 
@@ -29,7 +38,7 @@ class Reporter:
         self, epochs: int, steps_per_epoch: int, headline: Headline = LOSS, enabled: bool = True
     ):
         self._epochs, self._headline = epochs, headline
-        self._console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
+        self._console = _Console(quiet=not enabled, highlight=False, soft_wrap=True)
         self._columns = None
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -95,7 +104,7 @@ class SearchReporter:
 
     def __init__(self, stages: int, enabled: bool = True):
         self._stages = stages
-        self._console = Console(quiet=not enabled, highlight=False, soft_wrap=True)
+        self._console = _Console(quiet=not enabled, highlight=False, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
