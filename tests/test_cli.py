@@ -125,6 +125,25 @@ def test_train_on_a_folder_of_pictures_in_batches_that_suit_a_small_set(folder, 
     assert "digit1" in capsys.readouterr().out
 
 
+def test_val_measures_epochs_and_test_is_measured_when_asked(folder, refused_briefly, capsys):
+    for part, count in (("train", 12), ("Validation", 5), ("test", 3)):
+        for label in folder.glob("digit*"):
+            (folder / part / label.name).mkdir(parents=True)
+            for picture in sorted(label.glob("*.png"))[:count]:
+                picture.rename(folder / part / label.name / picture.name)
+    for label in folder.glob("digit*"):
+        label.rmdir()
+    cli.main([*TRAIN, *SMALL, "--dataset", f"folder:{folder}", "--epochs", "1", "--run-dir", "run"])
+    said = capsys.readouterr().out.splitlines()[0]
+    assert "train (36 images) is trained on, Validation (15 images) measures epochs; test (9" in said
+    for options, count in (((), 15), (("--split", "test"), 9)):
+        cli.main(["eval", "run", *options])
+        assert f"examples  {count}\n" in capsys.readouterr().out
+    message = refused_briefly("eval", "run", "--split", "nowhere")
+    assert "unknown split" in message
+    assert "test, train, val" in message
+
+
 def test_a_run_becomes_a_file_that_needs_no_name(trained, folder, tmp_path, capsys):
     cli.main(["convert", "lenet5", str(trained), "-o", "mine.safetensors"])
     picture = str(next(folder.glob("*/*.png")))
@@ -335,8 +354,8 @@ def test_a_corrupt_picture_is_left_out_by_name_or_refused_when_strict(folder, re
     broken.write_bytes(b"no picture at all")
     options = [*TRAIN, *SMALL, "--dataset", f"folder:{folder}", "--batch-size", "16", "--epochs", "1"]
     cli.main([*options, "--run-dir", "lenient"])
-    assert "1 of 61 images" in caplog.text
-    assert "broken.png" in caplog.text
+    assert "broken.png: cannot identify image file" in caplog.text
+    assert "it gets weight 0" in caplog.text
     message = refused_briefly(*options, "--strict", "--run-dir", "strict")
     assert "broken.png" in message
 

@@ -142,7 +142,8 @@ class Classification:
         """Refuses, on the host, a batch whose labels or images the compiled step cannot take."""
         for name in ("image", "label"):
             if name not in batch:
-                raise InputError(f"an example has {', '.join(batch)}, and no {name}; wanted both")
+                has = ", ".join(sorted(batch.keys() - {"weight"}))
+                raise InputError(f"an example has {has}, and no {name}; wanted image and label")
         labels, num_classes = checks.labels(batch["label"]), self.model.num_classes
         outside = labels[(labels < 0) | (labels >= num_classes)]
         if outside.size:

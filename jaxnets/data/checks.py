@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxnets.errors import InputError
 
-FURTHEST = 16.0  # from 0, of float pixels: more than any normalization gives, less than 0 to 255 has
+FURTHEST = 16.0  # from 0, of float pixels: more than normalization gives, less than 0 to 255 has
 
 
 def within(name: str, value: float, low: float, high: float = float("inf")) -> None:
@@ -37,7 +37,7 @@ def pixels(images: Any) -> None:
     """Checks, on the host, that images are uint8, or floats that may be in [0, 1] or normalized.
 
     Raises:
-        InputError: they have another type, or floats beyond 16, which are taken for 0 to 255.
+        InputError: they have another type, or floats of 16 or beyond, which are taken for 0 to 255.
     """
     dtype = images.dtype
     if dtype == np.uint8:
@@ -48,7 +48,7 @@ def pixels(images: Any) -> None:
     if images.size == 0:
         return
     low, high = float(images.min()), float(images.max())
-    if not (low >= -FURTHEST and high <= FURTHEST):
+    if not (low > -FURTHEST and high < FURTHEST):
         raise InputError(
             f"image has floats from {low:g} to {high:g}; wanted 0 to 1: divide by 255, or give uint8"
         )

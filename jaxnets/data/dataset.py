@@ -1,9 +1,9 @@
 """Datasets: two random-access sources of labeled images, and the names of their classes.
 
-A source supports ``len(source)`` and ``source[i]``, a dict with ``image`` (uint8[H, W, C]), its
-annotations, such as ``label`` (int32), and, for sources with images that may be unreadable, ``weight``
-(float32; 0 if unreadable). All arrays of the same name have the same shape. Sources can be pickled,
-so that they can be sent to Grain's workers. A source with captions also has
+A source supports ``len(source)`` and ``source[i]``, a dict with ``image`` (uint8[H, W, C], or floats in
+[0, 1]), its annotations, such as ``label`` (int32), and, for sources with images that may be unreadable,
+``weight`` (float32; 0 if unreadable). All arrays of the same name have the same shape. Sources can be
+pickled, so that they can be sent to Grain's workers. A source with captions also has
 ``source.captions(i) -> tuple[str, ...]``.
 
 A batch is also a dict: ``image`` uint8[B, H, W, C], ``label`` int32[B] and ``weight`` float32[B],

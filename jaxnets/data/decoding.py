@@ -50,7 +50,7 @@ def check_background(color: str) -> None:
     """
     try:
         ImageColor.getrgb(color)
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError):
         raise InputError(
             f"background must be a color, such as 'white' or '#7f7f7f', got {color!r}"
         ) from None

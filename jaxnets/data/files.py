@@ -111,6 +111,12 @@ def _entries(folder: str) -> list[os.DirEntry]:
         raise InputError(f"folder {shown(folder)} cannot be listed: {error.strerror}") from error
 
 
+def _holds(link: str, folders: Sequence[str]) -> bool:
+    """Whether a linked folder is one of these, or has one of them somewhere in it."""
+    target = os.path.realpath(link)
+    return any(os.path.commonpath([target, os.path.realpath(one)]) == target for one in folders)
+
+
 def _ending(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
@@ -121,7 +127,7 @@ def _kind(entry: os.DirEntry, around: Sequence[str]) -> str:
         if entry.is_file():
             return "file"
         if entry.is_dir():
-            loops = entry.is_symlink() and any(os.path.samefile(entry.path, one) for one in around)
+            loops = entry.is_symlink() and _holds(entry.path, around)
             return LOOPING if loops else "folder"
         return DANGLING if entry.is_symlink() else "special files"
     except OSError:  # such as a link to itself

@@ -167,15 +167,7 @@ def read_held_out(
     """
     root, left_out = _existing(path), Counter()
     folders = _split_folders(root, left_out)
-    if not folders and split is not None:
-        raise InputError(
-            f"split is {split!r}, but {shown(root)} has class folders and no splits; leave it out"
-        )
-    if folders:
-        wanted = splits.measuring(folders) if split is None else splits.split_of(split)
-        if wanted not in folders:
-            raise unknown_name(f"split of {shown(root)}", split or "test", folders)
-    where = folders[wanted] if folders else root
+    where = _part(root, folders, split)
     found = _classes(where, left_out, (root,) if folders else ())
     _warn(root, left_out)
     empty = [name for name, own in found.items() if not own]
@@ -189,8 +181,24 @@ def read_held_out(
     return tuple(found), paths, labels
 
 
+def _part(root: str, folders: Mapping[str, str], split: str | None) -> str:
+    """The folder of a split, or of the held-out one to measure by."""
+    if not folders:
+        if split is None:
+            return root
+        raise InputError(
+            f"split is {split!r}, but {shown(root)} has class folders and no splits; leave it out"
+        )
+    wanted = splits.measuring(folders) if split is None else splits.split_of(split)
+    if wanted not in folders:
+        raise unknown_name(f"split of {shown(root)}", split or "test", folders)
+    if split is None and {"val", "test"} <= folders.keys():
+        _logger.warning("%s has val and test: val is measured; name a split for another", shown(root))
+    return folders[wanted]
+
+
 def _existing(path: str | os.PathLike) -> str:
-    root = os.path.expanduser(path)
+    root = str(Path(os.path.expanduser(path)))
     if not os.path.isdir(root):
         raise InputError(
             f"dataset folder {str(root)!r} is not a folder; wanted one with a sub-folder per class"

@@ -111,7 +111,7 @@ def fit(
     example = read_batch(train, np.zeros(1, int))
     check(example)
     if test is not None:
-        _refuse_other_examples(example, test)
+        check(_like(example, test))
     schedule = loop.Schedule(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
@@ -185,8 +185,8 @@ def fit(
             checkpointer.close()
 
 
-def _refuse_other_examples(example: Batch, test: data.Source) -> None:
-    """The network is made for one kind of example, of one shape."""
+def _like(example: Batch, test: data.Source) -> Batch:
+    """The first test example, which must be of the kind and shape that the network is made for."""
     if len(test) == 0:
         raise InputError("test has no examples; give some, or None")
     other = read_batch(test, np.zeros(1, int))
@@ -200,3 +200,4 @@ def _refuse_other_examples(example: Batch, test: data.Source) -> None:
             raise InputError(
                 f"test has {name} of shape {came}, train of shape {wanted[name]}; load both alike"
             )
+    return other

@@ -204,6 +204,7 @@ def _rank(outcome: Outcome, result: SearchResult) -> tuple:
 def _choose_monitor(task: Task, train: data.Source, monitor: str | None) -> tuple[str, metrics.Metric]:
     """The metric to compare by, among those that are scalars."""
     example = read_batch(train, np.zeros(1, int))
+    getattr(task, "check", lambda batch: None)(example)
     variables = jax.eval_shape(task.init, jax.random.key(0), example)
     sums = jax.eval_shape(make_eval_step(task), variables, example)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), sums)

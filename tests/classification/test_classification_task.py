@@ -541,6 +541,28 @@ def test_images_that_do_not_fit_are_refused(options, shape, words):
 
 
 @pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda batch: {"image": batch["image"].astype(np.float32) + 200}, "image has floats from"),
+        (lambda batch: {"image": batch["image"].astype(np.uint16)}, "pixels of uint16; wanted uint8"),
+        (lambda batch: {"image": batch["image"].astype(object)}, "pixels of objects"),
+        (lambda batch: {"label": batch["label"].astype(np.float32)}, "label is float32"),
+        (lambda batch: {"label": batch["label"].astype(str)}, "label is <U.*; wanted whole numbers"),
+    ],
+)
+def test_pixels_and_labels_of_another_kind_are_refused(batch, change, words):
+    with pytest.raises(InputError, match=words):
+        make_task().check({**batch, **change(batch)})
+
+
+@pytest.mark.parametrize("name", ["image", "label"])
+def test_a_batch_without_an_image_or_a_label_is_refused(batch, name):
+    del batch[name]
+    with pytest.raises(InputError, match=f"and no {name}; wanted image and label"):
+        make_task().check(batch)
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"loss_name": "cross_entrpy"}, "unknown loss 'cross_entrpy'; did you mean 'cross_entropy'"),

@@ -123,6 +123,18 @@ def test_folders_are_called_as_the_classes(net, folder, tmp_path):
         evaluated([dataclasses.replace(net, preprocessing=None)], folder)
 
 
+def test_the_split_that_is_asked_for_is_measured(net, folder, tmp_path):
+    """The test part holds the pictures of one class less."""
+    for part, classes in (("val", (1, 4, 6)), ("test", (4, 6))):
+        for label in classes:
+            (tmp_path / part).mkdir(exist_ok=True)
+            (tmp_path / part / NAMES[label]).symlink_to(folder / NAMES[label])
+    for split, count in ((None, 9), ("test", 6), ("Validation", 9)):
+        assert evaluated([net], tmp_path, split=split)["images"] == count
+    with pytest.raises(InputError, match="unknown split of .*'train'.*test, val"):
+        evaluated([net], tmp_path, split="train")
+
+
 def test_imagenets_classes_are_known_by_name_and_by_identifier():
     names = imagenet.class_names(1000)
     assert len(set(names)) == 1000
@@ -160,6 +172,8 @@ def test_the_command_line_converts_predicts_and_evaluates(net, folder, tmp_path,
     printed = capsys.readouterr().out
     assert "images    9" in printed
     assert f"top1      {wanted['top1']:.2%}" in printed
+    cli.main(["eval", str(ours), "--dataset", f"folder:{folder.parent}", "--split", "validation"])
+    assert "split validation\nimages    9" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         cli.main(["eval", str(ours)])
     assert "give --dataset folder:PATH" in capsys.readouterr().err

@@ -59,6 +59,14 @@ class TensorBlobs(BlobImages):
         return np.full((5, 5, 1), number, np.uint8)
 
 
+class ThreeParts(TensorBlobs):
+    """With a part for validation and one for testing."""
+
+    def _split_generators(self, _):
+        counts = {"train": 6, "test": 2, "validation": 3}
+        return {name: self._generate_examples(count) for name, count in counts.items()}
+
+
 class NamelessBlobs(TensorBlobs):
     """Calls its label something else."""
 
@@ -92,7 +100,7 @@ def prepare(builder, folder):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    for builder in (BlobImages, TensorBlobs, NamelessBlobs, DescribedBlobs):
+    for builder in (BlobImages, TensorBlobs, ThreeParts, NamelessBlobs, DescribedBlobs):
         prepare(builder, folder)
     return str(folder)
 
@@ -143,6 +151,24 @@ def test_sizes_default_to_the_datasets_own_and_else_to_224(folder):
     assert sorted(images[:, 0, 0, 0]) == [0, 1, 2, 3, 4, 5]
     three = data.load("tfds:tensor_blobs", data_dir=folder, channels=3, size=7).test
     assert three[0]["image"].shape == three.image_shape == (7, 7, 3)
+
+
+def test_validation_measures_epochs_and_test_is_for_later(folder):
+    dataset = data.load("tfds:three_parts", data_dir=folder)
+    lengths = {name: len(source) for name, source in dataset.splits.items()}
+    assert lengths == {"train": 6, "val": 3, "test": 2}
+    assert dataset.test is dataset.split("validation")
+    assert dataset.notes == (
+        "train (6 images) is trained on, validation (3 images) measures epochs; "
+        "test (2 images) is for `jaxnets eval --split test`",
+    )
+    two = data.load("tfds:tensor_blobs", data_dir=folder)
+    assert two.splits == {"train": two.train, "test": two.test}
+
+
+def test_a_tilde_is_the_home_folder(folder, monkeypatch):
+    monkeypatch.setenv("HOME", folder)
+    assert len(data.load("tfds:tensor_blobs", data_dir="~").train) == 6
 
 
 def test_tfds_sources_pickle(folder):

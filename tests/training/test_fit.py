@@ -189,11 +189,37 @@ def test_labels_out_of_range_are_refused_before_they_reach_the_device(run, sourc
     labels = source.labels.copy()
     labels[5] = 4
     with pytest.raises(InputError, match="label 4 is out of range: the model has 4 classes"):
-        run(train=ArraySource(source.images, labels, source.class_names))
+        run(train=ArraySource(source.images, labels, [*source.class_names, "one more"]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda example: {**example, "image": example["image"].astype(np.float32)}, "image has floats"),
+        (lambda example: {**example, "image": example["image"].astype(np.uint16)}, "pixels of uint16"),
+        (lambda example: {**example, "label": 0.5}, "label is float64, such as '0.5'"),
+        (lambda example: {**example, "label": "cat"}, "label is <U3, such as 'cat'"),
+        (lambda example: {"image": example["image"]}, "and no label; wanted image and label"),
+        (lambda example: (example["image"], 0), "an example is a tuple; wanted a dict"),
+    ],
+)
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_sources_of_other_examples_are_refused_before_anything_is_compiled(
+    run, source, monkeypatch, part, change, message
+):
+    class Changed(type(source)):
+        def __getitem__(self, index):
+            return change(super().__getitem__(index))
+
+        take = property()  # read one by one
+
+    monkeypatch.setattr(jax, "jit", None)
+    with pytest.raises(InputError, match=message if part == "train" else f"{message}|test has"):
+        run(**{part: Changed(source.images, source.labels, source.class_names)})
 
 
 def test_a_test_set_of_other_images_is_refused(run):
-    other = ArraySource(np.zeros((4, 9, 9, 1), np.uint8), np.zeros(4), ["0", "1", "2", "3"])
+    other = ArraySource(np.zeros((4, 9, 9, 1), np.uint8), [0] * 4, ["0", "1", "2", "3"])
     with pytest.raises(InputError, match=r"test has image of shape \(9, 9, 1\)"):
         run(test=other)
 
@@ -213,7 +239,7 @@ def test_weights_and_statistics_come_from_training_alone(run, whole):
 
 def test_images_of_other_channels_than_the_parameters_are_refused(whole, task, one_device):
     state, _ = whole
-    colors = ArraySource(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8), ["0", "1", "2", "3"])
+    colors = ArraySource(np.zeros((8, 8, 8, 3), np.uint8), [0] * 8, ["0", "1", "2", "3"])
     with pytest.raises(InputError, match="8 x 8 pixels of 3 channels do not fit the parameters"):
         evaluate(task, state.variables, colors, batch_size=8, parallel=one_device)
 
