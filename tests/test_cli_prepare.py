@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxnets import cli
+from jaxnets import cli, data
+from jaxnets.classification import recipe
 from jaxnets.data import preparing
 
 
@@ -28,12 +29,25 @@ def write_pictures(count, size=(48, 40)):
         Image.fromarray(pixels).save(f"{home}/{number}.jpg")
 
 
-def test_a_folder_is_prepared_and_trained_on(capsys):
+def test_a_folder_is_prepared_and_said_to_be(capsys):
     write_pictures(20)
     cli.main(["prepare", "folder:pictures [x]", "-o", "files [y]", "--size", "16"])
     said = capsys.readouterr().out
     assert "train  16 images in 1 file" in said
     assert "--dataset records:files [y]" in said
+    assert len(data.load("records:files [y]", size=16).train) == 16
+
+
+def test_records_are_sized_for_the_model_as_a_folder_is():
+    for model, side in (("resnet50", 224), ("inception_v3", 299), ("lenet5", 32)):
+        config = recipe.Config(model=model, dataset="records:files")
+        assert recipe._natural_shape(config, None) == {"size": side}
+
+
+@pytest.mark.slow  # it compiles a network
+def test_records_are_trained_on(capsys):
+    write_pictures(20)
+    cli.main(["prepare", "folder:pictures [x]", "-o", "files [y]", "--size", "16"])
     small = ("--model", "mlp", "--settings", "widths=[8]", "--image-size", "8", "--augment")
     options = ("--strategy", "single", "--epochs", "1", "--batch-size", "4")
     cli.main(["train", "--dataset", "records:files [y]", "--run-dir", "run", *options, *small])

@@ -305,8 +305,7 @@ def _fingerprint(folders: Mapping[str, str], parts: Mapping[str, Classes]) -> st
     digest = hashlib.blake2b(digest_size=16)
     for split, found in parts.items():
         for name, paths in found.items():
-            start = len(os.path.join(folders[split], ""))
-            relative = "\n".join(path[start:] for path in paths)
+            relative = "\n".join(path[len(folders[split]) :] for path in paths)
             text = unicodedata.normalize("NFC", f"{split}\n{name}\n{relative}\n").replace(os.sep, "/")
             digest.update(text.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

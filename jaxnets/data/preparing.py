@@ -74,13 +74,14 @@ def prepare(
     kind, _, folder = spec.partition(":")
     if kind != "folder" or not folder:
         raise InputError(f"only folders of images can be prepared: expected folder:PATH, got {spec!r}")
-    root, directory = os.path.expanduser(folder), Path(output).expanduser()
-    if directory.resolve().is_relative_to(Path(root).resolve()):
+    root, directory = Path(folder).expanduser(), Path(output).expanduser()
+    if directory.resolve().is_relative_to(root.resolve()):
         raise InputError(
             f"output {directory} is inside {root}, where it would become a class; choose another place"
         )
     dataset = sources.load(spec)
-    jobs = {split: _Jobs(source, os.path.join(root, "")) for split, source in dataset.splits.items()}
+    listed = dataset.name.removeprefix("folder:")  # what its paths begin with
+    jobs = {split: _Jobs(source, os.path.join(listed, "")) for split, source in dataset.splits.items()}
     plan = Manifest(
         fingerprint=dataset.fingerprint,
         size=size,
