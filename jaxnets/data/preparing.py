@@ -24,7 +24,7 @@ IMAGES_PER_SHARD = 4096  # about 100 MiB at 256 pixels
 MAX_SHARDS = 512  # of a split: its readers hold all files open, of which many systems allow 1,024
 
 _WORTH_A_PROCESS = 200  # images that take as long as a process takes to start
-_UNFINISHED = ".unfinished"
+_UNFINISHED, _LOCK = ".unfinished", ".lock"
 
 _logger = logging.getLogger("jaxnets")
 
@@ -123,33 +123,41 @@ def _begun(directory: Path, plan: Manifest) -> Iterator[Manifest]:
         directory.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         raise InputError(f"output {directory} is a file; choose another place") from None
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released by the system after a kill
-    except BlockingIOError:
-        os.close(handle)
-        raise InputError(f"another process is preparing {directory}; wait for it") from None
-    try:
-        manifest = plan
-        if (directory / records.MANIFEST).exists():
-            manifest = Manifest.read(directory)
-            _check_same(directory, manifest, plan)
-            _forget_missing(directory, manifest)
-        elif found := [path.name for path in directory.iterdir() if not _is_remnant(path)]:
-            raise InputError(
-                f"output {directory} has other files ({min(found)}); choose a new or an empty directory"
-            )
-        for path in filter(_is_remnant, directory.iterdir()):
+    begun = (directory / records.MANIFEST).exists()
+    found = [path.name for path in directory.iterdir() if not _is_remnant(path)]
+    if found and not begun:
+        raise InputError(
+            f"output {directory} has other files ({min(found)}); choose a new or an empty directory"
+        )
+    with _locked(directory):
+        manifest = Manifest.read(directory) if begun else plan
+        _check_same(directory, manifest, plan)
+        _forget_missing(directory, manifest)
+        for path in directory.glob(f"*{_UNFINISHED}"):
             path.unlink()
         _save(directory, manifest)
         yield manifest
-    finally:
-        os.close(handle)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keeps other processes from the directory; after a kill the system ends that."""
+    with (directory / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another process is preparing {directory}; wait for it") from None
+        except OSError:  # the file system has no locks
+            pass
+        try:
+            yield
+        finally:
+            (directory / _LOCK).unlink(missing_ok=True)
 
 
 def _is_remnant(path: Path) -> bool:
-    """Whether a file was left by a kill in the midst of its writing."""
-    return path.name.endswith(_UNFINISHED) or path.name == f"{records.MANIFEST}.new"
+    """Whether a file was left by a kill."""
+    return path.name.endswith(_UNFINISHED) or path.name in (_LOCK, f"{records.MANIFEST}.new")
 
 
 def _check_same(directory: Path, manifest: Manifest, plan: Manifest) -> None:
@@ -213,22 +221,36 @@ def _writing(path: Path) -> Iterator[Callable[[bytes], None]]:
     from array_record.python.array_record_module import ArrayRecordWriter
 
     unfinished = path.with_name(path.name + _UNFINISHED)
+
+    def write(record: bytes) -> None:
+        with _errors_told(path):
+            writer.write(record)
+
     try:
-        writer = ArrayRecordWriter(str(unfinished), "group_size:1,uncompressed")  # JPEGs are compressed
+        with _errors_told(path):
+            writer = ArrayRecordWriter(str(unfinished), "group_size:1,uncompressed")  # as JPEGs are
         try:
-            yield writer.write
+            yield write
         finally:
-            writer.close()
+            with _errors_told(path):
+                writer.close()
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
-    except RuntimeError as error:  # array_record's
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _errors_told(path: Path) -> Iterator[None]:
+    """Tells a RuntimeError, which is what array_record raises if the disk is full, in a line."""
+    try:
+        yield
+    except RuntimeError as error:
         reason = decoding.describe(error).partition(";")[0]
         raise InputError(
             f"cannot write {path}: {reason}; finished files stay, and the same command continues"
         ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _complete(directory: Path, manifest: Manifest, jobs: dict[str, _Jobs]) -> None:

@@ -62,7 +62,8 @@ def _results(
             yield from pending.popleft().result()
     except BrokenProcessPool as error:
         raise InputError(
-            "one of the processes has died, perhaps for lack of memory; try again with fewer processes"
+            "a process has died: if memory ran out, use fewer processes; a script that starts them must be "
+            'guarded by `if __name__ == "__main__":`'
         ) from error
 
 

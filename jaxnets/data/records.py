@@ -209,9 +209,14 @@ class Records:
             record = self._files[index]
         except (RuntimeError, OSError) as error:  # damaged, or gone; RuntimeError is array_record's
             raise InputError(
-                f"prepared images cannot be read: {decoding.describe(error)}; prepare them again"
+                f"{self._file_of(index)} cannot be read: {decoding.describe(error)}; if it is damaged, "
+                "remove it and run `jaxnets prepare` again"
             ) from error
         return decode(record)
+
+    def _file_of(self, index: int) -> str:
+        ends = np.cumsum([instruction.take for instruction in self._instructions])
+        return self._instructions[np.searchsorted(ends, index, side="right")].filename
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_files"}

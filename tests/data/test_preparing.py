@@ -97,7 +97,7 @@ KILLED = """
     base = Path(sys.argv[2])
     whole = prepared(base / "whole")
     kills = 0
-    for moment in range(1, 90, 7):
+    for moment in (*range(1, 6), *range(10, 90, 10)):
         directory = base / f"killed{moment}"
         process = os.fork()
         if process == 0:
