@@ -62,8 +62,8 @@ def _results(
             yield from pending.popleft().result()
     except BrokenProcessPool as error:
         raise InputError(
-            "a process has died: if memory ran out, use fewer processes; a script that starts them must be "
-            'guarded by `if __name__ == "__main__":`'
+            "a process has died: if memory ran out, use fewer processes; a script that starts them must "
+            'be guarded by `if __name__ == "__main__":`'
         ) from error
 
 
