@@ -275,7 +275,11 @@ def load_records(
         )  # fmt: skip
         source.labels = np.load(labels_path(directory, split))
     test = sources[splits.measuring(sources)]
+    count = len(manifest.left_out)
+    notes = (
+        (f"{count} images could not be read when they were prepared, and are left out",) if count else ()
+    )
     return Dataset(
         f"records:{directory}", sources["train"], test, manifest.class_names, sources,
-        fingerprint=manifest.fingerprint,
+        notes, manifest.fingerprint,
     )  # fmt: skip

@@ -53,7 +53,8 @@ def shortened(path: str, size: int, quality: int) -> bytes:
         image = Image.fromarray(decoding.fit(image, None, channels=3))
     scale = size / min(image.size)
     if scale < 1:
-        sides = [round(scale * side) for side in image.size]
+        # An even difference, so that reading at this size crops whole pixels.
+        sides = [size + 2 * round((scale * side - size) / 2) for side in image.size]
         image = image.resize(sides, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)

@@ -98,7 +98,9 @@ def test_unreadable_images_leave_no_gap(tmp_path):
     for path in ("a/3.png", "a/4.png", "a/5.png", "a/6.png", "b/9.png"):
         (tmp_path / "train" / path).write_bytes(b"")
     prepare(f"folder:{tmp_path}", f"{tmp_path}-files", images_per_shard=2)  # a shard has no record
-    source = data.load(f"records:{tmp_path}-files", size=8).train
+    dataset = data.load(f"records:{tmp_path}-files", size=8)
+    assert "5 images could not be read" in dataset.notes[0]
+    source = dataset.train
     assert len(source) == len(source.labels) == 15
     wanted = [0, 10, 20, 70, 80, 90, *range(100, 190, 10)]
     np.testing.assert_allclose(reds(source), wanted, atol=2)

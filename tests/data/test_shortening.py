@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jaxnets.data import decoding
 from jaxnets.data.records import decode
 from jaxnets.data.shortening import Job, example_of, shortened
 
@@ -56,6 +57,16 @@ def test_gray_and_turned_jpegs_become_upright_and_rgb(tmp_path):
     assert upright.size == (64, 80)
     assert not upright.getexif()
     assert np.asarray(upright)[5, 32].argmax() == 0  # red, the left of the stored image, is on top
+
+
+def test_reading_at_the_size_prepared_for_is_a_crop(tmp_path):
+    """Of 67.0 x 50 pixels of noise: 66 x 50, of which 8 are cut on either side."""
+    noise = np.random.default_rng(0).integers(0, 256, (100, 134, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    jpeg = shortened(tmp_path / "noise.png", 50, 90)
+    whole = decoding.decode(io.BytesIO(jpeg), None, 3)
+    assert whole.shape == (50, 66, 3)
+    np.testing.assert_array_equal(decoding.decode(io.BytesIO(jpeg), 50, 3), whole[:, 8:-8])
 
 
 def test_a_higher_quality_takes_more_bytes(tmp_path):
