@@ -142,20 +142,20 @@ READERS: dict[str, Callable[[str, int], Iterable[np.ndarray]]] = {
 }
 
 
-def write_files(folder: Path) -> None:
+def write_files(folder: Path, files: int = FILES, quality: int = 90) -> None:
     """Pieces of scikit-learn's two photographs as JPEG files of 500 x 375 pixels."""
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
     rng = np.random.default_rng(0)
     photos = [Image.fromarray(photo) for photo in load_sample_images().images]
-    for split, count in (("train", FILES), ("test", 2 * CLASSES)):
+    for split, count in (("train", files), ("test", 2 * CLASSES)):
         for k in range(count):
             home = folder / split / f"class{k % CLASSES}"
             home.mkdir(parents=True, exist_ok=True)
             left, top = (int(rng.integers(span)) for span in (640 - 500, 427 - 375))
             piece = photos[k % len(photos)].crop((left, top, left + 500, top + 375))
-            piece.save(home / f"{k}.jpg", quality=90)
+            piece.save(home / f"{k}.jpg", quality=quality)
 
 
 def waits(name: str, epochs: int) -> tuple[float, float]:

@@ -30,7 +30,7 @@ class Config(ImageConfig):
     model: str | None = None
     """Architecture, as `jaxnets models` lists them; None for lenet5, or that of --pretrained."""
     dataset: str = "digits"
-    """digits, folder:PATH or tfds:NAME."""
+    """digits, folder:PATH, records:PATH or tfds:NAME."""
     epochs: int = 30
     """Passes over the training set."""
 
@@ -196,7 +196,7 @@ def _natural_shape(config: Config, wanted: Preprocessing | None) -> dict[str, An
         return {}
     model = create_model(config.model, **parse_settings(config.settings))
     fixed = model.min_size == model.max_size
-    if config.image_size or not (fixed or config.dataset.startswith("folder:")):
+    if config.image_size or not (fixed or config.dataset.startswith(("folder:", "records:"))):
         return {}
     return {"size": model.input_size[0]}
 

@@ -17,6 +17,7 @@ import tyro
 from jaxnets import recipes
 from jaxnets.cli import tasks
 from jaxnets.cli.explain import Explain
+from jaxnets.cli.prepare import Prepare
 from jaxnets.cli.search import Search
 from jaxnets.cli.train import Train
 from jaxnets.cli.trained import Eval, Plots, Predict
@@ -34,6 +35,7 @@ _COMMANDS = {
     "models": Models,
     "summary": Summary,
     "convert": Convert,
+    "prepare": Prepare,
     "augmentations": Augmentations,
 }
 _FLAGS = (tyro.conf.FlagCreatePairsOff,)  # --resume, without a --no-resume beside it

@@ -15,6 +15,7 @@ _LOADERS: dict[str, Callable[..., Dataset] | str] = {
     "scenes": "jaxnets.data.scenes:load_scenes",
     "folder:PATH": "jaxnets.data.folder:load_folder",
     "captions:PATH": "jaxnets.data.captions:load_captions",
+    "records:PATH": "jaxnets.data.records:load_records",
     "tfds:NAME": "jaxnets.data.tfds:load_tfds",
 }
 """Loaders by spec, or the path of a loader, which is then imported only when it is used."""
@@ -51,11 +52,11 @@ def load(spec: str, **options: Any) -> Dataset:
     """Loads a dataset by its spec.
 
     Args:
-        spec: ``"digits"``, ``"scenes"``, ``"folder:PATH"``, ``"captions:PATH"``, ``"tfds:NAME"``, or
-            a custom one (`register`).
-        **options: options of `load_digits`, `load_scenes`, `load_folder`, `load_captions` or
-            `load_tfds`. All take ``size`` (side of the images in pixels) and ``channels`` (1 or 3);
-            None stands for the default.
+        spec: ``"digits"``, ``"scenes"``, ``"folder:PATH"``, ``"records:PATH"``, ``"captions:PATH"``,
+            ``"tfds:NAME"``, or a custom one (`register`).
+        **options: options of `load_digits`, `load_scenes`, `load_folder`, `load_records`,
+            `load_captions` or `load_tfds`. All take ``size`` (side of the images in pixels) and
+            ``channels`` (1 or 3); None stands for the default.
 
     Raises:
         InputError: an unknown spec, an option that this dataset does not take, or an error of its
