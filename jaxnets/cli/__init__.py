@@ -59,8 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt as error:
         terminated = isinstance(error, Terminated)
-        said = ["terminated" if terminated else "interrupted", *getattr(error, "__notes__", ())]
-        print(f"\njaxnets: {'; '.join(said)}", file=sys.stderr)
+        how = getattr(error, "__notes__", ["a training run goes on with --resume"])
+        print(f"\njaxnets: {'terminated' if terminated else 'interrupted'}; {how[0]}", file=sys.stderr)
         sys.exit(143 if terminated else 130)  # 128 and the number of the signal
 
 

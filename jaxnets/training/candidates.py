@@ -25,7 +25,7 @@ import optax
 from jaxnets import data, metrics
 from jaxnets.data.dataset import read_batch
 from jaxnets.data.prefetching import Prefetch
-from jaxnets.training.divergence import WINDOW, loss_limit
+from jaxnets.training.divergence import WINDOW, far_above
 from jaxnets.training.parallel import DataParallel
 from jaxnets.training.state import TrainState, create_state
 from jaxnets.training.step import UpdateRule, make_eval_step, usual_rule
@@ -66,17 +66,15 @@ class _Candidate:
     Attributes:
         values: its settings, f32[] each.
         state: its training state.
-        first: f32[], the loss of its first batch.
-        recent: f32[WINDOW], the losses of its last steps, the last of all first.
-        limit: f32[], the mean of `recent` at which it is given up; infinite before it is known.
+        early: f32[WINDOW], the losses of its first steps.
+        recent: f32[WINDOW], the losses of its latest steps, the latest first.
         stopped: i32[], the step at which it was given up; 0 while it is training.
     """
 
     values: dict[str, jax.Array]
     state: TrainState
-    first: jax.Array
+    early: jax.Array
     recent: jax.Array
-    limit: jax.Array
     stopped: jax.Array
 
 
@@ -160,7 +158,9 @@ class Trainer:
         advance(self.steps - looked)
         count = len(group.stopped)
         measured = self._measure(group.state.variables, measure, count, parallel)
-        start, last, stopped = (np.asarray(a) for a in (group.first, group.recent[:, 0], group.stopped))
+        start, last, stopped = (
+            np.asarray(a) for a in (group.early[:, 0], group.recent[:, 0], group.stopped)
+        )
         return [
             self._outcome(start[i], last[i], stopped[i], [epoch[i] for epoch in epochs], measured[i])
             for i in range(count)
@@ -190,8 +190,8 @@ class Trainer:
 
         def start(values):
             state = create_state(self.task, self._rule(values), key, example, variables=variables)
-            losses, zero = jnp.zeros(WINDOW), jnp.zeros((), jnp.int32)
-            return _Candidate(values, state, losses[0], losses, jnp.asarray(jnp.inf), zero)
+            losses = jnp.zeros(WINDOW, jnp.float32)
+            return _Candidate(values, state, losses, losses, jnp.zeros((), jnp.int32))
 
         return jax.vmap(start)(values)
 
@@ -200,14 +200,15 @@ class Trainer:
         state, sums = self._rule(one.values).step(one.state, batch)
         value = sums["loss"]
         loss = value.total / jnp.where(value.weight > 0, value.weight, 1)
-        first = jnp.where(one.state.step == 0, loss, one.first)
+        early = one.early.at[one.state.step].set(loss, mode="drop")
         recent = jnp.where(one.stopped == 0, jnp.roll(one.recent, 1).at[0].set(loss), one.recent)
-        mean = recent.mean()
-        limit = jnp.where(state.step == WINDOW, loss_limit(mean, self.stop_above), one.limit)
+        half = jnp.clip(state.step // 2, 1, WINDOW).astype(jnp.float32)
+        averaged = jnp.arange(WINDOW) < half
+        start, mean = (jnp.where(averaged, losses, 0).sum() / half for losses in (early, recent))
         sound = jnp.isfinite(loss)
         if "grad_norm" in sums:
             sound &= jnp.isfinite(sums["grad_norm"].total)
-        bad = ~sound | (mean > limit)
+        bad = ~sound | far_above(mean, start, half, self.stop_above)
         stopped = jnp.where((one.stopped == 0) & bad, state.step, one.stopped)
         going = stopped == 0
         # Zero from then on: one program computes all candidates, and where it multiplies across them
@@ -216,7 +217,7 @@ class Trainer:
             name: jax.tree.map(lambda leaf: _zero_unless(going, leaf), getattr(state, name))
             for name in ("params", "collections", "opt_state")
         }
-        return _Candidate(one.values, state.replace(**kept), first, recent, limit, stopped)
+        return _Candidate(one.values, state.replace(**kept), early, recent, stopped)
 
     def _measure(
         self, variables: Variables, measure: Callable, count: int, parallel: DataParallel

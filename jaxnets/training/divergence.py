@@ -8,7 +8,7 @@ import numpy as np
 from jaxnets.errors import InputError
 from jaxnets.training.checkpoint import Checkpointer
 
-WINDOW = 10  # steps over which losses are averaged, because that of a single small batch says little
+WINDOW = 10  # steps over which the first and the latest losses are averaged
 
 
 class DivergenceError(InputError):
@@ -16,17 +16,24 @@ class DivergenceError(InputError):
 
 
 def refuse_low_limit(stop_above: float | None) -> None:
+    """Raises an `InputError` for a limit that a steady loss would exceed."""
     if stop_above is not None and not stop_above > 1:
         raise InputError(f"stop_above is {stop_above}; it must be above 1, or None for no limit")
 
 
-def loss_limit(start: Any, stop_above: float) -> Any:
-    """The mean loss at which a run has diverged, from that of its first steps.
+def far_above(recent: Any, start: Any, steps: Any, stop_above: float) -> Any:
+    """Whether the mean loss of the latest steps is far above that of the first, as arrays.
 
-    It is stop_above times the start, if that is at least 1. Otherwise it is higher: a loss that starts
-    near zero, as with good weights, or below it, has room to vary.
+    The limit is stop_above times the start, if that is at least 1. A loss that starts near zero, as with
+    good weights, or below it, may rise by stop_above - 1. If the means are of fewer steps than a window,
+    of which a single small batch may be an outlier, the loss may rise by as much more.
+
+    Args:
+        recent, start: the means.
+        steps: how many steps each is of.
+        stop_above: the limit.
     """
-    return start + (stop_above - 1) * abs(start).clip(min=1)
+    return recent > start + (stop_above - 1) * abs(start).clip(min=1) * (WINDOW / steps).clip(min=1)
 
 
 def refuse_divergence(
@@ -34,30 +41,30 @@ def refuse_divergence(
 ) -> None:
     """Raises a `DivergenceError` where the latest record shows divergence.
 
-    The mean loss of the last `WINDOW` steps is compared with that of the first, as `loss_limit` says.
-
     Args:
-        records: of the steps from the first on.
+        records: of the steps, from the first on.
         batch_size: examples per step.
         stop_above: see `loop.Schedule`.
         checkpointer: its latest checkpoint is named in the message.
     """
     latest = records[-1]
-    loss = latest["loss"]
     advice = "Try a lower learning rate, a warmup or clip_norm"
-    if not math.isfinite(loss):
+    if not math.isfinite(latest["loss"]):
         what = "is not finite"
     elif not math.isfinite(latest.get("grad_norm", 0.0)):
         what = "has a gradient that is not finite"
     elif stop_above is None:
         return
     else:
-        start, recent = (_mean_loss(ordered, batch_size) for ordered in (records, records[::-1]))
-        limit = float(loss_limit(np.float64(start), stop_above))
-        if not recent > limit:
+        steps = sum(record["images"] for record in records[: 2 * WINDOW]) / batch_size
+        half = min(WINDOW, steps // 2)
+        start, of_start = _mean_loss(records[:WINDOW], half * batch_size)
+        recent, of_recent = _mean_loss(records[: -WINDOW - 1 : -1], half * batch_size)
+        steps = np.float64(min(of_start, of_recent) / batch_size)
+        if not far_above(recent, start, steps, stop_above):
             return
-        what = f"rose from {start:.4g} to {recent:.4g}, above the limit of stop_above={stop_above:g}"
-        advice += ", or turn the limit off: stop_above=None, --stop-above None"
+        what = f"is {recent:.4g}, more than {stop_above:g} times its initial value, {start:.4g}"
+        advice += ", or turn this limit off: stop_above=None (--stop-above None)"
     kept = ""
     if checkpointer is not None:
         checkpointer.wait()
@@ -66,9 +73,12 @@ def refuse_divergence(
     raise DivergenceError(f"stopped at step {latest['step']}: the loss {what}. {advice}.{kept}")
 
 
-def _mean_loss(records: list[dict], batch_size: int) -> float:
-    """The mean loss of the first records that cover a window."""
-    steps = np.cumsum([record["images"] for record in records[:WINDOW]]) / batch_size
-    count = 1 + int(np.searchsorted(steps, WINDOW))
-    losses, images = zip(*((r["loss"], r["images"]) for r in records[:count]), strict=True)
-    return float(np.average(losses, weights=images))
+def _mean_loss(records: list[dict], images: float) -> tuple[np.float64, float]:
+    """The mean loss of the first records that have so many images, and how many they have."""
+    total = seen = 0.0
+    for record in records:
+        total += record["loss"] * record["images"]
+        seen += record["images"]
+        if seen >= images:
+            break
+    return np.float64(total / seen), seen

@@ -38,9 +38,9 @@ class Schedule:
             metric itself defines whether lower is better.
         patience: stop after this many consecutive epochs without improvement of `monitor`; None to
             never stop early.
-        stop_above: stop when the loss exceeds this many times its initial value, both averaged over at
-            least 10 steps; one that starts below 1 may rise by stop_above - 1. None to stop only when
-            the loss or its gradient is not finite.
+        stop_above: stop when the loss exceeds this many times its initial value, both averaged over 10
+            steps, or by this less 1 if that is more; None to stop only when the loss or its gradient is
+            not finite. See `divergence.far_above`.
     """
 
     epochs: int
