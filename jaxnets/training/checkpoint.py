@@ -50,8 +50,9 @@ class Checkpointer:
         def score(metrics):
             return metrics[SCORE]
 
-        def manager(best_fn):
-            best = BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
+        best = BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
+
+        def manager(scored: bool):
             return ocp.CheckpointManager(
                 self.directory,
                 item_handlers={
@@ -60,7 +61,8 @@ class Checkpointer:
                 },
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
-                    best_fn=best_fn,
+                    best_fn=score,
+                    lightweight_initialize=not scored,
                     enable_async_checkpointing=True,
                     cleanup_tmp_directories=not read_only,
                     create=not read_only,
@@ -70,8 +72,9 @@ class Checkpointer:
 
         self._has_scores = True
         try:
-            self._manager = manager(score)
-        except (ValueError, KeyError, TypeError) as error:  # Orbax reads all scores at once, as JSON
+            self._manager = manager(scored=True)
+        except (ValueError, KeyError, TypeError, IsADirectoryError) as error:
+            # Orbax reads all scores at once, as JSON.
             if not read_only:
                 raise CheckpointError(
                     f"a score among the checkpoints in {self.directory} is damaged "
@@ -79,7 +82,7 @@ class Checkpointer:
                     "one, by --checkpoint STEP, which removes those after it"
                 ) from error
             self._has_scores = False
-            self._manager = manager(None)
+            self._manager = manager(scored=False)
 
     @property
     def latest_step(self) -> int | None:

@@ -7,6 +7,7 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,12 +17,14 @@ from jaxnets import Classification, create_model
 from jaxnets.data import ArraySource
 from jaxnets.data.augmentation import on_image
 from jaxnets.errors import InputError
+from jaxnets.metrics import Mean
 from jaxnets.training import (
     DataParallel,
     DivergenceError,
     SearchResult,
     Stage,
     Trial,
+    UpdateRule,
     candidates,
     create_optimizer,
     create_schedule,
@@ -30,6 +33,7 @@ from jaxnets.training import (
     search,
 )
 from jaxnets.training.candidates import Outcome, Trainer
+from jaxnets.training.divergence import refuse_divergence
 from jaxnets.training.searching import draw, narrow
 
 EPOCHS, STEPS_PER_EPOCH = 2, 3  # 96 examples in batches of 32
@@ -170,6 +174,48 @@ def test_what_is_given_up_becomes_zeros_and_can_spoil_nothing(perceptron, make_t
     for leaf in jax.tree.leaves(group.state.params):
         assert not leaf[0].any()
         assert leaf[1].any()
+
+
+def scripted(losses):
+    """A rule whose steps have these losses."""
+
+    def make_rule(task, optimizer, precision):
+        def step(state, batch):
+            loss = jnp.asarray(losses, jnp.float32)[state.step]
+            return state.replace(step=state.step + 1), {"loss": Mean(loss, jnp.ones(()))}
+
+        return UpdateRule(optimizer.init, step)
+
+    return make_rule
+
+
+@pytest.mark.parametrize(
+    ("losses", "stopped"),
+    [
+        ([0.043] * 15 + [0.142] * 15, None),  # from good weights
+        ([-2.0] * 15 + [-1.0] * 15, None),
+        ([2.0] * 20 + [9.0] + [2.0] * 9, None),  # a single batch
+        ([2.0, 2.0] + [1e3] * 28, 3),
+        ([2.0] * 20 + [100.0] * 10, 21),
+        ([-2.0] * 20 + [100.0] * 10, 21),
+        ([2.0] * 20 + [10.0] * 10, 26),  # (4 * 2 + 6 * 10) / 10 > 3 * 2
+    ],
+)
+def test_a_candidate_is_given_up_where_fit_would_stop(perceptron, make_trainer, losses, stopped):
+    trainer = make_trainer(perceptron, epochs=10, make_rule=scripted(losses))
+    (outcome,) = trainer.run([TAME[0]], lambda n: None)
+    assert outcome.stopped == stopped
+    assert outcome.start == pytest.approx(losses[0])
+
+    def fit_stops_at():
+        records = [{"step": k, "loss": loss, "images": 32} for k, loss in enumerate(losses, start=1)]
+        for step in range(1, len(records) + 1):
+            try:
+                refuse_divergence(records[:step], 32, 3.0, None)
+            except DivergenceError:
+                return step
+
+    assert fit_stops_at() == stopped
 
 
 @pytest.mark.slow
