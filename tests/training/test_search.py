@@ -176,46 +176,41 @@ def test_what_is_given_up_becomes_zeros_and_can_spoil_nothing(perceptron, make_t
         assert leaf[1].any()
 
 
-def scripted(losses):
-    """A rule whose steps have these losses."""
-
-    def make_rule(task, optimizer, precision):
-        def step(state, batch):
-            loss = jnp.asarray(losses, jnp.float32)[state.step]
-            return state.replace(step=state.step + 1), {"loss": Mean(loss, jnp.ones(()))}
-
-        return UpdateRule(optimizer.init, step)
-
-    return make_rule
-
-
-@pytest.mark.parametrize(
-    ("losses", "stopped"),
-    [
-        ([0.043] * 15 + [0.142] * 15, None),  # from good weights
-        ([-2.0] * 15 + [-1.0] * 15, None),
-        ([2.0] * 20 + [9.0] + [2.0] * 9, None),  # a single batch
-        ([2.0, 2.0] + [1e3] * 28, 3),
-        ([2.0] * 20 + [100.0] * 10, 21),
-        ([-2.0] * 20 + [100.0] * 10, 21),
-        ([2.0] * 20 + [10.0] * 10, 26),  # (4 * 2 + 6 * 10) / 10 > 3 * 2
-    ],
+STEADY = [2.0] * 20
+SCRIPTS = (  # losses, and the step at which to give up
+    ([0.043] * 15 + [0.142] * 15, None),  # from good weights
+    ([-2.0] * 15 + [-1.0] * 15, None),
+    ([*STEADY, 9.0, *[2.0] * 9], None),  # a single batch
+    ([2.0, 2.0] + [1e3] * 28, 3),
+    ([*STEADY, *[100.0] * 10], 21),
+    ([-2.0] * 20 + [100.0] * 10, 21),
+    ([*STEADY, *[10.0] * 10], 26),  # (4 * 2 + 6 * 10) / 10 > 3 * 2
 )
-def test_a_candidate_is_given_up_where_fit_would_stop(perceptron, make_trainer, losses, stopped):
-    trainer = make_trainer(perceptron, epochs=10, make_rule=scripted(losses))
-    (outcome,) = trainer.run([TAME[0]], lambda n: None)
-    assert outcome.stopped == stopped
-    assert outcome.start == pytest.approx(losses[0])
 
-    def fit_stops_at():
+
+def scripted(task, number, precision):
+    """A rule whose losses are those of the script of a number."""
+
+    def step(state, batch):
+        losses = jnp.asarray([losses for losses, _ in SCRIPTS], jnp.float32)
+        loss = losses[number.astype(int), state.step]
+        return state.replace(step=state.step + 1), {"loss": Mean(loss, jnp.ones(()))}
+
+    return UpdateRule(lambda params: (), step)
+
+
+def test_a_candidate_is_given_up_where_fit_would_stop(perceptron, make_trainer):
+    trainer = make_trainer(perceptron, epochs=10, make_rule=scripted, together=len(SCRIPTS))
+    trainer = dataclasses.replace(trainer, optimizer=lambda steps, number: number)
+    outcomes = trainer.run([{"number": number} for number in range(len(SCRIPTS))], lambda n: None)
+    for outcome, (losses, stopped) in zip(outcomes, SCRIPTS, strict=True):
+        assert outcome.stopped == stopped
+        assert outcome.start == pytest.approx(losses[0])
         records = [{"step": k, "loss": loss, "images": 32} for k, loss in enumerate(losses, start=1)]
-        for step in range(1, len(records) + 1):
-            try:
-                refuse_divergence(records[:step], 32, 3.0, None)
-            except DivergenceError:
-                return step
-
-    assert fit_stops_at() == stopped
+        refuse_divergence(records[: (stopped or 31) - 1], 32, 3.0, None)
+        if stopped:
+            with pytest.raises(DivergenceError):
+                refuse_divergence(records[:stopped], 32, 3.0, None)
 
 
 @pytest.mark.slow
