@@ -62,6 +62,10 @@ def train(
         InputError: for anything in the configuration that does not fit.
         KeyboardInterrupt: with a note of the command that resumes the run.
     """
+    if config.checkpoint is not None and not config.resume:
+        raise InputError(
+            f"checkpoint is {config.checkpoint}, which is for --resume; give both or neither"
+        )
     config, about = _begun(recipe, config)
     parallel = DataParallel.create(config.strategy)
     dataset = dataset_of(recipe, config, about)
@@ -78,9 +82,11 @@ def train(
         ema_decay=config.ema_decay,
     )
     directory = config.run_dir if config.resume else _make_directory(config, run)
-    if about is None and is_main_process():
-        run.write(directory)
-        write_config(directory, recipe.name, config, run.about)
+    if is_main_process():
+        if about is None:
+            run.write(directory)
+        # Also of a run that is resumed: it may have more epochs now, which it is to have once more.
+        write_config(directory, recipe.name, config, run.about if about is None else about)
     if progress and is_main_process():
         for note in run.notes:
             Console(highlight=False, soft_wrap=True).print(note)
