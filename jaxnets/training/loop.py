@@ -148,10 +148,10 @@ def run(
             checkpointer.save(state, position, score)
 
     while taken < total and not history.stopped:
-        asked = time.perf_counter()
+        asking = time.perf_counter()
         batch = next(batches)
         if not stretch or _is_done(stretch[-1]):  # otherwise the devices were busy the whole time
-            waited += time.perf_counter() - asked
+            waited += time.perf_counter() - asking
         state, sums = step(state, batch)
         stretch.append(sums)
         taken += 1
