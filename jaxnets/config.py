@@ -66,10 +66,12 @@ class RunConfig:
     """Directory of the run; None for a new one under runs/."""
     resume: bool = False
     """Resume the run in run-dir, or the newest one under runs/."""
+    checkpoint: int | None = None
+    """Step to resume from; drops later ones."""
     log_every: int = 10
     """Steps between records."""
     checkpoint_every: int | None = None
-    """Steps between checkpoints within an epoch."""
+    """Steps between checkpoints in an epoch."""
     keep: int = 2
     """Checkpoints to keep besides the best."""
     workers: int = 0
@@ -83,8 +85,8 @@ class RunConfig:
 
     # What may differ between a run and its continuation.
     free_on_resume: ClassVar[frozenset[str]] = frozenset(
-        {"epochs", "run_dir", "resume", "log_every", "checkpoint_every", "keep", "workers", "strategy",
-         "stop_above", "patience", "data_dir", "strict", "profile", "plots"}
+        {"epochs", "run_dir", "resume", "checkpoint", "log_every", "checkpoint_every", "keep", "workers",
+         "strategy", "stop_above", "patience", "data_dir", "strict", "profile", "plots"}
     )  # fmt: skip
 
     def completed(self) -> Self:
@@ -144,7 +146,7 @@ def read_config(directory: str | Path) -> tuple[str, dict[str, Any], dict[str, A
 def write_config(directory: Path, task: str, config: RunConfig, about: Mapping[str, Any]) -> None:
     """Writes the configuration, and what is known of the data, into a run's directory."""
     values = dataclasses.asdict(config)
-    for transient in ("run_dir", "resume"):
+    for transient in ("run_dir", "resume", "checkpoint"):
         values.pop(transient)
     text = json.dumps({"task": task, **values, "data": about}, indent=2)
     atomic.write_text(directory / CONFIG_FILE, text + "\n")

@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Mapping
+import shlex
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +36,14 @@ from jaxnets.training.task import headline_of
 Step = int | Literal["latest", "best"]
 
 
-def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Path, History]:
+def train(
+    recipe: Recipe,
+    config: RunConfig,
+    progress: bool = True,
+    *,
+    stop: Callable[[int], bool] = lambda step: False,
+    script: str | None = None,
+) -> tuple[Path, History]:
     """Trains as configured, or resumes a run; leaves everything in the run's directory.
 
     Args:
@@ -43,6 +51,8 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
         config: how, a `recipe.Config`. With `resume`, everything that makes the numbers must be as it
             was.
         progress: show a bar and a row for each epoch.
+        stop: asked after each step whether to save and end early; see `training.fit`.
+        script: that registered the recipe, for the command that resumes an interrupted run.
 
     Returns:
         The directory and the history. In it: `config.json`, `checkpoints/`, `metrics.jsonl`,
@@ -50,7 +60,12 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
 
     Raises:
         InputError: for anything in the configuration that does not fit.
+        KeyboardInterrupt: with a note of the command that resumes the run.
     """
+    if config.checkpoint is not None and not config.resume:
+        raise InputError(
+            f"checkpoint is {config.checkpoint}, which is for --resume; give both or neither"
+        )
     config, about = _begun(recipe, config)
     parallel = DataParallel.create(config.strategy)
     dataset = dataset_of(recipe, config, about)
@@ -67,9 +82,11 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
         ema_decay=config.ema_decay,
     )
     directory = config.run_dir if config.resume else _make_directory(config, run)
-    if about is None and is_main_process():
-        run.write(directory)
-        write_config(directory, recipe.name, config, run.about)
+    if is_main_process():
+        if about is None:
+            run.write(directory)
+        # Also of a run that is resumed: it may have more epochs now, which it is to have once more.
+        write_config(directory, recipe.name, config, run.about if about is None else about)
     if progress and is_main_process():
         for note in run.notes:
             Console(highlight=False, soft_wrap=True).print(note)
@@ -87,6 +104,7 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
             seed=config.seed,
             directory=directory,
             resume=config.resume,
+            checkpoint=config.checkpoint,
             precision=config.precision,
             ema_decay=config.ema_decay,
             patience=config.patience,
@@ -99,8 +117,11 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
             parallel=parallel,
             profile=config.profile,
             progress=progress,
+            stop=stop,
         )
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note(f"resume it by {resume_command(directory, script)}")
         with contextlib.suppress(OSError):  # of a full disk, say, which the first error tells better
             draw_history(directory, headline)
         raise
@@ -108,6 +129,12 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
     if config.plots and jax.process_count() == 1:
         recipe.draw(load_run(recipe, directory))
     return directory, history
+
+
+def resume_command(directory: Path, script: str | None = None) -> str:
+    """The command that resumes the run in a directory, of a recipe that a script registered."""
+    words = ["jaxnets", "train", *([script] if script else []), "--resume", "--run-dir", str(directory)]
+    return shlex.join(words)
 
 
 def draw_plots(recipe: Recipe, directory: str | Path, step: Step = "latest") -> list[Path]:
@@ -204,8 +231,9 @@ def _steps(directory: Path) -> list[str]:
 def _load_variables(directory: Path, step: Step) -> dict[str, Any]:
     checkpointer = training.Checkpointer(directory / CHECKPOINTS, read_only=True)
     try:
-        steps = {"latest": checkpointer.latest_step, "best": checkpointer.best_step}
-        return checkpointer.restore_variables(steps.get(step, step))
+        if not isinstance(step, int):
+            step = checkpointer.best_step if step == "best" else checkpointer.latest_step
+        return checkpointer.restore_variables(step)
     finally:
         checkpointer.close()
 

@@ -27,8 +27,8 @@ NO_USUAL_DECAY = (1e-6, 1e-2)  # the range where the usual decay is none
 _WITH_MOMENTUM = ("momentum", "nesterov", "rmsprop", "lars")
 # What belongs to one long run that is kept and gone on with.
 _NOT_TAKEN = (
-    "epochs", "patience", "resume", "log_every", "checkpoint_every", "keep", "accumulate",
-    "ema_decay", "profile", "plots",
+    "epochs", "patience", "resume", "checkpoint", "log_every", "checkpoint_every", "keep",
+    "accumulate", "ema_decay", "profile", "plots",
 )  # fmt: skip
 
 
