@@ -1,0 +1,25 @@
+"""Consoles for text that holds names of users: "[side]" and ":cat:" are names there, not markup."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+
+def plain_console(**options: Any) -> Console:
+    """A rich console that prints text and cells of tables as they are; options are `Console`'s."""
+    return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+@contextlib.contextmanager
+def status(text: str, enabled: bool = True) -> Iterator[None]:
+    """Shows what is being done for as long as it takes, on a terminal's standard error; elsewhere
+    nothing."""
+    console = plain_console(stderr=True)
+    if not (enabled and console.is_terminal):
+        yield
+        return
+    with console.status(Text(text)):
+        yield
