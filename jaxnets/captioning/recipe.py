@@ -194,7 +194,7 @@ def describe(
 
     Args:
         runs: of one vocabulary.
-        images: PNG or JPEG files.
+        images: picture files.
         width, alpha: of the beam search.
 
     Returns:

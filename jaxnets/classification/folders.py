@@ -11,8 +11,7 @@ import numpy as np
 
 from jaxnets import weights
 from jaxnets.classification.task import Classification
-from jaxnets.data import decoding
-from jaxnets.data.folder import read_held_out
+from jaxnets.data.folder import FolderSource, read_held_out
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.metrics import Mean, Metrics, Share, Sum, in_top_k
 from jaxnets.runs.recipe import Run
@@ -94,6 +93,7 @@ def evaluate(
     *,
     batch_size: int = 128,
     strict: bool = False,
+    split: str | None = None,
 ) -> Metrics:
     """Measures classifiers with weights, alone or together, on a folder of images such as ImageNet's.
 
@@ -108,20 +108,28 @@ def evaluate(
         crops: the views: "center"; "flip", with its mirror image; or "ten".
         batch_size: images at a time, of each of which there are 1, 2 or 10 views.
         strict: refuse an unreadable image, instead of leaving it out.
+        split: which part of the folder, as for `read_held_out`.
 
     Returns:
         `images`, how many were measured, `loss` (cross entropy), `top1` and, where there are more than
         five classes, `top5`.
 
     Raises:
-        InputError: the folder or its classes are unknown.
+        InputError: the folder, the split or its classes are unknown.
     """
+    if crops not in CROPS:
+        raise unknown_name("kind of crops", crops, CROPS)
     first = members[0]
-    names, paths, labels = read_held_out(folder, strict)
+    names, paths, labels = read_held_out(folder, strict, split)
     labels = class_indices(names, first.class_names)[labels]
     sums = []
     for member in members:
-        source = CropsOfFiles(paths, labels, member.class_names, member.preprocessing, crops, strict)
+        images = member.preprocessing
+        shape = (CROPS[crops], images.size, images.size, len(images.mean))
+        cut = functools.partial(images.crops, kind=crops)
+        source = FolderSource(
+            paths, labels, member.class_names, decode=cut, image_shape=shape, strict=strict
+        )
         variables = member.pretrained.variables
         predictions = predict_all(member, variables, source, batch_size=batch_size)
         parts = [(rows, batch["weight"]) for batch, rows in predictions]
@@ -152,47 +160,6 @@ def probabilities_of(member: Member, pictures: Sequence[str | PathLike]) -> np.n
     predict, variables = jax.jit(member.predict), member.pretrained.variables
     views = (member.preprocessing.crops(picture)[None] for picture in pictures)
     return np.concatenate([np.asarray(predict(variables, {"image": own})) for own in views])
-
-
-class CropsOfFiles:
-    """Image files as a source of views, uint8[V, H, W, C] each.
-
-    Args:
-        paths: N files.
-        labels: int[N].
-        class_names: the K names.
-        preprocessing: how the views are cut.
-        crops: which, of `jaxnets.weights.images.CROPS`.
-        strict: refuse an unreadable image, which otherwise comes as zeros of weight 0.
-    """
-
-    def __init__(
-        self,
-        paths: Sequence[str],
-        labels: np.ndarray,
-        class_names: Sequence[str],
-        preprocessing: Preprocessing,
-        crops: str,
-        strict: bool,
-    ):
-        if crops not in CROPS:
-            raise unknown_name("kind of crops", crops, CROPS)
-        self.paths, self.labels = list(paths), np.asarray(labels, np.int32)
-        self.class_names = tuple(class_names)
-        side, channels = preprocessing.size, len(preprocessing.mean)
-        self.image_shape = (CROPS[crops], side, side, channels)
-        self._cut = functools.partial(preprocessing.crops, kind=crops)
-        self._unreadable = decoding.UnreadableImages(self.image_shape, strict)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        path, label = self.paths[index], self.labels[index]
-        try:
-            return {"image": self._cut(path), "label": label}
-        except InputError as error:
-            return self._unreadable.stand_in(path, label, error)
 
 
 def class_indices(folders: Sequence[str], class_names: Sequence[str]) -> np.ndarray:

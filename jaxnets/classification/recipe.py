@@ -116,7 +116,7 @@ def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | No
         about=about,
         variables=variables,
         transform=lambda optimizer: transformed(optimizer, model, config.train, config.layer_decay),
-        notes=notes,
+        notes=(*dataset.notes, *notes),
     )
 
 
@@ -156,7 +156,11 @@ def predict(
 
 
 def evaluate_pretrained(
-    members: Sequence[Run | Pretrained], dataset: str, batch_size: int, options: folders.Evaluate
+    members: Sequence[Run | Pretrained],
+    dataset: str,
+    batch_size: int,
+    options: folders.Evaluate,
+    split: str | None = None,
 ) -> Metrics:
     """Measures pretrained models, or the mean of several, on a folder of images."""
     kind, _, folder = dataset.partition(":")
@@ -166,7 +170,8 @@ def evaluate_pretrained(
             "folder: give --dataset folder:PATH"
         )
     members = folders.members_of(members, inside)
-    return folders.evaluate(members, folder, options.crops, batch_size=batch_size, strict=options.strict)
+    chosen = {"strict": options.strict, "split": split}
+    return folders.evaluate(members, folder, options.crops, batch_size=batch_size, **chosen)
 
 
 def draw(run: Run) -> list[Path]:

@@ -6,10 +6,9 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxnets import losses
-from jaxnets.data import inputs
+from jaxnets.data import checks, inputs
 from jaxnets.data.augmentation import Augmentation
 from jaxnets.data.inputs import weights_of
 from jaxnets.errors import InputError, unknown_name
@@ -141,7 +140,10 @@ class Classification:
 
     def check(self, batch: Batch) -> None:
         """Refuses, on the host, a batch whose labels or images the compiled step cannot take."""
-        labels, num_classes = np.asarray(batch["label"]), self.model.num_classes
+        for name in ("image", "label"):
+            if name not in batch:
+                raise InputError(f"an example has {', '.join(batch)}, and no {name}; wanted both")
+        labels, num_classes = checks.labels(batch["label"]), self.model.num_classes
         outside = labels[(labels < 0) | (labels >= num_classes)]
         if outside.size:
             raise InputError(

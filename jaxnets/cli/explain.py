@@ -25,7 +25,7 @@ class Explain:
     method: tyro.conf.Positional[str]
     """What to draw, one of these methods."""
     images: tyro.conf.Positional[tuple[Path, ...]]
-    """Picture files, PNG or JPEG."""
+    """Picture files."""
     model: str | None = None
     """Directory of a run, or a pretrained model as NAME, NAME=SOURCE or SOURCE; None for the newest run
     under runs/."""

@@ -23,6 +23,8 @@ class Eval:
     measured; None for the newest run under runs/."""
     dataset: str | None = None
     """Another dataset; None for that of the run."""
+    split: str | None = None
+    """Part of the dataset: train, val or test; None for the one that epochs are measured by."""
     checkpoint: Literal["latest", "best"] = "latest"
     """Which of the run's checkpoints."""
     batch_size: int = 128
@@ -35,18 +37,21 @@ class Eval:
         members = _members(self.recipe, self.models, self.checkpoint)
         first, options = members[0], part_of(self.recipe.Evaluate, self)
         dataset = self.dataset or (first.config.dataset if isinstance(first, Run) else "")
+        part = f", split {self.split}" if self.split else ""
         if len(members) == 1 and isinstance(first, Run) and options == self.recipe.Evaluate():
-            source = first.held_out(self.dataset)
+            source = first.held_out(self.dataset, self.split)
             results = self.recipe.evaluate(first, source, self.batch_size)
-            print(f"{first.directory} on {dataset}")
+            print(f"{first.directory} on {dataset}{part}")
             print(f"{'examples':<9} {len(source)}")
         elif self.recipe.evaluate_pretrained is None:
             raise InputError(
                 f"models: {len(members)} given; {self.recipe.name} is measured a run at a time"
             )
         else:
-            results = self.recipe.evaluate_pretrained(members, dataset, self.batch_size, options)
-            print(f"{' + '.join(self.models)} on {dataset}")
+            results = self.recipe.evaluate_pretrained(
+                members, dataset, self.batch_size, options, self.split
+            )
+            print(f"{' + '.join(self.models)} on {dataset}{part}")
         for name, value in metrics.scalars(results).items():
             print(f"{name:<9} {results[name].form.format(value)}")
 
@@ -63,7 +68,7 @@ class Predict:
     recipe: ClassVar[Any]  # of the task, once `of` has made its form
 
     files: tyro.conf.Positional[tuple[str, ...]]
-    """Picture files, PNG or JPEG. Before them, perhaps, the directory of a run or a pretrained model as
+    """Picture files. Before them, perhaps, the directory of a run or a pretrained model as
     NAME, NAME=SOURCE or SOURCE, or several, whose predictions are averaged; without one it is the
     newest run under runs/."""
     checkpoint: Literal["latest", "best"] = "latest"

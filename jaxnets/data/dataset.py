@@ -7,7 +7,7 @@ so that they can be sent to Grain's workers. A source with captions also has
 ``source.captions(i) -> tuple[str, ...]``.
 
 A batch is also a dict: ``image`` uint8[B, H, W, C], ``label`` int32[B] and ``weight`` float32[B],
-which is 1 for examples and 0 for padding and unreadable images.
+which is 1 for examples and 0 for padding and for the stand-ins of unreadable images.
 """
 
 import dataclasses
@@ -17,7 +17,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxnets.data import checks, splits
+from jaxnets.errors import InputError, unknown_name
+
 Batch = dict[str, np.ndarray]
+
+_LOOKED_AT = 256  # images whose pixels are looked at before training; the others as they are read
 
 
 class Source(Protocol):
@@ -43,14 +48,39 @@ class Dataset:
     Attributes:
         name: the spec that it was loaded by, such as ``"digits"``.
         train: source of training examples.
-        test: source of held-out examples.
+        test: source of held-out examples, by which epochs are measured.
         class_names: the K class names; label k stands for ``class_names[k]``.
+        splits: all sources, by the names "train", "val" and "test". `test` is "val" where there is one,
+            and `splits["test"]` is then another part, that no run sees.
+        notes: lines for the user, of what is used for what.
+        fingerprint: hash of the names of its files, which stays when their folder is moved; None if it
+            is not made of files.
     """
 
     name: str
     train: Source
     test: Source
     class_names: tuple[str, ...]
+    splits: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    fingerprint: str | None = None
+
+    def __post_init__(self):
+        own = {"train": self.train, splits.measuring(self.splits): self.test}
+        object.__setattr__(self, "splits", {**self.splits, **own})
+
+    def split(self, name: str | None = None) -> Source:
+        """The source of a split, by any of its usual names; `test` if None.
+
+        Raises:
+            InputError: there is no such split.
+        """
+        if name is None:
+            return self.test
+        known = splits.split_of(name)
+        if known not in self.splits:
+            raise unknown_name(f"split of {self.name}", name, self.splits)
+        return self.splits[known]
 
     @property
     def num_classes(self) -> int:
@@ -66,16 +96,31 @@ class ArraySource:
     """A source over arrays in memory.
 
     Args:
-        images: uint8[N, H, W, C].
-        labels: int[N].
+        images: uint8[N, H, W, C], or floats in [0, 1].
+        labels: int[N], from 0 to K - 1.
         class_names: the K class names.
+
+    Raises:
+        InputError: no images, images of several shapes, of another type or range, or labels that are
+            not classes.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]):
-        self.images = images
-        self.labels = np.asarray(labels, np.int32)
+        self.images = images if hasattr(images, "dtype") else _stacked("images", images)
         self.class_names = tuple(class_names)
-        self.image_shape = images.shape[1:]
+        if len(self.images) == 0:
+            raise InputError("images: the source is empty; give at least one image")
+        if len(self.images.shape) != 4:
+            raise InputError(
+                f"images have shape {tuple(self.images.shape)}; wanted [N, H, W, C], all of one size"
+            )
+        checks.pixels(self.images[:_LOOKED_AT])
+        self.labels = checks.labels(labels, len(self.class_names) or None).astype(np.int32)
+        if self.labels.shape != (len(self.images),):
+            raise InputError(
+                f"labels have shape {self.labels.shape}; wanted [{len(self.images)}], one for each image"
+            )
+        self.image_shape = self.images.shape[1:]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -121,11 +166,15 @@ class Subset:
 
 
 def labels_of(source: Source) -> np.ndarray:
-    """The labels of a source, int32[N]."""
+    """The labels of a source, int32[N].
+
+    Raises:
+        InputError: labels that are not whole numbers.
+    """
     labels = getattr(source, "labels", None)
     if labels is None:
         labels = [source[index]["label"] for index in range(len(source))]
-    return np.asarray(labels, np.int32)
+    return checks.labels(labels).astype(np.int32)
 
 
 def in_memory(source: Source) -> bool:
@@ -138,28 +187,77 @@ def in_memory(source: Source) -> bool:
 def read_batch(source: Source, indices: np.ndarray) -> Batch:
     """Reads the examples at `indices` as one batch; indices past the end give padding.
 
+    An image that the source could not read (zeros of weight 0) would be part of the statistics of batch
+    normalization. The next readable example of the batch takes its place, with its label, for the sake
+    of augmentations that mix examples; its weight stays 0.
+
     Args:
         source: N examples.
         indices: int[B], at least 0; indices of N and above become zeros of weight 0.
+
+    Raises:
+        InputError: examples that are not dicts, or differ in their names, shapes or types.
     """
     indices = np.asarray(indices)
     present = np.flatnonzero(indices < len(source))
     if hasattr(source, "take"):
         found = source.take(indices[present])
     else:
-        examples = [source[int(index)] for index in indices[present]]
-        plain = examples[0] if examples else source[0]
-        found = {
-            name: np.array([example[name] for example in examples], np.asarray(value).dtype).reshape(
-                len(examples), *np.shape(value)
-            )
-            for name, value in plain.items()
-            if name != "weight"
-        }
-        found["weight"] = np.array([example.get("weight", 1) for example in examples], np.float32)
+        found = _collated([source[int(index)] for index in indices[present]] or [source[0]])
+        found = {name: values[: len(present)] for name, values in found.items()}
     batch = {"weight": np.zeros(len(indices), np.float32)}
     batch["weight"][present] = 1
     for name, values in found.items():
         batch.setdefault(name, np.zeros((len(indices), *values.shape[1:]), values.dtype))
         batch[name][present] = values
+    return _without_stand_ins(batch, present)
+
+
+def _collated(examples: Sequence[Mapping[str, Any]]) -> Batch:
+    """The examples as one batch, with their weights."""
+    for example in examples:
+        if not isinstance(example, Mapping):
+            raise InputError(
+                f"source: an example is a {type(example).__name__}; wanted a dict of arrays, such as "
+                '{"image": ..., "label": ...}'
+            )
+        if example.keys() - {"weight"} != examples[0].keys() - {"weight"}:
+            raise InputError(
+                f"source: one example has {', '.join(examples[0])}, another {', '.join(example)}; "
+                "wanted the same in each"
+            )
+    names = [name for name in examples[0] if name != "weight"]
+    batch = {name: _stacked(name, [example[name] for example in examples]) for name in names}
+    return {**batch, "weight": np.array([e.get("weight", 1) for e in examples], np.float32)}
+
+
+def _stacked(name: str, values: Sequence[Any]) -> np.ndarray:
+    """Arrays of one shape and kind as one, with the type of the first."""
+    arrays = [np.asarray(value) for value in values]
+    for other in arrays:
+        if other.shape != arrays[0].shape:
+            raise InputError(
+                f"source: {name} has shape {arrays[0].shape} in one example and {other.shape} in "
+                "another; wanted one shape"
+            )
+        if other.dtype.kind != arrays[0].dtype.kind:
+            raise InputError(
+                f"source: {name} is {arrays[0].dtype} in one example and {other.dtype} in another; "
+                "wanted one type"
+            )
+    return np.stack(arrays).astype(arrays[0].dtype, copy=False) if arrays else np.zeros(0)
+
+
+def _without_stand_ins(batch: Batch, present: np.ndarray) -> Batch:
+    """The batch with a readable example in place of each image of zeros and weight 0."""
+    weights = batch["weight"][present]
+    if weights.all() or "image" not in batch:
+        return batch
+    blank = present[weights == 0]
+    blank = blank[[not batch["image"][row].any() for row in blank]]
+    readable = present[weights > 0]
+    if len(blank) and len(readable):
+        nearest = readable[np.searchsorted(readable, blank) % len(readable)]
+        for name in batch.keys() - {"weight"}:
+            batch[name][blank] = batch[name][nearest]
     return batch

@@ -5,11 +5,11 @@ from os import PathLike
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageColor, ImageOps
 
 from jaxnets.errors import InputError, unknown_name
 
-FORMATS = ("PNG", "JPEG")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -42,27 +42,54 @@ def check_interpolation(name: str) -> None:
         raise unknown_name("interpolation", name, INTERPOLATIONS)
 
 
+def check_background(color: str) -> None:
+    """Checks that a color is one that Pillow knows, such as "white" or "#7f7f7f".
+
+    Raises:
+        InputError: it is not.
+    """
+    try:
+        ImageColor.getrgb(color)
+    except (ValueError, AttributeError):
+        raise InputError(
+            f"background must be a color, such as 'white' or '#7f7f7f', got {color!r}"
+        ) from None
+
+
 def fit(
-    image: Image.Image, size: int | None, channels: int, interpolation: str = "bilinear"
+    image: Image.Image,
+    size: int | None,
+    channels: int,
+    interpolation: str = "bilinear",
+    background: str = "white",
 ) -> np.ndarray:
     """Converts an image to 8 bits and `channels` channels, and resizes it to a square of `size` pixels.
 
     The shorter side is scaled to `size` with one of Pillow's filters, which antialias when shrinking
     (except for "nearest"), and the longer side is center-cropped. Both happen in one resampling, so
-    the crop may start between two pixels. Transparency is dropped.
+    the crop may start between two pixels.
 
     Args:
-        image: an image in any mode. A 16-bit image keeps its upper 8 bits, where Pillow would saturate.
+        image: an image in any mode. A 16-bit image keeps its upper 8 bits, where Pillow would saturate;
+            floats are taken as 0 to 1.
         size: side of the square, or None to keep the size.
         channels: 1 (gray) or 3 (RGB).
         interpolation: one of `INTERPOLATIONS`.
+        background: the color behind what is transparent.
 
     Returns:
         uint8[size, size, channels].
+
+    Raises:
+        InputError: 32-bit integers, whose range nothing tells, or floats outside of 0 to 1.
     """
-    if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    image = image.convert("L" if channels == 1 else "RGB")
+    image = _of_eight_bits(image)
+    if image.has_transparency_data:
+        behind = Image.new("RGBA", image.size, background)
+        image = Image.alpha_composite(behind, image.convert("RGBA"))
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
     if size is not None:
         image = ImageOps.fit(image, (size, size), INTERPOLATIONS[interpolation])
     return np.array(image, np.uint8).reshape(image.height, image.width, channels)
@@ -77,23 +104,36 @@ def read_picture(path: str | PathLike, size: int | None, channels: int) -> np.nd
     try:
         return decode(path, size, channels)
     except Exception as error:  # Pillow's plugins raise nearly anything on a broken file
-        raise InputError(f"{path} cannot be read as a PNG or JPEG picture: {describe(error)}") from error
+        raise InputError(
+            f"{shown(path)} cannot be read as a picture ({', '.join(FORMATS)}): {describe(error)}"
+        ) from error
 
 
 def decode(
-    file: str | IO[bytes], size: int | None, channels: int, interpolation: str = "bilinear"
+    file: str | PathLike | IO[bytes],
+    size: int | None,
+    channels: int,
+    interpolation: str = "bilinear",
+    background: str = "white",
 ) -> np.ndarray:
-    """Decodes a PNG or JPEG file, applies its EXIF orientation, and resizes it with `fit`.
+    """Decodes a file in one of `FORMATS`, applies its EXIF orientation, and resizes it with `fit`.
+
+    Of several frames it is the first. A JPEG of four times the size or more is shrunk to a half, a
+    quarter or an eighth by its decoder, as far as twice the size is left, which is several times as
+    fast; but not for "nearest", which takes pixels as they are.
 
     Raises:
         Exception: of nearly any type, if the file is broken.
     """
     with Image.open(file, formats=FORMATS) as image:
-        return fit(ImageOps.exif_transpose(image), size, channels, interpolation)
+        if size is not None and interpolation != "nearest":
+            image.draft(None, (2 * size, 2 * size))
+        ImageOps.exif_transpose(image, in_place=True)
+        return fit(image, size, channels, interpolation, background)
 
 
 def header_error(path: str) -> str | None:
-    """Why the header of a file is not that of a PNG or JPEG, or None if it is. Pixels are not read."""
+    """Why the header of a file is not that of an image, or None if it is. Pixels are not read."""
     try:
         with Image.open(path, formats=FORMATS):
             return None
@@ -103,7 +143,33 @@ def header_error(path: str) -> str | None:
 
 def describe(error: Exception) -> str:
     """Describes an error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return shown(" ".join(str(error).split())) or type(error).__name__
+
+
+def shown(name: str | PathLike) -> str:
+    r"""A file's name, or another text, as it can be printed on one line whatever its bytes are.
+
+    Example:
+        >>> print(shown("caf\udce9\n.png"))
+        caf\udce9\n.png
+    """
+    characters = str(name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in characters)
+
+
+def _of_eight_bits(image: Image.Image) -> Image.Image:
+    """An image of more than 8 bits a channel as a gray one of 8; others as they are."""
+    if image.mode == "F":
+        values = np.asarray(image)
+        low, high = values.min(), values.max()
+        if not (low >= 0 and high <= 1):
+            raise InputError(f"it has float pixels from {low:g} to {high:g}; wanted 0 to 1")
+        return Image.fromarray(np.round(values * 255).astype(np.uint8))
+    if image.mode == "I":
+        raise InputError("it has 32-bit integer pixels, of no known range; wanted 8 or 16 bits")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    return image
 
 
 class UnreadableImages:
@@ -114,7 +180,7 @@ class UnreadableImages:
         strict: raise instead of replacing.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], strict: bool):
+    def __init__(self, image_shape: tuple[int, ...], strict: bool):
         self.image_shape = image_shape
         self.strict = strict
         self.named: set[str] = set()
@@ -127,11 +193,11 @@ class UnreadableImages:
         """
         if self.strict:
             raise InputError(
-                f"cannot decode {name}: {describe(error)}; repair or remove it, "
+                f"cannot decode {shown(name)}: {describe(error)}; repair or remove it, "
                 "or pass strict=False to give it weight 0"
             ) from error
         if name not in self.named:
             self.named.add(name)
-            _logger.warning("cannot decode %s: %s; it gets weight 0", name, describe(error))
+            _logger.warning("cannot decode %s: %s; it gets weight 0", shown(name), describe(error))
         known = {} if label is None else {"label": np.int32(label)}
         return {"image": np.zeros(self.image_shape, np.uint8), **known, "weight": np.float32(0)}

@@ -1,40 +1,40 @@
 """Images on disk, in one folder per class."""
 
+import functools
+import hashlib
 import logging
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxnets.data import decoding, sampling
+from jaxnets.data import decoding, files, sampling, splits
 from jaxnets.data.dataset import Dataset
-from jaxnets.errors import InputError
-
-EXTENSIONS = (".png", ".jpg", ".jpeg")
-TEST_FOLDERS = ("test", "val", "validation")
-
-_NAMED_AT_MOST = 5  # unreadable files listed in one warning
+from jaxnets.data.decoding import shown
+from jaxnets.data.waiting import tracked
+from jaxnets.errors import InputError, unknown_name
 
 _logger = logging.getLogger("jaxnets")
+
+Classes = dict[str, list[str]]  # the image files of each class
 
 
 class FolderSource:
     """Image files, decoded on access.
 
-    An image with a valid header that cannot be decoded becomes zeros of weight 0 and is named once in
-    a warning.
+    An image that cannot be decoded becomes zeros of weight 0 and is named once in a warning.
 
     Args:
         paths: N image files.
         labels: int[N].
         class_names: the K class names.
-        size: side of the square that every image is resized to, in pixels.
-        channels: 1 (gray) or 3 (RGB).
+        decode: from a path to an image, uint8 of `image_shape`.
+        image_shape: (H, W, C), or with more axes where there are several views of each image.
         strict: raise InputError for an image that cannot be decoded.
-        interpolation: interpolation for resizing, one of `decoding.INTERPOLATIONS`.
     """
 
     def __init__(
@@ -43,16 +43,16 @@ class FolderSource:
         labels: np.ndarray,
         class_names: Sequence[str],
         *,
-        size: int,
-        channels: int,
+        decode: Callable[[str], np.ndarray],
+        image_shape: tuple[int, ...],
         strict: bool,
-        interpolation: str = "bilinear",
     ):
         self.paths = list(paths)
         self.labels = np.asarray(labels, np.int32)
         self.class_names = tuple(class_names)
-        self.image_shape, self.interpolation = (size, size, channels), interpolation
-        self._unreadable = decoding.UnreadableImages(self.image_shape, strict)
+        self.image_shape = image_shape
+        self._decode = decode
+        self._unreadable = decoding.UnreadableImages(image_shape, strict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -60,14 +60,9 @@ class FolderSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         path, label = self.paths[index], self.labels[index]
         try:
-            image = self._decode(path)
+            return {"image": self._decode(path), "label": label}
         except Exception as error:  # Pillow's plugins raise nearly anything on a broken file.
             return self._unreadable.stand_in(path, label, error)
-        return {"image": image, "label": label}
-
-    def _decode(self, path: str) -> np.ndarray:
-        size, _, channels = self.image_shape
-        return decoding.decode(path, size, channels, self.interpolation)
 
 
 def load_folder(
@@ -77,147 +72,237 @@ def load_folder(
     channels: int = 3,
     strict: bool = False,
     interpolation: str = "bilinear",
+    background: str = "white",
 ) -> Dataset:
-    """Loads PNG and JPEG files from one folder per class.
+    """Loads image files from one folder per class.
 
-    If there is a ``path/train`` and a ``path/test``, ``path/val`` or ``path/validation`` (the first
-    that exists), each with one folder per class, these are the two sources. Otherwise every folder in
-    `path` is a class, and a fixed fifth of each class is held out. Folders inside a class folder
-    belong to it. Hidden files and folders are ignored; other files are ignored with a warning that
-    counts them. Classes are sorted by name.
+    PNG, JPEG, WebP, BMP and TIFF files are taken, and the first frame of GIF files: the ending of a
+    file's name selects it, its content decides what it is. Folders inside a class folder belong to it,
+    links are followed, and hidden files and folders are ignored. What else there is, is left out with a
+    warning that counts it. Classes are sorted by name.
 
-    The header of every file is read here, in threads. Files whose header is not that of an image (or
-    with more pixels than Pillow's limit against decompression bombs) are left out with a warning.
+    If the folders in `path` are called as parts of a dataset (train, training; val, valid, validation,
+    dev, eval; test, testing; in any case), each with one folder per class, these are its splits. Epochs
+    are measured by val if there is one; test is then left for `Dataset.split`. Otherwise every folder in
+    `path` is a class. If only training images are given, a fixed fifth of each class is held out.
+
+    Files are not opened here. What turns out to be no image when it is read gets weight 0.
 
     Args:
-        path: the folder.
+        path: the folder; ``~`` is your home.
         size: side of the square that every image is resized to: shorter side, then center crop
-            (default 224).
+            (default 224). Large JPEGs are shrunk by their decoder first; see `decoding.decode`.
         channels: 1 (gray) or 3 (RGB).
-        strict: raise for an unreadable image, here or when it is decoded, instead of leaving it out.
+        strict: read the header of every file here, and raise for an unreadable image, here or when it
+            is decoded, instead of giving it weight 0.
         interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
+        background: color behind what is transparent, such as "white" or "#7f7f7f".
 
     Raises:
-        InputError: no such folder, no class folders, fewer than two classes, a class without
-            readable images, a class with a single image when a fifth must be held out, different
-            classes in train and test, or (strict) an unreadable image.
+        InputError: no such folder, no class folders, fewer than two classes, a class without images, a
+            class with a single image when a fifth must be held out, a class that only a held-out part
+            has, names that are of splits beside others, or (strict) an unreadable image.
     """
     size = 224 if size is None else size
     decoding.check_shape_options(size, channels)
     decoding.check_interpolation(interpolation)
-    root = Path(path)
-    if not root.is_dir():
+    decoding.check_background(background)
+    root, left_out = _existing(path), Counter()
+    folders = _split_folders(root, left_out)
+    if folders and "train" not in folders:
         raise InputError(
-            f"dataset folder {str(root)!r} is not a folder; wanted one with a sub-folder per class"
+            f"{shown(root)} has a folder {Path(next(iter(folders.values()))).name!r} and no 'train' to "
+            "learn from; add one with a folder for each class"
         )
-    test_root = next((root / name for name in TEST_FOLDERS if (root / name).is_dir()), None)
-    if test_root is not None and (root / "train").is_dir():
-        class_names, train = _read_split(root / "train", strict)
-        test_names, test = _read_split(test_root, strict)
-        if class_names != test_names:
-            odd = sorted(set(class_names) ^ set(test_names))
-            raise InputError(
-                f"{root / 'train'} and {test_root} must have the same class folders; "
-                f"only in one of them: {', '.join(odd)}"
-            )
+    parts = {name: _classes(folder, left_out, (root,)) for name, folder in folders.items()}
+    parts = parts or {"train": _classes(root, left_out)}
+    where = folders.get("train", root)
+    names = tuple(parts["train"])
+    _check_classes(where, parts["train"])
+    flat = [Path(folders[name]).name for name in folders if not parts[name]]
+    parts = {name: found for name, found in parts.items() if found}
+    for name in parts.keys() - {"train"}:
+        _check_held_out(folders[name], parts[name], where, names)
+    _warn(root, left_out)
+
+    listed = {name: _labeled(found, names) for name, found in parts.items()}
+    if strict:
+        files.check_headers([path for paths, _ in listed.values() for path in paths])
+    notes = [f"{shown(one)} has no class folders and is left out" for one in flat]
+    fingerprint = _fingerprint(folders or {"train": root}, parts)
+    if len(listed) == 1:
+        listed = _with_a_fifth_held_out(*listed["train"], names, where)
+        count = len(listed["test"][0])
+        notes.append(f"epochs are measured on a fifth of each class, held out ({count:,} images)")
     else:
-        class_names, (paths, labels) = _read_split(root, strict)
-        for name, count in zip(class_names, np.bincount(labels), strict=True):
-            if count < 2:
-                raise InputError(
-                    f"class {name!r} in {root} has one image, and a fifth of each class is held "
-                    "out: add one, or give train and test folders"
-                )
-        train_indices, test_indices = sampling.split(labels)
-        train, test = (
-            ([paths[index] for index in indices], labels[indices])
-            for indices in (train_indices, test_indices)
-        )
-    options = {"size": size, "channels": channels, "strict": strict, "interpolation": interpolation}
-    return Dataset(
-        f"folder:{root}",
-        FolderSource(*train, class_names, **options),
-        FolderSource(*test, class_names, **options),
-        class_names,
+        counts = {name: (Path(folders[name]).name, len(part[0])) for name, part in listed.items()}
+        notes.append(splits.usage(counts))
+    decode = functools.partial(
+        decoding.decode, size=size, channels=channels, interpolation=interpolation, background=background
     )
+    shape = (size, size, channels)
+    sources = {
+        name: FolderSource(*part, names, decode=decode, image_shape=shape, strict=strict)
+        for name, part in listed.items()
+    }
+    test = sources[splits.measuring(sources)]
+    return Dataset(f"folder:{root}", sources["train"], test, names, sources, tuple(notes), fingerprint)
 
 
 def read_held_out(
-    path: str | os.PathLike, strict: bool = False
+    path: str | os.PathLike, strict: bool = False, split: str | None = None
 ) -> tuple[tuple[str, ...], list[str], np.ndarray]:
-    """Reads the evaluation images: those of ``path/test``, ``val`` or ``validation`` (the first that
-    exists), or else all images of the class folders in `path`.
+    """Reads the images to evaluate on: those of a split, or all images of the class folders in `path`.
 
     Args:
-        path: the folder.
-        strict: raise for an image whose header cannot be read, instead of leaving it out.
+        path: the folder, as for `load_folder`.
+        strict: raise for an image whose header cannot be read, instead of giving it weight 0.
+        split: name of the split; None for val or else test, if the folder has splits.
 
     Returns:
         The K names of the class folders, in order; the paths of N images; and their labels int32[N].
 
     Raises:
-        InputError: as for `load_folder`.
+        InputError: no such folder or split, or fewer than two classes with images.
     """
-    root = Path(path)
-    if not root.is_dir():
+    root, left_out = _existing(path), Counter()
+    folders = _split_folders(root, left_out)
+    if not folders and split is not None:
+        raise InputError(
+            f"split is {split!r}, but {shown(root)} has class folders and no splits; leave it out"
+        )
+    if folders:
+        wanted = splits.measuring(folders) if split is None else splits.split_of(split)
+        if wanted not in folders:
+            raise unknown_name(f"split of {shown(root)}", split or "test", folders)
+    where = folders[wanted] if folders else root
+    found = _classes(where, left_out, (root,) if folders else ())
+    _warn(root, left_out)
+    empty = [name for name, own in found.items() if not own]
+    if empty:
+        _logger.warning("%s has no image of classes: %s", shown(where), files.named(empty))
+        found = {name: own for name, own in found.items() if own}
+    _check_classes(where, found)
+    paths, labels = _labeled(found, tuple(found))
+    if strict:
+        files.check_headers(paths)
+    return tuple(found), paths, labels
+
+
+def _existing(path: str | os.PathLike) -> str:
+    root = os.path.expanduser(path)
+    if not os.path.isdir(root):
         raise InputError(
             f"dataset folder {str(root)!r} is not a folder; wanted one with a sub-folder per class"
         )
-    held_out = [root / name for name in TEST_FOLDERS if (root / name).is_dir()]
-    class_names, (paths, labels) = _read_split(held_out[0] if held_out else root, strict)
-    return class_names, paths, labels
+    return root
 
 
-def _read_split(root: Path, strict: bool) -> tuple[tuple[str, ...], tuple[list[str], np.ndarray]]:
-    """The class names of a folder of classes, and the paths and labels of its readable images."""
-    class_names = tuple(
-        sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
-    )
-    if len(class_names) < 2:
-        found = f"only {class_names[0]!r}" if class_names else "none"
-        raise InputError(f"{root} must have a sub-folder for each of two or more classes; found {found}")
-    paths, labels, others = [], [], 0
-    for label, name in enumerate(class_names):
-        files = _files(root / name)
-        images = [file for file in files if file.lower().endswith(EXTENSIONS)]
-        others += len(files) - len(images)
-        paths += images
-        labels += [label] * len(images)
+def _split_folders(root: str, left_out: Counter[str]) -> dict[str, str]:
+    """The folders of splits by "train", "val" and "test"; none if the folders in `root` are classes."""
+    found = files.folders_in(root, Counter())
+    named = {name: splits.split_of(name) for name in found}
+    if not any(named.values()):
+        return {}
+    others = [name for name in found if named[name] is None]
     if others:
-        _logger.warning("%d files under %s are neither PNG nor JPEG: left out", others, root)
-    readable = _check_headers(root, paths, strict)
-    labels = np.asarray(labels, np.int32)[readable]
-    for name, count in zip(class_names, np.bincount(labels, minlength=len(class_names)), strict=True):
-        if count == 0:
+        deep = [
+            name
+            for name in found
+            if named[name] and files.folders_in(os.path.join(root, name), Counter(), (root,))
+        ]
+        if deep:
             raise InputError(
-                f"class folder {root / name} has no readable PNG or JPEG image: add one or remove it"
+                f"{shown(root)} has {files.named(deep)} with folders inside, as splits have, beside "
+                f"{files.named(others)}; move one of the two elsewhere, or rename it"
             )
-    return class_names, ([paths[index] for index in readable], labels)
+        return {}
+    folders = {}
+    for name, split in named.items():
+        if split in folders:
+            raise InputError(
+                f"{shown(root)} has {Path(folders[split]).name} and {name}, which mean the same; leave "
+                "one of them"
+            )
+        folders[split] = os.path.join(root, name)
+    return {split: folders[split] for split in splits.NAMES if split in folders}
 
 
-def _files(root: Path) -> list[str]:
-    """Every file under `root` that is not hidden, sorted by path."""
-    found = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if name[0] != "."]
-        found += [os.path.join(folder, name) for name in files if name[0] != "."]
-    return sorted(found)
+def _classes(root: str, left_out: Counter[str], above: Sequence[str] = ()) -> Classes:
+    """The image files of each class folder, by the class names in their composed form (NFC)."""
+    names = files.folders_in(root, left_out, above)
+    found: Classes = {}
+    for name in tracked(names, len(names), f"listing {shown(root)}"):
+        paths = files.image_files(os.path.join(root, name), left_out, (*above, root))
+        found.setdefault(unicodedata.normalize("NFC", name), []).extend(paths)
+    return {name: found[name] for name in sorted(found)}
 
 
-def _check_headers(root: Path, paths: list[str], strict: bool) -> np.ndarray:
-    """The indices of the files with a valid image header; warns of the others, or raises if strict."""
-    with ThreadPoolExecutor() as pool:
-        errors = list(pool.map(decoding.header_error, paths))
-    bad = [f"{path} ({error})" for path, error in zip(paths, errors, strict=True) if error]
-    if bad and strict:
+def _check_classes(root: str, found: Classes) -> None:
+    if len(found) < 2:
+        told = f"only {next(iter(found))!r}" if found else "none"
         raise InputError(
-            f"{len(bad)} of {len(paths)} images cannot be read, the first is {bad[0]}; "
-            "repair or remove them, or pass strict=False to leave them out"
+            f"{shown(root)} must have a sub-folder for each of two or more classes; found {told}"
         )
-    if bad:
-        more = f" and {len(bad) - _NAMED_AT_MOST} more" if len(bad) > _NAMED_AT_MOST else ""
+    empty = [name for name, paths in found.items() if not paths]
+    if empty:
+        raise InputError(
+            f"class folders without an image in {shown(root)}: {files.named(empty)}; add images "
+            f"({' '.join(sorted(files.ENDINGS))}) or remove them"
+        )
+
+
+def _check_held_out(root: str, found: Classes, train: str, names: Sequence[str]) -> None:
+    """Refuses classes that are not trained, and warns of trained ones without an image."""
+    odd = [name for name, paths in found.items() if paths and name not in names]
+    if odd:
+        raise InputError(
+            f"{shown(root)} has classes that {shown(train)} has not: {files.named(odd)}; add images of "
+            "them there, or remove them here"
+        )
+    missing = [name for name in names if not found.get(name)]
+    if len(missing) == len(names):
+        raise InputError(f"{shown(root)} has no image of any class; add some, or remove it")
+    if missing:
         _logger.warning(
-            "%d of %d images under %s cannot be read and are left out: %s%s",
-            len(bad), len(paths), root, ", ".join(bad[:_NAMED_AT_MOST]), more,
+            "%s has no image of %d of %d classes: %s",
+            shown(root), len(missing), len(names), files.named(missing),
         )  # fmt: skip
-    return np.flatnonzero([error is None for error in errors])
+
+
+def _labeled(found: Classes, names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The paths and labels of all images, by class."""
+    counts = [len(found.get(name, ())) for name in names]
+    paths = [path for name in names for path in found.get(name, ())]
+    return paths, np.repeat(np.arange(len(names), dtype=np.int32), counts)
+
+
+def _with_a_fifth_held_out(
+    paths: Sequence[str], labels: np.ndarray, names: Sequence[str], root: str
+) -> dict[str, tuple[list[str], np.ndarray]]:
+    for name, count in zip(names, np.bincount(labels), strict=True):
+        if count < 2:
+            raise InputError(
+                f"class {name!r} in {shown(root)} has one image, and a fifth of each class is held "
+                "out: add one, or give train and test folders"
+            )
+    return {
+        part: ([paths[index] for index in indices], labels[indices])
+        for part, indices in zip(("train", "test"), sampling.split(labels), strict=True)
+    }
+
+
+def _fingerprint(folders: Mapping[str, str], parts: Mapping[str, Classes]) -> str:
+    """A hash of the names of all files in order, below the folders of the splits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for split, found in parts.items():
+        for name, paths in found.items():
+            relative = "\n".join(path[len(folders[split]) :] for path in paths)
+            text = unicodedata.normalize("NFC", f"{split}\n{name}\n{relative}\n").replace(os.sep, "/")
+            digest.update(text.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _warn(root: str, left_out: Counter[str]) -> None:
+    if left_out:
+        _logger.warning("%s: left out %s", shown(root), files.counted(left_out))

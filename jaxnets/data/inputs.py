@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.data import augmentation
+from jaxnets.data import augmentation, checks
 from jaxnets.data.augmentation import Augmentation
 from jaxnets.data.whitening import normalize, to_float
 from jaxnets.errors import InputError
@@ -48,12 +48,14 @@ def check_constants(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
 
 
 def check_images(images: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Checks, on the host, that images are [N, H, W, C] with as many channels as there are constants.
+    """Checks, on the host, that images are [N, H, W, C] with as many channels as there are constants,
+    and that their pixels are uint8, or floats in [0, 1].
 
     Raises:
-        InputError: another shape, or constants for another number of channels.
+        InputError: another shape, type or range, or constants for another number of channels.
     """
     shape = np.shape(images)
+    checks.pixels(np.asarray(images))
     if len(shape) != 4:
         raise InputError(f"image has shape {shape}; wanted [N, H, W, C]")
     if not {len(mean), len(std)} <= {1, shape[-1]}:

@@ -110,6 +110,7 @@ def steps_per_epoch(source: Source, batch_size: int, shard_count: int = 1) -> in
     Raises:
         InputError: too few examples for one batch in every shard.
     """
+    _check_not_empty(source)
     steps = len(source) // (batch_size * shard_count)
     if steps == 0:
         shards = f" in each of {shard_count} shards" if shard_count > 1 else ""
@@ -181,9 +182,10 @@ def eval_batches(
         workers: as for `train_batches`.
 
     Raises:
-        InputError: an argument out of range.
+        InputError: an argument out of range, or an empty source.
     """
     _check(batch_size, shard_index, shard_count, threads, workers)
+    _check_not_empty(source)
     steps = -(-len(source) // (batch_size * shard_count))
     plan = _Plan(len(source), batch_size, shard_index, shard_count, steps, seed=None)
     return _batches(source, plan, threads, workers)
@@ -235,6 +237,11 @@ def _batches(source: Source, plan: _Plan, threads: int | None, workers: int) -> 
         "global_batch_size": plan.batch_size * plan.shard_count,
     }
     return BatchIterator(batches, identity, threads=threads, workers=workers)
+
+
+def _check_not_empty(source: Source) -> None:
+    if len(source) == 0:
+        raise InputError("the source is empty; wanted at least one example")
 
 
 def _check(

@@ -4,6 +4,7 @@ from typing import Literal
 
 import numpy as np
 
+from jaxnets.data import checks
 from jaxnets.data.dataset import Source, Subset, labels_of
 from jaxnets.errors import InputError
 
@@ -12,9 +13,11 @@ def class_counts(source: Source) -> np.ndarray:
     """The number of examples of each class, int[K].
 
     Raises:
-        InputError: a class has no examples, so that the classes cannot be balanced.
+        InputError: a class has no examples, so that the classes cannot be balanced, or a label is not
+            that of a class.
     """
-    counts = np.bincount(labels_of(source), minlength=len(source.class_names))
+    labels = checks.labels(labels_of(source), len(source.class_names))
+    counts = np.bincount(labels, minlength=len(source.class_names))
     if (counts == 0).any():
         name = source.class_names[int(np.argmin(counts))]
         raise InputError(f"class {name!r} has no example, so the classes cannot be balanced")
@@ -78,10 +81,12 @@ def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subse
         The training part and the held-out part, disjoint views of the source.
 
     Raises:
-        InputError: a share out of range, or a class that would have no examples left.
+        InputError: no examples, a share out of range, or a class that would have no examples left.
     """
     if not 0 < share < 1:
         raise InputError(f"share is {share}; it must be between 0 and 1, such as 0.2")
+    if len(source) == 0:
+        raise InputError("source is empty; there is nothing to hold out")
     labels = _one_label_each(source)
     groups = np.zeros(len(source), np.int32) if labels is None else labels
     left, held = split(groups, share, seed)

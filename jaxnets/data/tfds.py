@@ -2,15 +2,14 @@
 
 import functools
 import io
+import os
 from typing import Any
 
 import numpy as np
 
-from jaxnets.data import decoding
+from jaxnets.data import decoding, splits
 from jaxnets.data.dataset import Dataset
 from jaxnets.errors import InputError, unknown_name
-
-TEST_SPLITS = ("test", "validation")
 
 
 class TfdsSource:
@@ -24,6 +23,7 @@ class TfdsSource:
         size: side of the square that every image is resized to, or None to keep the size.
         strict: raise InputError for an image that cannot be decoded, instead of giving it weight 0.
         interpolation: interpolation for resizing, one of `decoding.INTERPOLATIONS`.
+        background: color behind what is transparent.
     """
 
     def __init__(
@@ -35,11 +35,12 @@ class TfdsSource:
         size: int | None,
         strict: bool,
         interpolation: str = "bilinear",
+        background: str = "white",
     ):
         self.class_names = class_names
         self.image_shape = image_shape
         self._records, self._name, self._size = records, name, size
-        self._interpolation = interpolation
+        self._interpolation, self._background = interpolation, background
         self._unreadable = decoding.UnreadableImages(image_shape, strict)
 
     def __len__(self) -> int:
@@ -60,13 +61,13 @@ class TfdsSource:
         return tuple(t.decode() if isinstance(t, bytes) else str(t) for t in texts)
 
     def _decode(self, stored: bytes | np.ndarray) -> np.ndarray:
-        channels = self.image_shape[2]
+        options = self._size, self.image_shape[2], self._interpolation, self._background
         if isinstance(stored, bytes):
-            return decoding.decode(io.BytesIO(stored), self._size, channels, self._interpolation)
+            return decoding.decode(io.BytesIO(stored), *options)
         from PIL import Image
 
         stored = stored[..., 0] if stored.ndim == 3 and stored.shape[-1] == 1 else stored
-        return decoding.fit(Image.fromarray(stored), self._size, channels, self._interpolation)
+        return decoding.fit(Image.fromarray(stored), *options)
 
     @functools.cached_property
     def labels(self) -> np.ndarray:
@@ -82,8 +83,10 @@ def load_tfds(
     strict: bool = False,
     data_dir: str | None = None,
     interpolation: str = "bilinear",
+    background: str = "white",
 ) -> Dataset:
-    """Loads a prepared TensorFlow dataset of labeled or captioned images: its train and test splits.
+    """Loads a prepared TensorFlow dataset of labeled or captioned images: its train, validation and test
+    splits, or those of them that there are.
 
     Nothing is downloaded. Preparing a dataset may need TensorFlow; reading a dataset that was prepared
     in the array_record format does not.
@@ -91,13 +94,16 @@ def load_tfds(
     Args:
         name: name in TensorFlow Datasets: ``"cifar10"``, ``"name/config"``, ``"name:1.0.0"``. Its
             features must be named ``image`` and ``label``, or ``image`` and ``captions`` (as in
-            ``"coco_captions"``); the held-out split is ``test`` or else ``validation``.
+            ``"coco_captions"``). Epochs are measured by ``validation`` if there is one; ``test`` is then
+            left for `Dataset.split`.
         size: side of the square that every image is resized to, as for a folder. By default, images
             keep their size if it is the same for all, and are resized to 224 pixels otherwise.
         channels: 1 (gray) or 3 (RGB); by default that of the dataset.
         strict: raise for an image that cannot be decoded, instead of giving it weight 0.
-        data_dir: the folder with the prepared dataset (default: that of TensorFlow Datasets).
+        data_dir: the folder with the prepared dataset (default: that of TensorFlow Datasets); ``~`` is
+            your home.
         interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
+        background: color behind what is transparent, such as "white" or "#7f7f7f".
 
     Raises:
         InputError: no such dataset; a dataset that is not prepared, or not as array_record (the
@@ -105,12 +111,14 @@ def load_tfds(
     """
     import tensorflow_datasets as tfds
 
+    data_dir = data_dir and os.path.expanduser(data_dir)
     builder = _builder(name, data_dir)
     features = builder.info.features
     captioned = "captions" in features and "label" not in features
     wrong = "image" not in features or not (captioned or "label" in features)
-    test_split = next((split for split in TEST_SPLITS if split in builder.info.splits), None)
-    if wrong or test_split is None or "train" not in builder.info.splits:
+    parts = {splits.split_of(split): split for split in builder.info.splits}
+    parts = {name: parts[name] for name in splits.NAMES if name in parts}
+    if wrong or "train" not in parts or len(parts) < 2:
         raise InputError(
             f"tfds dataset {name!r} must have features image and label (or captions) and splits "
             f"train and test (or validation); it has {', '.join(features)} and "
@@ -120,6 +128,7 @@ def load_tfds(
     channels = stored_channels if channels is None else channels
     decoding.check_shape_options(size, channels)
     decoding.check_interpolation(interpolation)
+    decoding.check_background(background)
     if size is None and None in (height, width):
         size = 224
     image_shape = (size or height, size or width, channels)
@@ -127,16 +136,19 @@ def load_tfds(
     if isinstance(features["image"], tfds.features.Image):
         decoders = {"image": tfds.decode.SkipDecoding()}
     class_names = () if captioned else tuple(features["label"].names)
-    train, test = (
-        TfdsSource(
+    sources = {
+        own: TfdsSource(
             tfds.data_source(
                 name, split=split, data_dir=data_dir, download=False, decoders=decoders
             ),
-            f"{name} {split}", class_names, image_shape, size, strict, interpolation,
+            f"{name} {split}", class_names, image_shape, size, strict, interpolation, background,
         )
-        for split in ("train", test_split)
-    )  # fmt: skip
-    return Dataset(f"tfds:{name}", train, test, class_names)
+        for own, split in parts.items()
+    }  # fmt: skip
+    counts = {own: (parts[own], len(source)) for own, source in sources.items()}
+    test = sources[splits.measuring(sources)]
+    notes = (splits.usage(counts),)
+    return Dataset(f"tfds:{name}", sources["train"], test, class_names, sources, notes)
 
 
 def _stored_shape(shape: tuple[int | None, ...]) -> tuple[int | None, int | None, int]:

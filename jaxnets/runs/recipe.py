@@ -66,16 +66,23 @@ class Run:
     task: Task
     variables: Variables
 
-    def held_out(self, dataset: str | None = None) -> Source:
+    def held_out(self, dataset: str | None = None, split: str | None = None) -> Source:
         """The held-out examples of a dataset, of its own where None, as it was trained on them.
 
+        Args:
+            dataset: such as "folder:PATH".
+            split: "train", "val" or "test"; None for the one that epochs are measured by.
+
         Raises:
-            InputError: a dataset that is not of the kind that the run was trained on.
+            InputError: a dataset that is not of the kind that the run was trained on, or has no such
+                split.
         """
         config = self.config if dataset is None else dataclasses.replace(self.config, dataset=dataset)
-        return dataset_of(self.recipe, config, self.about).test
+        return dataset_of(self.recipe, config, self.about).split(split)
 
-    def evaluate(self, dataset: str | None = None, *, batch_size: int = 128) -> dict[str, Any]:
+    def evaluate(
+        self, dataset: str | None = None, *, split: str | None = None, batch_size: int = 128
+    ) -> dict[str, Any]:
         """Measures it on the held-out examples of a dataset; of its own where None.
 
         Returns:
@@ -84,7 +91,7 @@ class Run:
         Raises:
             InputError: as `held_out`.
         """
-        return metrics.compute(self.recipe.evaluate(self, self.held_out(dataset), batch_size))
+        return metrics.compute(self.recipe.evaluate(self, self.held_out(dataset, split), batch_size))
 
     @cached_property
     def origin(self) -> str:
@@ -128,8 +135,8 @@ class Recipe(NamedTuple):
         inside: `(run) -> weights.Pretrained`: what of it `load_pretrained`, `explain` and `convert` can
             take; None if nothing.
         explain: further methods of `jaxnets explain`, by name: `(run, pictures, path)` draws.
-        evaluate_pretrained: `(members, dataset, batch_size, options) -> Metrics` of pretrained models or
-            several runs, together; None if that has no meaning.
+        evaluate_pretrained: `(members, dataset, batch_size, options, split) -> Metrics` of pretrained
+            models or several runs, together; None if that has no meaning.
         Evaluate: a dataclass of the options that `evaluate_pretrained` takes.
         make_rule: `(task, optimizer, *, precision, accumulate, ema_decay) -> UpdateRule`, for a task
             with a step of its own; it refuses options that it does not support.
@@ -147,7 +154,7 @@ class Recipe(NamedTuple):
     draw: Callable[[Run], list[Path]] = lambda run: []
     inside: Callable[[Run], Any] | None = None
     explain: Mapping[str, Callable[[Run, Sequence[Path], Path], None]] = {}
-    evaluate_pretrained: Callable[[Sequence[Any], str, int, Any], Metrics] | None = None
+    evaluate_pretrained: Callable[[Sequence[Any], str, int, Any, str | None], Metrics] | None = None
     Evaluate: type = NoOptions
     make_rule: Callable[..., UpdateRule] = usual_rule
 

@@ -107,7 +107,9 @@ def fit(
     shard = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
     local_batch_size = parallel.local_batch_size(batch_size)
     steps_per_epoch = data.steps_per_epoch(train, local_batch_size, jax.process_count())
+    check = getattr(task, "check", lambda batch: None)
     example = read_batch(train, np.zeros(1, int))
+    check(example)
     if test is not None:
         _refuse_other_examples(example, test)
     schedule = loop.Schedule(
@@ -155,8 +157,6 @@ def fit(
             return sums
         return {**sums, **measure(predict(state.variables, test, batch_size))}
 
-    check = getattr(task, "check", lambda batch: None)
-
     def place(batch):
         check(batch)
         return parallel.put(batch)
@@ -189,7 +189,8 @@ def _refuse_other_examples(example: Batch, test: data.Source) -> None:
     """The network is made for one kind of example, of one shape."""
     if len(test) == 0:
         raise InputError("test has no examples; give some, or None")
-    shapes = {name: np.shape(value) for name, value in test[0].items() if name != "weight"}
+    other = read_batch(test, np.zeros(1, int))
+    shapes = {name: np.shape(value)[1:] for name, value in other.items() if name != "weight"}
     wanted = {name: np.shape(value)[1:] for name, value in example.items() if name != "weight"}
     if shapes.keys() != wanted.keys():
         names = ", ".join(shapes), ", ".join(wanted)

@@ -61,8 +61,9 @@ class Preprocessing:
         """The center crop of a picture, normalized: f32[size, size, C].
 
         Args:
-            picture: a Pillow image or an array uint8[H, W, C], taken as they are; or the path of a PNG
-                or JPEG file, turned upright as its EXIF says.
+            picture: a Pillow image or an array uint8[H, W, C], taken as they are; or the path of a
+                file (PNG, JPEG, WebP, BMP, TIFF, GIF), turned upright as its EXIF says and, where it is
+                transparent, on white.
 
         Raises:
             InputError: the file cannot be read.
