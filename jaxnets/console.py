@@ -8,16 +8,18 @@ from rich.console import Console
 from rich.text import Text
 
 
-def plain_console(**options: Any) -> Console:
-    """A rich console that prints text and cells of tables as they are; options are `Console`'s."""
-    return Console(markup=False, emoji=False, highlight=False, **options)
+class PlainConsole(Console):
+    """A rich console that prints text and the cells of tables as they are."""
+
+    def __init__(self, **options: Any):
+        super().__init__(markup=False, emoji=False, highlight=False, **options)
 
 
 @contextlib.contextmanager
 def status(text: str, enabled: bool = True) -> Iterator[None]:
     """Shows what is being done for as long as it takes, on a terminal's standard error; elsewhere
     nothing."""
-    console = plain_console(stderr=True)
+    console = PlainConsole(stderr=True)
     if not (enabled and console.is_terminal):
         yield
         return

@@ -25,6 +25,7 @@ from jaxnets.captioning.vocabulary import START, Vocabulary
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layers.initialization import InitializedAtOnce
 from jaxnets.models import create_model
+from jaxnets.models.settings import checked, settings_of
 
 DECODERS = {"show_and_tell": ShowAndTell, "lrcn": LRCN, "show_attend_tell": ShowAttendTell}
 SAMPLING = "sampling"  # name of the PRNG stream of scheduled sampling
@@ -132,10 +133,12 @@ def create_captioner(
     if name not in DECODERS:
         raise unknown_name("captioner", name, DECODERS)
     decoder = DECODERS[name]
-    known = [field for field in decoder.__dataclass_fields__ if field not in ("parent", "name")]
-    for setting in settings:
-        if setting not in known or setting == "vocabulary_size":
-            raise InputError(f"{name} has no setting {setting!r}; known: {', '.join(known[1:])}")
+    known = settings_of(decoder)
+    names = [setting for setting in known if setting not in ("vocabulary_size", "parent", "name")]
+    for setting, value in settings.items():
+        if setting not in names:
+            raise InputError(f"{name} has no setting {setting!r}; known: {', '.join(names)}")
+        settings[setting] = checked(setting, value, *known[setting])
     size = vocabulary if isinstance(vocabulary, int | np.integer) else len(vocabulary)
     model = create_model(backbone, num_classes=0, **(backbone_settings or {}))
     return Captioner(

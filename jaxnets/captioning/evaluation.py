@@ -11,7 +11,7 @@ from jaxnets.captioning import decoding
 from jaxnets.captioning.frozen import Variables
 from jaxnets.captioning.source import CaptionSource
 from jaxnets.captioning.task import Batch, Captioning
-from jaxnets.captioning.vocabulary import END, START, tokenize
+from jaxnets.captioning.vocabulary import END, START
 from jaxnets.errors import InputError
 from jaxnets.metrics import text
 from jaxnets.training import predict_all
@@ -81,15 +81,15 @@ def evaluate_captions(
 ) -> dict[str, float]:
     """Scores generated captions for the images of a source against all their reference captions.
 
-    Arguments as for `write_captions`. The references are the complete captions, tokenized by
-    `tokenize`, even if they are truncated in training.
+    Arguments as for `write_captions`. The references are the complete captions, tokenized as
+    the vocabulary does, even if they are truncated in training.
 
     Returns:
         `bleu1` ... `bleu4`, `rouge_l`, `cider`, `cider_d` and `exact` (`metrics.text.scores`).
     """
     written = write_captions(members, source, batch_size=batch_size, **options)
     references = [
-        [tokens for tokens in map(tokenize, source.references(index)) if tokens]
+        [tokens for tokens in map(source.vocabulary.tokenize, source.references(index)) if tokens]
         for index in range(len(source))
     ]
     return text.scores([sentence.split() for sentence in written], references)

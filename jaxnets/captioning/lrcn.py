@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnets import layers
+from jaxnets.models.settings import Count, Probability
 
 
 class LRCN(nn.Module):
@@ -27,9 +28,9 @@ class LRCN(nn.Module):
     """
 
     vocabulary_size: int
-    features: int = 1000
+    features: Count = 1000
     factored: bool = True
-    dropout: float = 0.0
+    dropout: Probability = 0.0
 
     def setup(self):
         self.image = nn.Dense(self.features)

@@ -88,6 +88,8 @@ class Config(ImageConfig):
     scenes."""
     min_count: int = 1
     """Rarer words become the unknown word."""
+    language: str | None = None
+    """Language of the captions: tr and az lowercase an I in their own way; None for others."""
     caption_length: int | None = None
     """Most words of a sentence, with its end; None for 20, or 14 for scenes."""
 
@@ -140,7 +142,9 @@ def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | No
         InputError: a run to go on with whose vocabulary is not that of the data.
     """
     captions = (dataset.train.captions(index) for index in range(len(dataset.train)))
-    vocabulary = Vocabulary.build((c for own in captions for c in own), config.min_count)
+    vocabulary = Vocabulary.build(
+        (c for own in captions for c in own), config.min_count, config.language
+    )
     if about is None:
         mean, std = (tuple(a.tolist()) for a in data.channel_statistics(dataset.train))
         about = {"class_names": (), "image_shape": dataset.image_shape, "mean": mean, "std": std}

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnets import layers
+from jaxnets.models.settings import Count, Probability
 
 
 class ShowAndTell(nn.Module):
@@ -25,8 +26,8 @@ class ShowAndTell(nn.Module):
     """
 
     vocabulary_size: int
-    features: int = 512
-    dropout: float = 0.5
+    features: Count = 512
+    dropout: Probability = 0.5
 
     def setup(self):
         self.image = nn.Dense(self.features)

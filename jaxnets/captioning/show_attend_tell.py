@@ -4,15 +4,14 @@ Xu et al. 2015, "Show, Attend and Tell: Neural Image Caption Generation with Vis
 arXiv:1502.03044.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxnets.errors import unknown_name
+from jaxnets.models.settings import Count, Probability
 
-ATTENTIONS = ("soft", "hard")
 SHARE_OF_SAMPLES = 0.5  # section 4.1: with probability 0.5, the hard context is its expected value
 
 
@@ -36,16 +35,14 @@ class ShowAttendTell(nn.Module):
     """
 
     vocabulary_size: int
-    features: int = 512
-    embedding: int = 512
-    attention_features: int = 512
-    attention: str = "soft"
+    features: Count = 512
+    embedding: Count = 512
+    attention_features: Count = 512
+    attention: Literal["soft", "hard"] = "soft"
     gate: bool = True
-    dropout: float = 0.5
+    dropout: Probability = 0.5
 
     def setup(self):
-        if self.attention not in ATTENTIONS:
-            raise unknown_name("attention", self.attention, ATTENTIONS)
         self.words = nn.Embed(
             self.vocabulary_size, self.embedding, embedding_init=nn.initializers.uniform(0.1)
         )

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from jaxnets.captioning.vocabulary import Vocabulary, tokenize
+from jaxnets.captioning.vocabulary import Vocabulary
 from jaxnets.errors import InputError
 
 _logger = logging.getLogger("jaxnets")
@@ -52,7 +52,7 @@ class CaptionSource:
         self.source, self.vocabulary, self.length = source, vocabulary, length
         self.image_shape = source.image_shape
         sentences = [source.captions(index) for index in range(len(source))]
-        empty = [index for index, own in enumerate(sentences) if not any(map(tokenize, own))]
+        empty = [index for index, own in enumerate(sentences) if not any(map(vocabulary.tokenize, own))]
         if empty:
             raise InputError(
                 f"{len(empty)} of {len(sentences)} images have no caption, the first is number "
@@ -62,10 +62,10 @@ class CaptionSource:
         self.encoded = np.zeros((len(sentences), most, length), np.int32)
         cut = 0
         for own, rows in zip(sentences, self.encoded, strict=True):
-            kept = [sentence for sentence in own if tokenize(sentence)]
+            kept = [sentence for sentence in own if vocabulary.tokenize(sentence)]
             for sentence, row in zip(kept, rows, strict=False):
                 row[:] = vocabulary.encode(sentence, length)
-                cut += len(tokenize(sentence)) >= length
+                cut += len(vocabulary.tokenize(sentence)) >= length
         if cut:
             _logger.warning("%d captions have more than %d words and are truncated", cut, length - 1)
         self._images = {} if keep else None

@@ -2,7 +2,7 @@
 
 import json
 import os
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import regex
 
 from jaxnets import atomic
 from jaxnets.errors import InputError
@@ -24,16 +25,44 @@ COLOR_WORDS = (
     "brown", "purple", "pink", "orange", "gray", "grey",
 )  # fmt: skip
 
-_WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+# Scripts that are written without spaces, and the long-vowel mark that Japanese ones share.
+_SPACELESS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\u30fc"
+_LETTER = rf"[[\p{{L}}\p{{N}}]--[{_SPACELESS}]]"
+_LETTER_OR_MARK = rf"[[\p{{L}}\p{{M}}\p{{N}}]--[{_SPACELESS}]]"
+_INNER = r"['\u200c\u200d]"  # an apostrophe, and the joiners of Indic and Persian words
+_WORD = regex.compile(
+    rf"(?V1)[[\p{{L}}\p{{N}}]&&[{_SPACELESS}]]\p{{M}}*+"
+    rf"|{_LETTER}{_LETTER_OR_MARK}*+(?:{_INNER}{_LETTER_OR_MARK}++)*+"
+)
+_DOTTED_I = str.maketrans(
+    {"I": "\N{LATIN SMALL LETTER DOTLESS I}", "\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}": "i"}
+)
 
 
-def tokenize(text: str) -> list[str]:
-    """Splits a text into lowercase words: runs of letters and digits, with inner apostrophes kept.
+def tokenize(text: str, language: str | None = None) -> list[str]:
+    """Splits a text into lowercase words: runs of letters, their marks and digits.
 
-    Punctuation is dropped, as the COCO caption evaluation does after its own tokenizer; "a man's
-    T-shirt." gives "a", "man's", "t", "shirt".
+    Inner apostrophes are kept and punctuation is dropped, as the COCO caption evaluation does after its
+    own tokenizer. The text is in Unicode's normal form C, so that a letter with an accent is the same
+    word however it is encoded. In scripts without spaces (Chinese, Japanese, Thai, Lao, Khmer, Burmese)
+    every character is a word, with its marks.
+
+    Args:
+        text: any text.
+        language: ISO 639 code of its language. It matters for Turkish ("tr") and Azerbaijani ("az"),
+            which have an i with and one without a dot; other languages share Unicode's rules.
+
+    Example:
+
+        >>> tokenize("A man's T-shirt.")
+        ['a', "man's", 't', 'shirt']
+        >>> tokenize("एक कुत्ता, 猫です")
+        ['एक', 'कुत्ता', '猫', 'で', 'す']
     """
-    return _WORD.findall(text.lower().replace("\N{RIGHT SINGLE QUOTATION MARK}", "'"))
+    text = unicodedata.normalize("NFC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    if language in ("tr", "az"):
+        text = text.translate(_DOTTED_I)
+    return _WORD.findall(unicodedata.normalize("NFC", text.lower()))
 
 
 @dataclass(frozen=True)
@@ -42,14 +71,21 @@ class Vocabulary:
 
     Attributes:
         words: all words; word k has token id k.
+        language: the language of the captions, for `tokenize`; None for Unicode's general rules.
 
     Raises:
-        InputError: `words` does not begin with the special words, or a word is repeated.
+        InputError: `words` does not begin with the special words, a word is repeated, or `language` is
+            no code such as "tr".
     """
 
     words: tuple[str, ...]
+    language: str | None = None
 
     def __post_init__(self):
+        if self.language is not None and not regex.fullmatch("[a-z]{2,3}", self.language):
+            raise InputError(
+                f"language is {self.language!r}; it must be an ISO 639 code, such as 'tr' for Turkish"
+            )
         if self.words[: len(SPECIALS)] != SPECIALS:
             raise InputError(
                 f"words: a vocabulary begins with {', '.join(SPECIALS)}; "
@@ -60,27 +96,35 @@ class Vocabulary:
             raise InputError(f"words: {word!r} occurs more than once")
 
     @classmethod
-    def build(cls, captions: Iterable[str], min_count: int = 1) -> "Vocabulary":
+    def build(
+        cls, captions: Iterable[str], min_count: int = 1, language: str | None = None
+    ) -> "Vocabulary":
         """Builds a vocabulary from captions, most frequent words first.
 
         Args:
             captions: the captions of the training set.
             min_count: words that occur less often are unknown words (5 in Show and Tell).
+            language: the language of the captions; see `tokenize`.
 
         Raises:
             InputError: no caption has a word, or no word occurs this often.
         """
         if min_count < 1:
             raise InputError(f"min_count is {min_count}; it must be 1 or more")
-        counts = Counter(word for caption in captions for word in tokenize(caption))
+        counts = Counter(word for caption in captions for word in tokenize(caption, language))
         kept = [word for word, count in counts.items() if count >= min_count]
         if not kept:
             why = f"none of {len(counts)} words occurs {min_count} times" if counts else "they are empty"
             raise InputError(f"captions give no vocabulary: {why}")
-        return cls((*SPECIALS, *sorted(kept, key=lambda word: (-counts[word], word))))
+        words = sorted(kept, key=lambda word: (-counts[word], word))
+        return cls((*SPECIALS, *words), language)
 
     def __len__(self) -> int:
         return len(self.words)
+
+    def tokenize(self, caption: str) -> list[str]:
+        """Splits a caption into words by the rules of its language."""
+        return tokenize(caption, self.language)
 
     def numbers(self, words: Iterable[str]) -> tuple[int, ...]:
         """The token ids of the given words, without unknown words."""
@@ -97,7 +141,7 @@ class Vocabulary:
         Returns:
             int32[length].
         """
-        numbers = [self._numbers.get(word, UNKNOWN) for word in tokenize(caption)[: length - 1]]
+        numbers = [self._numbers.get(word, UNKNOWN) for word in self.tokenize(caption)[: length - 1]]
         return np.array([*numbers, END, *[PAD] * (length - 1 - len(numbers))], np.int32)
 
     def decode(self, numbers: Sequence[int] | np.ndarray) -> str:
@@ -118,7 +162,8 @@ class Vocabulary:
 
     def save(self, directory: str | os.PathLike) -> None:
         """Writes `vocabulary.json` into a run directory."""
-        text = json.dumps({"words": self.words}, ensure_ascii=False, indent=0)
+        language = {} if self.language is None else {"language": self.language}
+        text = json.dumps({**language, "words": self.words}, ensure_ascii=False, indent=0)
         atomic.write_text(Path(directory) / VOCABULARY_FILE, text + "\n")
 
     @classmethod
@@ -130,12 +175,13 @@ class Vocabulary:
         """
         path = Path(directory) / VOCABULARY_FILE
         try:
-            words = json.loads(path.read_text(encoding="utf-8"))["words"]
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            words, language = tuple(map(str, saved["words"])), saved.get("language")
         except FileNotFoundError:
             raise InputError(f"{directory} holds no captioner: it has no {VOCABULARY_FILE}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{path} is not a vocabulary: {error}") from None
-        return cls(tuple(words))
+        return cls(words, language)
 
     @cached_property
     def _numbers(self) -> dict[str, int]:

@@ -5,6 +5,7 @@ exit status 2 and no traceback.
 """
 
 import functools
+import io
 import logging
 import operator
 import os
@@ -40,6 +41,7 @@ _FLAGS = (tyro.conf.FlagCreatePairsOff,)  # --resume, without a --no-resume besi
 
 def main(arguments: list[str] | None = None) -> None:
     """Runs one command. Exits with 2 for what the user got wrong, 130 for an interrupt."""
+    _prepare_streams()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     # Threads that save in the background also log, with tracebacks, what `save` and `wait` raise.
     for name in ("absl", "asyncio", "concurrent.futures"):
@@ -58,6 +60,16 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\njaxnets: interrupted; a training run goes on with --resume", file=sys.stderr)
         sys.exit(130)
+
+
+def _prepare_streams() -> None:
+    """Makes standard output and error take every text, whatever their encoding, even if closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started the program
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the rest of the program
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _print_unless_a_failed_save(unraisable) -> None:

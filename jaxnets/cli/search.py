@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from jaxnets.cli.tasks import form_of
 from jaxnets.config import part_of
-from jaxnets.console import plain_console
+from jaxnets.console import PlainConsole
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Search:
             last = following is not None and following["stage"] != row["stage"]
             style = "bold" if row["outcome"] == "best" else None
             table.add_row(*row.values(), style=style, end_section=last)
-        console = plain_console()
+        console = PlainConsole()
         console.print(table)
         for warning in result.warnings:
             console.print(f"warning: {warning}", soft_wrap=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 from rich.table import Table
 
-from jaxnets.console import plain_console
+from jaxnets.console import PlainConsole
 from jaxnets.errors import InputError
 
 
@@ -36,7 +36,7 @@ class Models:
             info = model_info(name)
             size = "x".join(str(side) for side in info.input_size)
             table.add_row(name, size, str(info.num_classes), info.paper)
-        plain_console().print(table)
+        PlainConsole().print(table)
 
 
 @dataclass(frozen=True)
@@ -116,4 +116,4 @@ def _print_weights(names: list[str]) -> None:
         for row in published_weights(name):
             numbers = f"{row.top1:.2f}", str(row.size), f"{row.crop:.3f}"
             table.add_row(name, *numbers, row.interpolation, row.license, row.source)
-    plain_console().print(table)
+    PlainConsole().print(table)

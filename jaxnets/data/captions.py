@@ -101,7 +101,7 @@ def load_captions(
     size = 224 if size is None else size
     decoding.check_shape_options(size, channels)
     decoding.check_interpolation(interpolation)
-    root = Path(path)
+    root = Path(path).expanduser()
     files = sorted([*root.glob("captions*.json"), *root.glob("annotations/captions*.json")])
     if not files:
         raise InputError(f"{root} holds no captions*.json, neither directly nor in annotations/")
@@ -111,16 +111,7 @@ def load_captions(
     if len(train) == 1 and len(test) == 1:
         parts = [_read(root, file, strict) for file in (*train, *test)]
     elif len(files) == 1:
-        paths, captions = _read(root, files[0], strict)
-        if len(paths) < 2:
-            raise InputError(f"{files[0]} has one image, and a fifth is held out: add one")
-        held_out = np.zeros(len(paths), bool)
-        order = np.random.default_rng(0).permutation(len(paths))
-        held_out[order[: max(1, round(len(paths) / 5))]] = True
-        parts = [
-            ([paths[i] for i in chosen], [captions[i] for i in chosen])
-            for chosen in (np.flatnonzero(~held_out), np.flatnonzero(held_out))
-        ]
+        parts = _split(*_read(root, files[0], strict), files[0])
     else:
         raise InputError(
             f"{root} holds {', '.join(file.name for file in files)}; wanted a single file, or one "
@@ -130,41 +121,80 @@ def load_captions(
     return Dataset(f"captions:{root}", train_source, test_source, ())
 
 
-def _read(root: Path, file: Path, strict: bool) -> tuple[list[Path], list[tuple[str, ...]]]:
+Part = tuple[list[Path], list[tuple[str, ...]]]
+
+
+def _split(paths: list[Path], captions: list[tuple[str, ...]], file: Path) -> list[Part]:
+    """Holds out a fifth of the files, with all the entries that name them."""
+    names = list(dict.fromkeys(paths))
+    if len(names) < 2:
+        raise InputError(f"{file} has one image, and a fifth is held out: add one")
+    order = np.random.default_rng(0).permutation(len(names))
+    held_out = {names[index] for index in order[: max(1, round(len(names) / 5))]}
+    rows = list(zip(paths, captions, strict=True))
+    parts = ([row for row in rows if (row[0] in held_out) is held] for held in (False, True))
+    return [tuple(map(list, zip(*part, strict=True))) for part in parts]
+
+
+def _read(root: Path, file: Path, strict: bool) -> Part:
     """The images of a JSON file that have captions, and their captions."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        names = {image["id"]: image["file_name"] for image in content["images"]}
-        found: dict[Any, list[str]] = {key: [] for key in names}
-        for annotation in content["annotations"]:
-            found[annotation["image_id"]].append(str(annotation["caption"]))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(
-            f"{file} is not in COCO's format (images with id and file_name, annotations with the "
-            f"image_id of one of them and caption): {type(error).__name__} {error}"
-        ) from None
-    without = [names[key] for key, own in found.items() if not any(map(str.strip, own))]
+    names, found = _parse(file)
+    captions = {key: tuple(filter(_says_something, own)) for key, own in found.items()}
+    empty = sum(map(len, found.values())) - sum(map(len, captions.values()))
+    without = [key for key, own in captions.items() if not own]
     if len(without) == len(names):
         raise InputError(f"{file} has no captions")
     if without and strict:
         raise InputError(
-            f"{len(without)} images of {file} have no caption, the first is {without[0]}; describe "
-            "them, or pass strict=False to leave them out"
+            f"{len(without)} images of {file} have no caption, the first is {names[without[0]]}; "
+            "describe them, or pass strict=False to leave them out"
         )
+    if empty:
+        _logger.warning("%d captions of %s have no word and are left out", empty, file)
     if without:
         _logger.warning(
-            "%d images of %s have no caption and are left out: %s ...", len(without), file, without[0]
-        )
+            "%d images of %s have no caption and are left out: %s ...",
+            len(without), file, names[without[0]],
+        )  # fmt: skip
     folders = (file.parent, root, root / "images", root / file.stem.removeprefix("captions_"))
-    skipped = set(without)
-    paths, captions = [], []
-    for key, name in names.items():
-        if name in skipped:
-            continue
-        place = next((folder / name for folder in folders if (folder / name).is_file()), None)
-        if place is None:
-            looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-            raise InputError(f"{file} names the image {name}, which is in none of {looked}")
-        paths.append(place)
-        captions.append(tuple(found[key]))
-    return paths, captions
+    kept = [key for key, own in captions.items() if own]
+    return [_place(file, names[key], folders) for key in kept], [captions[key] for key in kept]
+
+
+def _parse(file: Path) -> tuple[dict[Any, str], dict[Any, list[Any]]]:
+    """The file names of a JSON file's images, and what is said of each, by the images' ids."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        entries = [(image["id"], str(image["file_name"])) for image in content["images"]]
+        told = [(annotation["image_id"], annotation["caption"]) for annotation in content["annotations"]]
+        names, said_of = dict(entries), {key for key, _ in told}
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"{file} is not in COCO's format (images with id and file_name, annotations with "
+            f"image_id and caption): {type(error).__name__} {error}"
+        ) from None
+    for key, name in entries:
+        if names[key] != name:
+            raise InputError(
+                f"{file} has two images of id {key!r}, {name} and {names[key]}; give each its own id"
+            )
+    for key in said_of - names.keys():
+        raise InputError(f"{file} has a caption of image_id {key!r}, but no image of that id")
+    found: dict[Any, list[Any]] = {key: [] for key in names}
+    for key, caption in told:
+        found[key].append(caption)
+    return names, found
+
+
+def _says_something(caption: Any) -> bool:
+    """Whether a caption is a text with a letter or a digit."""
+    return isinstance(caption, str) and any(map(str.isalnum, caption))
+
+
+def _place(file: Path, name: str, folders: Sequence[Path]) -> Path:
+    """Where the image called `name` is."""
+    place = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    if place is None:
+        looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
+        raise InputError(f"{file} names the image {name}, which is in none of {looked}")
+    return place

@@ -1,11 +1,12 @@
 """Progress on the console: a live progress bar, and a row for each epoch."""
 
+import contextlib
 from collections.abc import Mapping
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from jaxnets.console import plain_console
+from jaxnets.console import PlainConsole
 from jaxnets.metrics import Metric
 from jaxnets.training.search_result import SearchResult, Space, Stage
 from jaxnets.training.task import LOSS, Headline
@@ -19,6 +20,14 @@ _OF_EVERY_RUN = (  # heading, key of the epoch's record, format
 )
 
 
+class _Console(PlainConsole):
+    """A console without which a run goes on, should its reader be gone."""
+
+    def on_broken_pipe(self) -> None:
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+
+
 class Reporter:
     """Shows the progress of a run on the console; with `enabled=False` it shows nothing.
 
@@ -30,7 +39,7 @@ class Reporter:
         self, epochs: int, steps_per_epoch: int, headline: Headline = LOSS, enabled: bool = True
     ):
         self._epochs, self._headline = epochs, headline
-        self._console = plain_console(quiet=not enabled, soft_wrap=True)
+        self._console = _Console(quiet=not enabled, soft_wrap=True)
         self._columns = None
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
@@ -96,7 +105,7 @@ class SearchReporter:
 
     def __init__(self, stages: int, enabled: bool = True):
         self._stages = stages
-        self._console = plain_console(quiet=not enabled, soft_wrap=True)
+        self._console = _Console(quiet=not enabled, soft_wrap=True)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),

@@ -193,11 +193,11 @@ def test_captioners_follow_bfloat16(name):
         (lambda: create_captioner("lrcn", "resnet5"), "unknown model 'resnet5'"),
         (lambda: create_captioner("lrcn", gate=True), "lrcn has no setting 'gate'; known: features"),
         (
-            lambda: make_task("show_attend_tell", decoder={"attention": "firm"}).init(
-                jax.random.key(0), make_batch()
-            ),
+            lambda: create_captioner("show_attend_tell", attention="firm"),
             "unknown attention 'firm'",
         ),
+        (lambda: create_captioner("lrcn", features="abc"), "features: wanted an integer, 1 or more"),
+        (lambda: create_captioner("lrcn", dropout=2.0), "dropout: wanted a probability"),
         (
             lambda: create_captioner("lrcn", "lenet5", feature="conv9").init(
                 jax.random.key(0), jnp.zeros((1, 32, 32, 1)), TOKENS[:1]

@@ -1,6 +1,7 @@
 """Words and their numbers, and images with sentences as examples of fixed shape."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -41,6 +42,43 @@ def test_tokens_are_words_in_lower_case_without_punctuation():
     ]  # fmt: skip
     assert tokenize("the dogs' don’t") == ["the", "dogs", "don't"]
     assert tokenize(" ... ") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("एक कुत्ता दौड़ता है।", ["एक", "कुत्ता", "दौड़ता", "है"]),  # vowels and viramas are marks
+        ("cre\u0300me bru\u0302le\u0301e", ["crème", "brûlée"]),
+        ("שָׁלוֹם עולם", ["שָׁלוֹם", "עולם"]),
+        ("می\u200cخواهم", ["می\u200cخواهم"]),  # a joiner within a word
+        ("ΟΔΟΣ, Straße", ["οδος", "straße"]),
+        ("고양이가 잔다", ["고양이가", "잔다"]),
+        ("猫が寝る。", ["猫", "が", "寝", "る"]),  # without spaces: a character is a word
+        ("ที่นี่", ["ที่", "นี่"]),
+        ("\u0301 ' \u200d", []),
+    ],
+)
+def test_words_of_other_scripts_are_whole(text, words):
+    assert tokenize(text) == [unicodedata.normalize("NFC", word) for word in words]
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text())
+def test_a_word_is_a_word_of_its_own_in_any_normal_form(text):
+    found = tokenize(text)
+    assert [own for word in found for own in tokenize(word)] == found
+    assert tokenize(unicodedata.normalize("NFD", text)) == found
+
+
+def test_turkish_has_an_i_with_and_one_without_a_dot(tmp_path):
+    assert tokenize("IŞIK İzmir", "tr") == ["ışık", "izmir"]
+    assert tokenize("IŞIK", "de") == ["işik"]
+    vocabulary = Vocabulary.build(["IŞIK"], language="tr")
+    vocabulary.save(tmp_path)
+    assert Vocabulary.load(tmp_path) == vocabulary
+    assert vocabulary.decode(vocabulary.encode("Işık", 2)) == "ışık"
+    with pytest.raises(InputError, match="language is 'Turkish'"):
+        Vocabulary.build(["a"], language="Turkish")
 
 
 def test_words_are_in_the_order_of_their_counts_and_rare_ones_are_unknown():

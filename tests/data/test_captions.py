@@ -81,6 +81,16 @@ def test_an_image_that_cannot_be_decoded_has_no_weight(tmp_path, caplog):
     assert np.all(next(data.eval_batches(source, 2))["weight"] == 0)
 
 
+def test_an_image_that_cannot_be_decoded_does_not_count_in_the_statistics(tmp_path):
+    write(tmp_path, "captions.json", range(200, 220), ".")
+    source = data.load(f"captions:{tmp_path}", size=4).train
+    whole = data.channel_statistics(source)
+    lost = source.paths[3]
+    lost.write_bytes(lost.read_bytes()[:40])
+    mean, _ = data.channel_statistics(source)
+    assert mean[1] == pytest.approx((len(source) * whole[0][1] - int(lost.stem) / 255) / (len(source) - 1))
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -88,7 +98,7 @@ def test_an_image_that_cannot_be_decoded_has_no_weight(tmp_path, caplog):
         ("[]", "not in COCO's format"),
         ('{"images": [], "annotations": []}', "has no captions"),
         ('{"images": [{"id": 1, "file_name": "a.png"}], "annotations": []}', "has no captions"),
-        ('{"images": [], "annotations": [{"image_id": 3, "caption": "x"}]}', "KeyError 3"),
+        ('{"images": [], "annotations": [{"image_id": 3, "caption": "x"}]}', "image_id 3, but no image"),
         (
             '{"images": [{"id": 1, "file_name": "a.png"}], '
             '"annotations": [{"image_id": 1, "caption": "x"}]}',
@@ -100,6 +110,55 @@ def test_a_file_that_describes_nothing_is_named(tmp_path, text, words):
     (tmp_path / "captions.json").write_text(text)
     with pytest.raises(InputError, match=words):
         data.load(f"captions:{tmp_path}")
+
+
+def told(tmp_path, images, annotations, held_out=("e.png", "what is held out")):
+    """What is said of each training picture, by files whose names are given with their ids."""
+    for name, entries, own in (
+        ("captions_train.json", images, annotations),
+        ("captions_test.json", [(0, held_out[0])], [(0, held_out[1])]),
+    ):
+        for _, file in entries:
+            Image.new("RGB", (4, 4)).save(tmp_path / file)
+        content = {
+            "images": [{"id": key, "file_name": file} for key, file in entries],
+            "annotations": [{"image_id": key, "caption": caption} for key, caption in own],
+        }
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8-sig")
+    source = data.load(f"captions:{tmp_path}", size=4).train
+    return [(source.paths[index].name, source.captions(index)) for index in range(len(source))]
+
+
+def test_two_entries_of_one_file_keep_their_own_captions(tmp_path):
+    assert told(tmp_path, [(1, "a.png"), (2, "a.png"), (3, "a.png")], [(1, "one"), (3, "three")]) == [
+        ("a.png", ("one",)),
+        ("a.png", ("three",)),
+    ]
+
+
+def test_entries_of_one_file_are_held_out_together(tmp_path):
+    content = write(tmp_path, "captions.json", range(10), ".", captions=1)
+    content["images"] += [{**image, "id": image["id"] + 100} for image in content["images"]]
+    content["annotations"] += [
+        {**own, "image_id": own["image_id"] + 100} for own in content["annotations"]
+    ]
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    dataset = data.load(f"captions:{tmp_path}", size=4)
+    assert (len(dataset.train), len(dataset.test)) == (16, 4)
+    assert not {*dataset.train.paths} & {*dataset.test.paths}
+
+
+def test_an_id_of_two_images_is_named(tmp_path):
+    with pytest.raises(InputError, match="two images of id 7, a.png and b.png"):
+        told(tmp_path, [(7, "a.png"), (7, "b.png")], [(7, "one")])
+
+
+@pytest.mark.parametrize("caption", ["", "  ", ".", None, 3, ["a"], "😀"])
+def test_a_caption_without_a_word_is_left_out_and_counted(tmp_path, caplog, caption):
+    found = told(tmp_path, [(1, "a.png"), (2, "b.png")], [(1, "one"), (1, caption), (2, caption)])
+    assert found == [("a.png", ("one",))]
+    assert "2 captions" in caplog.text
+    assert "b.png" in caplog.text
 
 
 def test_folders_without_captions_or_with_too_many_files_are_named(tmp_path):
