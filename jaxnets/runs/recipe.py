@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import optax
 
 from jaxnets import metrics
-from jaxnets.config import ImageConfig, RunConfig
-from jaxnets.data import Dataset, Source, load
+from jaxnets.config import ImageConfig, RunConfig, expanded
+from jaxnets.data import Dataset, Source, load, sources
 from jaxnets.metrics import Metrics
 from jaxnets.training import DataParallel, Task, UpdateRule, usual_rule
 from jaxnets.training.evaluation import Predictions, make_measure, predict_all
@@ -157,6 +157,16 @@ class Recipe(NamedTuple):
     evaluate_pretrained: Callable[[Sequence[Any], str, int, Any, str | None], Metrics] | None = None
     Evaluate: type = NoOptions
     make_rule: Callable[..., UpdateRule] = usual_rule
+
+
+def located(config: RunConfig) -> RunConfig:
+    """The configuration with absolute paths of its data, and the home directory in place of a ~."""
+    folder = config.data_dir
+    if folder is not None and "://" not in folder:
+        folder = str(expanded(folder).absolute())
+    directory = None if config.run_dir is None else expanded(config.run_dir)
+    dataset = sources.located(config.dataset)
+    return dataclasses.replace(config, dataset=dataset, data_dir=folder, run_dir=directory)
 
 
 def dataset_of(recipe: Recipe, config: RunConfig, about: Mapping[str, Any] | None) -> Dataset:

@@ -11,6 +11,7 @@ import optax
 from jaxnets import data
 from jaxnets.data.dataset import read_batch
 from jaxnets.errors import InputError
+from jaxnets.layout import CHECKPOINTS, PROFILE
 from jaxnets.metrics import Metrics
 from jaxnets.training import loop
 from jaxnets.training.checkpoint import Checkpointer
@@ -23,8 +24,6 @@ from jaxnets.training.ratios import with_layer_ratios
 from jaxnets.training.state import TrainState, create_state
 from jaxnets.training.step import UpdateRule, usual_rule
 from jaxnets.training.task import Batch, Task, Variables, headline_of
-
-CHECKPOINTS, PROFILE = "checkpoints", "profile"
 
 
 def fit(
