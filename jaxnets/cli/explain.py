@@ -11,6 +11,7 @@ from jaxnets import recipes
 from jaxnets.cli.trained import load_model
 from jaxnets.config import is_run, newest_run
 from jaxnets.errors import InputError, unknown_name
+from jaxnets.outputs import check_picture
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Explain:
         if not self.images:
             raise InputError("images: none given; name at least one picture file")
         path = self.output or Path(f"{self.method}.png")
+        check_picture(path)
         source = str(newest_run()) if self.model is None else self.model
         own = recipes.of_run(source).explain if is_run(source) else {}
         if self.method not in own | _METHODS:
@@ -102,7 +104,8 @@ def _attributions(command: Explain, opened: _Opened, path: Path) -> None:
     from jaxnets import explain
 
     model, variables, images = opened.network
-    probabilities = np.asarray(jax.nn.softmax(jax.jit(model.apply)(variables, images)))
+    activation = opened.member.activation
+    probabilities = np.asarray(activation(jax.jit(model.apply)(variables, images)))
     if command.class_name is None:
         classes = probabilities.argmax(-1)
     else:

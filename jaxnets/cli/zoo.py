@@ -9,6 +9,7 @@ from rich.table import Table
 
 from jaxnets.console import PlainConsole
 from jaxnets.errors import InputError
+from jaxnets.outputs import check_picture
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Convert:
     def run(self) -> None:
         from jaxnets import pretrained, weights
 
+        weights.check_path(self.output)
         loaded = pretrained.load(self.model, self.source, dtype=None)
         library = self.library or weights.usual_library(self.model, self.output)
         weights.save(self.output, loaded, library)
@@ -101,6 +103,7 @@ class Augmentations:
     def run(self) -> None:
         from jaxnets import data
 
+        check_picture(self.output)
         data.contact_sheet(data.load(self.dataset), self.output, seed=self.seed)
         print(self.output)
 

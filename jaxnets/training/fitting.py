@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from jaxnets import data
+from jaxnets.console import status
 from jaxnets.data.dataset import read_batch
 from jaxnets.errors import InputError
 from jaxnets.layout import CHECKPOINTS, PROFILE
@@ -124,7 +125,8 @@ def fit(
     )
     source = data.train_batches(train, local_batch_size, seed=seed, workers=workers, **shard)
     key, ema = jax.random.key(seed), ema_decay is not None
-    state = create_state(task, rule, key, example, ema=ema, variables=variables)
+    with status("preparing the parameters", progress and is_main_process()):
+        state = create_state(task, rule, key, example, ema=ema, variables=variables)
 
     checkpointer, resume_at = None, 0
     if directory is not None:
