@@ -232,8 +232,8 @@ def newest_run(usable: bool = True) -> Path:
     """
     found = find_newest_run(usable)
     if found is None:
-        what = "run with a checkpoint" if usable else "run"
-        raise InputError(f"there is no {what} under {RUNS}/; train one, or name its directory")
+        which = " with a checkpoint" if usable else ""
+        raise InputError(f"there is no run under {RUNS}/{which}; train one, or name its directory")
     return found
 
 

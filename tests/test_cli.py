@@ -335,7 +335,6 @@ def test_a_corrupt_picture_is_left_out_by_name_or_refused_when_strict(folder, re
     broken.write_bytes(b"no picture at all")
     options = [*TRAIN, *SMALL, "--dataset", f"folder:{folder}", "--batch-size", "16", "--epochs", "1"]
     cli.main([*options, "--run-dir", "lenient"])
-    assert "1 of 61 images" in caplog.text
     assert "broken.png" in caplog.text
     message = refused_briefly(*options, "--strict", "--run-dir", "strict")
     assert "broken.png" in message

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -24,7 +24,7 @@ def new_directory(
     name: str,
     dataset: str,
     *,
-    taken_by: Sequence[str],
+    taken_by: Mapping[str, str],
     begun: Callable[[Path], bool],
     claim: str | None = None,
 ) -> Iterator[Path]:
@@ -34,9 +34,9 @@ def new_directory(
         chosen: by the user; None for the first of runs/NAME_DATASET_1, runs/NAME_DATASET_2 ... that is
             not there yet.
         name, dataset: what it is called after.
-        taken_by: names of which a chosen directory, if it exists, must have none.
+        taken_by: what a chosen directory must not hold, and what it is if it does, in words.
         begun: whether a directory holds something worth keeping.
-        claim: a directory to make in it, which of several processes only one can.
+        claim: one of `taken_by`, to make in it: of several processes only one can.
 
     Raises:
         InputError: the chosen directory is taken.
@@ -55,7 +55,10 @@ def new_directory(
         directory.mkdir(parents=True, exist_ok=True)
     before = set(directory.iterdir())
     if claim is not None and is_main_process():
-        _claim(directory / claim)
+        try:
+            (directory / claim).mkdir()
+        except FileExistsError:  # of a process that began at the same time
+            raise _taken(directory, taken_by[claim]) from None
     try:
         yield directory
     except InputError:
@@ -64,25 +67,18 @@ def new_directory(
         raise
 
 
-def _refuse_taken(directory: Path, taken_by: Sequence[str]) -> None:
+def _refuse_taken(directory: Path, taken_by: Mapping[str, str]) -> None:
     if directory.exists() and not directory.is_dir():
         raise InputError(f"run_dir: {directory} is not a directory; choose another")
-    for name in taken_by:
+    for name, words in taken_by.items():
         if (directory / name).exists():
-            raise _taken(directory / name)
+            raise _taken(directory, words)
 
 
-def _claim(directory: Path) -> None:
-    try:
-        directory.mkdir()
-    except FileExistsError:  # by a process that began at the same time
-        raise _taken(directory) from None
-
-
-def _taken(path: Path) -> InputError:
+def _taken(directory: Path, words: str) -> InputError:
     return InputError(
-        f"run_dir: {path.parent} holds {path.name} already; go on with a run by --resume, or choose "
-        "another directory"
+        f"run_dir: {directory} holds {words} already; go on with a run by --resume, or choose another "
+        "directory"
     )
 
 

@@ -209,7 +209,7 @@ def _in_directory(
     """
     making = contextlib.nullcontext(config.run_dir)
     if not config.resume:
-        names = CONFIG_FILE, CHECKPOINTS
+        names = {CONFIG_FILE: "a run", CHECKPOINTS: "a run"}
         making = new_directory(
             config.run_dir, run.name, config.dataset, taken_by=names, begun=_has_begun, claim=CHECKPOINTS
         )

@@ -104,7 +104,7 @@ def search(
         config.run_dir,
         f"search_{run.name}",
         config.dataset,
-        taken_by=(RESULT_FILE, CONFIG_FILE),
+        taken_by={RESULT_FILE: RESULT_FILE, CONFIG_FILE: "a run"},
         begun=lambda directory: (directory / RESULT_FILE).exists(),
     )
     with making as directory:

@@ -38,6 +38,8 @@ class Checkpointer:
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+        from jaxnets.training.literal import literal_path
+
         self.directory = Path(directory).absolute()
         self._ocp = ocp
         if read_only and not self.directory.is_dir():
@@ -48,7 +50,7 @@ class Checkpointer:
 
         best = BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
         self._manager = ocp.CheckpointManager(
-            self.directory,
+            literal_path(self.directory),
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
                 "position": ocp.JsonCheckpointHandler(),
