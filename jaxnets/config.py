@@ -153,8 +153,11 @@ class ImageConfig(RunConfig):
 
     def completed(self) -> Self:
         """The configuration with no augmentation where it is called "none"."""
-        completed = super().completed()
-        return dataclasses.replace(completed, augment=()) if self.augment == ("none",) else completed
+        if "none" not in (self.augment or ()):
+            return self
+        if len(self.augment) > 1:
+            raise InputError(f"augment is {' '.join(self.augment)}; none stands alone")
+        return dataclasses.replace(self, augment=())
 
 
 def part_of(kind: type, command: Any) -> Any:
@@ -171,7 +174,7 @@ def read_config(directory: str | Path) -> tuple[str, dict[str, Any], dict[str, A
     Raises:
         InputError: if the directory holds no run, or the file of another program.
     """
-    path = Path(directory) / CONFIG_FILE
+    path = expanded(directory) / CONFIG_FILE
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -54,7 +54,6 @@ class Explain:
         if not self.images:
             raise InputError("images: none given; name at least one picture file")
         path = self.output or Path(f"{self.method}.png")
-        check_picture(path)
         source = str(newest_run()) if self.model is None else self.model
         own = recipes.of_run(source).explain if is_run(source) else {}
         if self.method not in own | _METHODS:
@@ -64,6 +63,7 @@ class Explain:
             if getattr(self, name) is not None and name not in options:
                 said = name.removesuffix("_name")
                 raise InputError(f"{said}: it means nothing to {self.method}; leave it out")
+        check_picture(path)
         if self.method in own:
             own[self.method](recipes.load(source), self.images, path)
         else:
@@ -119,7 +119,7 @@ def _attributions(command: Explain, opened: _Opened, path: Path) -> None:
         quarter = max(1, min(images.shape[1:3]) // 4)
         size = quarter if command.size is None else command.size
         stride = max(1, size // 4) if command.stride is None else command.stride
-        options |= {"size": size, "stride": stride, "probability": True}
+        options |= {"size": size, "stride": stride, "probability": activation}
     found = getattr(explain, command.method)(*opened.network, classes=classes, **options)
     titles = [
         f"{opened.member.class_names[k]}: {row[k]:.1%}"

@@ -43,8 +43,7 @@ def new_directory(
     """
     if chosen is None and jax.process_count() > 1:
         raise InputError("run_dir: with several processes, name one that all of them see")
-    if chosen is not None:
-        _refuse_taken(chosen, taken_by)
+    refuse_taken(chosen, taken_by)
     wait_for_all("run directory chosen")  # before the main process writes into it
     missing = [path for path in (chosen or RUNS, *(chosen or RUNS).parents) if not path.exists()]
     if chosen is None:
@@ -67,7 +66,14 @@ def new_directory(
         raise
 
 
-def _refuse_taken(directory: Path, taken_by: Mapping[str, str]) -> None:
+def refuse_taken(directory: Path | None, taken_by: Mapping[str, str]) -> None:
+    """Checks a directory, if one is chosen, before the work of a run that `new_directory` would refuse.
+
+    Raises:
+        InputError: it is no directory, or holds what it must not.
+    """
+    if directory is None:
+        return
     if directory.exists() and not directory.is_dir():
         raise InputError(f"run_dir: {directory} is not a directory; choose another")
     for name, words in taken_by.items():

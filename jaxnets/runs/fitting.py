@@ -25,7 +25,7 @@ from jaxnets.console import PlainConsole, status
 from jaxnets.data import sources
 from jaxnets.errors import InputError
 from jaxnets.layout import CHECKPOINTS, CONFIG_FILE
-from jaxnets.runs.directories import new_directory
+from jaxnets.runs.directories import new_directory, refuse_taken
 from jaxnets.runs.pictures import draw_history
 from jaxnets.runs.recipe import Prepared, Recipe, Run, dataset_of, located, prepared, with_batch_size
 from jaxnets.runs.remembered import refuse_other_files, with_files
@@ -35,6 +35,8 @@ from jaxnets.training.parallel import is_main_process
 from jaxnets.training.task import headline_of
 
 Step = int | Literal["latest", "best"]
+
+_TAKEN_BY = {CONFIG_FILE: "a run", CHECKPOINTS: "a run"}
 
 
 def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Path, History]:
@@ -181,6 +183,7 @@ def _begun(recipe: Recipe, config: RunConfig) -> tuple[RunConfig, Mapping[str, A
     config = located(config.completed())
     config.check()
     if not config.resume:
+        refuse_taken(config.run_dir, _TAKEN_BY)
         return config, None
     config = dataclasses.replace(config, run_dir=config.run_dir or newest_run(usable=False))
     saved, about = read_run(recipe, config.run_dir)
@@ -209,9 +212,13 @@ def _in_directory(
     """
     making = contextlib.nullcontext(config.run_dir)
     if not config.resume:
-        names = {CONFIG_FILE: "a run", CHECKPOINTS: "a run"}
         making = new_directory(
-            config.run_dir, run.name, config.dataset, taken_by=names, begun=_has_begun, claim=CHECKPOINTS
+            config.run_dir,
+            run.name,
+            config.dataset,
+            taken_by=_TAKEN_BY,
+            begun=_has_begun,
+            claim=CHECKPOINTS,
         )
     with making as directory:
         if is_main_process():

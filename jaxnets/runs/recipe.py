@@ -11,7 +11,7 @@ import optax
 
 from jaxnets import metrics
 from jaxnets.config import ImageConfig, RunConfig, expanded
-from jaxnets.data import Dataset, Source, load, sources
+from jaxnets.data import Dataset, Source, augmentation, load, sources
 from jaxnets.metrics import Metrics
 from jaxnets.training import DataParallel, Task, UpdateRule, usual_rule
 from jaxnets.training.evaluation import Predictions, make_measure, predict_all
@@ -194,5 +194,6 @@ def with_batch_size(config: RunConfig, examples: int, replicas: int) -> RunConfi
 
 def load_images(config: ImageConfig, **options: Any) -> Dataset:
     """The dataset of a configuration; further options are those of `data.load`, None for the default."""
+    augmentation.by_name(config.augment or ())  # for its error, before anything is read
     options = {"size": config.image_size, **options}
     return load(config.dataset, strict=config.strict or None, data_dir=config.data_dir, **options)

@@ -16,7 +16,7 @@ from jaxnets.config import RunConfig
 from jaxnets.console import status
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layout import CONFIG_FILE
-from jaxnets.runs.directories import new_directory
+from jaxnets.runs.directories import new_directory, refuse_taken
 from jaxnets.runs.fitting import make_optimizer
 from jaxnets.runs.recipe import Recipe, dataset_of, located, prepared, with_batch_size
 from jaxnets.training import DataParallel, SearchResult, Stage
@@ -28,6 +28,7 @@ RESULT_FILE = "search.json"
 REACH = 100  # how far below and above what is usual a range goes, where none is given
 NO_USUAL_DECAY = (1e-6, 1e-2)  # the range where the usual decay is none
 
+_TAKEN_BY = {RESULT_FILE: RESULT_FILE, CONFIG_FILE: "a run"}
 _WITH_MOMENTUM = ("momentum", "nesterov", "rmsprop", "lars")
 # What belongs to one long run that is kept and gone on with.
 _NOT_TAKEN = (
@@ -75,6 +76,7 @@ def search(
     _refuse_what_has_no_use(config)
     config = located(config.completed())
     config.check()
+    refuse_taken(config.run_dir, _TAKEN_BY)
     space = usual_space(config) if space is None else dict(space)
     _check_space(config, space)
     if not 0 < held_out < 1:
@@ -104,7 +106,7 @@ def search(
         config.run_dir,
         f"search_{run.name}",
         config.dataset,
-        taken_by={RESULT_FILE: RESULT_FILE, CONFIG_FILE: "a run"},
+        taken_by=_TAKEN_BY,
         begun=lambda directory: (directory / RESULT_FILE).exists(),
     )
     with making as directory:

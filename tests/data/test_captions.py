@@ -88,7 +88,9 @@ def test_an_image_that_cannot_be_decoded_does_not_count_in_the_statistics(tmp_pa
     lost = source.paths[3]
     lost.write_bytes(lost.read_bytes()[:40])
     mean, _ = data.channel_statistics(source)
-    assert mean[1] == pytest.approx((len(source) * whole[0][1] - int(lost.stem) / 255) / (len(source) - 1))
+    assert mean[1] == pytest.approx(
+        (len(source) * whole[0][1] - int(lost.stem) / 255) / (len(source) - 1)
+    )
 
 
 @pytest.mark.parametrize(
