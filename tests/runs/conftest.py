@@ -14,7 +14,7 @@ SMALL = (
 )  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def folder_of():
     """Makes a folder of classes, six pictures of random pixels each; returns it."""
 
@@ -30,7 +30,7 @@ def folder_of():
     return folder_of
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def train_small():
     """Trains it on a dataset by the command line, with further words."""
     return lambda dataset, *words: cli.main(["train", *SMALL, "--dataset", dataset, *words])

@@ -66,10 +66,15 @@ def test_of_two_that_begin_at_once_in_one_directory_one_is_refused():
 def test_what_is_refused_before_it_has_begun_leaves_what_was_there_and_no_more(tmp_path):
     Path("here").mkdir()
     Path("here/mine.txt").write_text("mine")
-    for chosen in (None, Path("new/er/est"), Path("here")):
-        with pytest.raises(InputError, match="no"), directory(chosen, claim=CHECKPOINTS) as made:
+
+    def begin(chosen):
+        with directory(chosen, claim=CHECKPOINTS) as made:
             (made / CONFIG_FILE).write_text("{}")
             raise InputError("no")
+
+    for chosen in (None, Path("new/er/est"), Path("here")):
+        with pytest.raises(InputError, match="no"):
+            begin(chosen)
     assert sorted(tmp_path.rglob("*")) == [tmp_path / "here", tmp_path / "here/mine.txt"]
 
 
