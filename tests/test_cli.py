@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -363,9 +362,10 @@ def test_a_corrupt_picture_is_left_out_by_name_or_refused_when_strict(folder, re
     assert "broken.png" in message
 
 
-@pytest.mark.parametrize("name", ["x[1] $a$ _b", "^*?'{#}$x^{$"])
-def test_a_folder_and_classes_of_any_name_are_trained_used_and_drawn(name, folder, tmp_path, capsys):
+@pytest.mark.slow
+def test_a_folder_and_classes_of_any_name_are_trained_used_and_drawn(folder, tmp_path, capsys):
     """Names that are patterns, markup and formulas to the libraries below: from data to pictures."""
+    name = "x[1] _b^*?'{#}$x^{$"
     place = tmp_path / name
     place.mkdir()
     os.chdir(place)
@@ -377,12 +377,10 @@ def test_a_folder_and_classes_of_any_name_are_trained_used_and_drawn(name, folde
     cli.main([*options, "--plots", "--run-dir", f"own/{name}"])
     cli.main([*options, "--augment", "none"])
     cli.main([*TRAIN, "--resume", "--run-dir", f"own/{name}", "--epochs", "2"])
-    (made,) = Path("runs").iterdir()
-    assert re.fullmatch(r"mlp_[\w.]+_1", made.name)
+    assert [made.name for made in Path("runs").iterdir()] == ["mlp_x_1_b_x_1"]
     capsys.readouterr()
-    for run in (f"own/{name}", str(made)):
-        cli.main(["eval", run])
-        assert f"{run} on folder:{place / name}" in capsys.readouterr().out
+    cli.main(["eval", f"own/{name}"])
+    assert f"own/{name} on folder:{place / name}" in capsys.readouterr().out
     picture = str(next((place / name / name).iterdir()))
     cli.main(["predict", f"own/{name}", picture, "--top", "3"])
     printed = capsys.readouterr().out

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxnets import cli
+from jaxnets import cli, training
 
 
 @pytest.fixture(scope="module")
@@ -101,3 +101,12 @@ def test_the_home_directory_is_understood_wherever_a_path_is(run, tmp_path, trai
     cli.main(["explain", "saliency", "~/data/cat/0.png", "--model", "~/second", "-o=~/why.png"])
     assert not (tmp_path / "~").exists()
     assert f"{tmp_path}/data/cat/0.png: " in capsys.readouterr().out
+
+
+def test_the_run_that_another_begins_from_is_read_once(train_small, monkeypatch):
+    read, restore = [], training.Checkpointer.restore_variables
+    monkeypatch.setattr(
+        training.Checkpointer, "restore_variables", lambda *args: read.append(args) or restore(*args)
+    )
+    train_small("folder:data", "--pretrained", "run", "--run-dir", "second")
+    assert len(read) == 1
