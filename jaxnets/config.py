@@ -68,10 +68,12 @@ class RunConfig:
     """Directory of the run; None for a new one under runs/."""
     resume: bool = False
     """Resume the run in run-dir, or the newest one under runs/."""
+    checkpoint: int | None = None
+    """Step to resume from; drops later ones."""
     log_every: int = 10
     """Steps between records."""
     checkpoint_every: int | None = None
-    """Steps between checkpoints within an epoch."""
+    """Steps between checkpoints in an epoch."""
     keep: int = 2
     """Checkpoints to keep besides the best."""
     workers: int = 0
@@ -97,6 +99,7 @@ class RunConfig:
         "stop_above": Range(1, above=True),
         "seed": Range(0, 2**32 - 1),
         "log_every": Range(1),
+        "checkpoint": Range(0),
         "checkpoint_every": Range(1),
         "keep": Range(1),
         "workers": Range(0),
@@ -105,8 +108,8 @@ class RunConfig:
 
     # What may differ between a run and its continuation; the dataset may lie elsewhere.
     free_on_resume: ClassVar[frozenset[str]] = frozenset(
-        {"epochs", "run_dir", "resume", "log_every", "checkpoint_every", "keep", "workers", "strategy",
-         "stop_above", "patience", "data_dir", "strict", "profile", "plots"}
+        {"epochs", "run_dir", "resume", "checkpoint", "log_every", "checkpoint_every", "keep", "workers",
+         "strategy", "stop_above", "patience", "data_dir", "strict", "profile", "plots"}
     )  # fmt: skip
 
     def completed(self) -> Self:
@@ -190,18 +193,10 @@ def read_config(directory: str | Path) -> tuple[str, dict[str, Any], dict[str, A
 def write_config(directory: Path, task: str, config: RunConfig, about: Mapping[str, Any]) -> None:
     """Writes the configuration, and what is known of the data, into a run's directory."""
     values = dataclasses.asdict(config)
-    for transient in ("run_dir", "resume"):
+    for transient in ("run_dir", "resume", "checkpoint"):
         values.pop(transient)
     text = json.dumps({"task": task, **values, "data": about}, indent=2)
     atomic.write_text(directory / CONFIG_FILE, text + "\n")
-
-
-def write_dataset(directory: Path, dataset: str) -> None:
-    """Writes where the data of a run lies into its directory, if it has been moved."""
-    task, values, about = read_config(directory)
-    if values.get("dataset") != dataset:
-        text = json.dumps({"task": task, **values, "dataset": dataset, "data": about}, indent=2)
-        atomic.write_text(directory / CONFIG_FILE, text + "\n")
 
 
 def is_run(directory: str | Path) -> bool:

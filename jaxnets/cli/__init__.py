@@ -18,6 +18,7 @@ from jaxnets import recipes
 from jaxnets.cli import tasks
 from jaxnets.cli.explain import Explain
 from jaxnets.cli.search import Search
+from jaxnets.cli.signals import Terminated
 from jaxnets.cli.train import Train
 from jaxnets.cli.trained import Eval, Plots, Predict
 from jaxnets.cli.zoo import Augmentations, Convert, Models, Summary
@@ -41,7 +42,8 @@ _FLAGS = (tyro.conf.FlagCreatePairsOff,)  # --resume, without a --no-resume besi
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Runs one command. Exits with 2 for what the user got wrong, 130 for an interrupt."""
+    """Runs one command. Exits with 2 for what the user got wrong, 130 for an interrupt, 143 for SIGTERM
+    during training."""
     _prepare_streams()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     # Threads that save in the background also log, with tracebacks, what `save` and `wait` raise.
@@ -58,9 +60,11 @@ def main(arguments: list[str] | None = None) -> None:
     except (InputError, OSError) as error:  # OSError: no space left, no permission, no such file
         print(f"jaxnets: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\njaxnets: interrupted; a training run goes on with --resume", file=sys.stderr)
-        sys.exit(130)
+    except KeyboardInterrupt as error:
+        terminated = isinstance(error, Terminated)
+        how = getattr(error, "__notes__", ["a training run goes on with --resume"])
+        print(f"\njaxnets: {'terminated' if terminated else 'interrupted'}; {how[0]}", file=sys.stderr)
+        sys.exit(143 if terminated else 130)  # 128 and the number of the signal
 
 
 def _prepare_streams() -> None:

@@ -1,9 +1,11 @@
 """`jaxnets train`."""
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jaxnets import recipes
+from jaxnets.cli.signals import Terminated, until_terminated
 from jaxnets.cli.tasks import form_of
 from jaxnets.config import part_of
 from jaxnets.errors import InputError
@@ -14,6 +16,7 @@ class Train:
     """Train a model."""
 
     recipe: ClassVar[Any]  # of the task, once `of` has made its form
+    script: ClassVar[str | None] = None  # that registered it
 
     coordinator: str | None = None
     """host:port of process 0; None where JAX knows the cluster."""
@@ -28,12 +31,22 @@ class Train:
             from jaxnets.training import initialize_distributed
 
             initialize_distributed(self.coordinator, self.processes or None, self.process)
+        import jax
+
         from jaxnets import runs
         from jaxnets.training.parallel import is_main_process
 
         config = part_of(self.recipe.Config, self)
-        directory, history = runs.train(self.recipe, config)
-        if is_main_process():
+        # Several processes cannot end on their own: the others would wait for them for ever.
+        alone = jax.process_count() == 1
+        with until_terminated() if alone else nullcontext(lambda step: False) as stop:
+            directory, history = runs.train(self.recipe, config, stop=stop, script=self.script)
+            terminated = stop(0)
+        if terminated and history.stopped:
+            error = Terminated()
+            error.add_note(f"resume it by {runs.resume_command(directory, self.script)}")
+            raise error
+        if is_main_process() and history.epochs:
             last = history.epochs[-1]
             print(f"{history.headline} after {last['epoch']} epochs")
             print(f"checkpoint    {directory / 'checkpoints' / str(last['step'])}")

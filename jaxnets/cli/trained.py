@@ -25,8 +25,8 @@ class Eval:
     """Another dataset; None for that of the run."""
     split: str | None = None
     """Part of the dataset: train, val or test; None for the one that epochs are measured by."""
-    checkpoint: Literal["latest", "best"] = "latest"
-    """Which of the run's checkpoints."""
+    checkpoint: Literal["latest", "best"] | int = "latest"
+    """Which of the run's checkpoints; a number is that of its step."""
     batch_size: int = 128
     """Examples at a time, over all devices."""
 
@@ -71,8 +71,8 @@ class Predict:
     """Picture files. Before them, perhaps, the directory of a run or a pretrained model as
     NAME, NAME=SOURCE or SOURCE, or several, whose predictions are averaged; without one it is the
     newest run under runs/."""
-    checkpoint: Literal["latest", "best"] = "latest"
-    """Which of the run's checkpoints."""
+    checkpoint: Literal["latest", "best"] | int = "latest"
+    """Which of the run's checkpoints; a number is that of its step."""
 
     def run(self) -> None:
         models, images = split_models(self.files)
@@ -98,8 +98,8 @@ class Plots:
 
     run_dir: tyro.conf.Positional[Path | None] = None
     """Directory of a run; None for the newest under runs/."""
-    checkpoint: Literal["latest", "best"] = "latest"
-    """Which of the run's checkpoints."""
+    checkpoint: Literal["latest", "best"] | int = "latest"
+    """Which of the run's checkpoints; a number is that of its step."""
 
     def run(self) -> None:
         from jaxnets import recipes, runs
@@ -119,7 +119,7 @@ def load_model(text: str) -> Any:
     return pretrained.load(name, source) if equals else pretrained.load(text)
 
 
-def _members(recipe: Any, models: Sequence[str], checkpoint: str) -> list[Any]:
+def _members(recipe: Any, models: Sequence[str], checkpoint: str | int) -> list[Any]:
     """Runs and pretrained models of one task by their words; the newest run where there are none."""
     from jaxnets import runs
     from jaxnets.weights import sources

@@ -5,7 +5,7 @@ line is a thin face of both. Scripts that need more freedom call `jaxnets.traini
 """
 
 from jaxnets.config import ImageConfig, RunConfig
-from jaxnets.runs.fitting import draw_plots, load_run, train
+from jaxnets.runs.fitting import draw_plots, load_run, resume_command, train
 from jaxnets.runs.recipe import Prepared, Recipe, Run
 from jaxnets.runs.searching import search
 
@@ -17,6 +17,7 @@ __all__ = [
     "RunConfig",
     "draw_plots",
     "load_run",
+    "resume_command",
     "search",
     "train",
 ]

@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,6 @@ from jaxnets.config import (
     read_config,
     refuse_changes,
     write_config,
-    write_dataset,
 )
 from jaxnets.console import PlainConsole, status
 from jaxnets.data import sources
@@ -39,7 +39,14 @@ Step = int | Literal["latest", "best"]
 _TAKEN_BY = {CONFIG_FILE: "a run", CHECKPOINTS: "a run"}
 
 
-def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Path, History]:
+def train(
+    recipe: Recipe,
+    config: RunConfig,
+    progress: bool = True,
+    *,
+    stop: Callable[[int], bool] = lambda step: False,
+    script: str | None = None,
+) -> tuple[Path, History]:
     """Trains as configured, or resumes a run; leaves everything in the run's directory.
 
     Args:
@@ -47,6 +54,8 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
         config: how, a `recipe.Config`. With `resume`, everything that makes the numbers must be as it
             was.
         progress: show a bar and a row for each epoch.
+        stop: asked after each step whether to save and end early; see `training.fit`.
+        script: that registered the recipe, for the command that resumes an interrupted run.
 
     Returns:
         The directory and the history. In it: `config.json`, `checkpoints/`, `metrics.jsonl`,
@@ -54,7 +63,12 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
 
     Raises:
         InputError: for anything in the configuration that does not fit.
+        KeyboardInterrupt: with a note of the command that resumes the run.
     """
+    if config.checkpoint is not None and not config.resume:
+        raise InputError(
+            f"checkpoint is {config.checkpoint}, which is for --resume; give both or neither"
+        )
     config, remembered = _begun(recipe, config)
     # A run that was killed before its first checkpoint starts over, from pretrained weights again.
     about = remembered if config.resume and has_checkpoint(config.run_dir) else None
@@ -79,8 +93,9 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
     )
     for note in run.notes if progress else ():
         PlainConsole(soft_wrap=True).print(note)
-    remembered = remembered or with_files(run.about, dataset)
-    with _in_directory(recipe, config, run, remembered, new=about is None) as directory:
+    if about is None:
+        remembered = with_files(run.about, dataset)
+    with _in_directory(recipe, config, run, remembered, new=about is None, script=script) as directory:
         _, history = training.fit(
             run.task,
             run.train,
@@ -93,6 +108,7 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
             seed=config.seed,
             directory=directory,
             resume=config.resume,
+            checkpoint=config.checkpoint,
             precision=config.precision,
             ema_decay=config.ema_decay,
             patience=config.patience,
@@ -105,11 +121,18 @@ def train(recipe: Recipe, config: RunConfig, progress: bool = True) -> tuple[Pat
             parallel=parallel,
             profile=config.profile,
             progress=progress,
+            stop=stop,
         )
     draw_history(directory, headline_of(run.task))
     if config.plots and jax.process_count() == 1:
         recipe.draw(load_run(recipe, directory))
     return directory, history
+
+
+def resume_command(directory: Path, script: str | None = None) -> str:
+    """The command that resumes the run in a directory, of a recipe that a script registered."""
+    words = ["jaxnets", "train", *([script] if script else []), "--resume", "--run-dir", str(directory)]
+    return shlex.join(words)
 
 
 def draw_plots(recipe: Recipe, directory: str | Path, step: Step = "latest") -> list[Path]:
@@ -201,7 +224,13 @@ def _begun(recipe: Recipe, config: RunConfig) -> tuple[RunConfig, Mapping[str, A
 
 @contextlib.contextmanager
 def _in_directory(
-    recipe: Recipe, config: RunConfig, run: Prepared, remembered: Mapping[str, Any], *, new: bool
+    recipe: Recipe,
+    config: RunConfig,
+    run: Prepared,
+    remembered: Mapping[str, Any],
+    *,
+    new: bool,
+    script: str | None,
 ) -> Iterator[Path]:
     """The directory of a run, with what it keeps of itself; if it fails, what it recorded is drawn.
 
@@ -209,6 +238,7 @@ def _in_directory(
         recipe, config, run: what is trained.
         remembered: of its data.
         new: whether it begins.
+        script: that registered the recipe, for the command that resumes it.
     """
     making = contextlib.nullcontext(config.run_dir)
     if not config.resume:
@@ -224,12 +254,13 @@ def _in_directory(
         if is_main_process():
             if new:
                 run.write(directory)
-                write_config(directory, recipe.name, config, remembered)
-            else:
-                write_dataset(directory, config.dataset)
+            # Also of a run that is resumed: it may have more epochs now, and its data lie elsewhere.
+            write_config(directory, recipe.name, config, remembered)
         try:
             yield directory
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(f"resume it by {resume_command(directory, script)}")
             with contextlib.suppress(OSError):  # of a full disk, say, which the first error tells better
                 draw_history(directory, headline_of(run.task))
             raise
@@ -260,7 +291,8 @@ def _told_of(path: Path) -> Iterator[None]:
 def _load_variables(directory: Path, step: Step) -> dict[str, Any]:
     checkpointer = training.Checkpointer(directory / CHECKPOINTS, read_only=True)
     try:
-        steps = {"latest": checkpointer.latest_step, "best": checkpointer.best_step}
-        return checkpointer.restore_variables(steps.get(step, step))
+        if not isinstance(step, int):
+            step = checkpointer.best_step if step == "best" else checkpointer.latest_step
+        return checkpointer.restore_variables(step)
     finally:
         checkpointer.close()

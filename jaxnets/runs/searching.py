@@ -32,8 +32,8 @@ _TAKEN_BY = {RESULT_FILE: RESULT_FILE, CONFIG_FILE: "a run"}
 _WITH_MOMENTUM = ("momentum", "nesterov", "rmsprop", "lars")
 # What belongs to one long run that is kept and gone on with.
 _NOT_TAKEN = (
-    "epochs", "patience", "resume", "log_every", "checkpoint_every", "keep", "accumulate",
-    "ema_decay", "profile", "plots",
+    "epochs", "patience", "resume", "checkpoint", "log_every", "checkpoint_every", "keep",
+    "accumulate", "ema_decay", "profile", "plots",
 )  # fmt: skip
 
 

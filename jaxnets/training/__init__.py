@@ -1,10 +1,10 @@
 """Training for any task, on any number of devices."""
 
 from jaxnets.training.checkpoint import Checkpointer, CheckpointError
+from jaxnets.training.divergence import DivergenceError
 from jaxnets.training.evaluation import evaluate, predict_all
 from jaxnets.training.fitting import fit
 from jaxnets.training.logs import History, read_history
-from jaxnets.training.loop import DivergenceError
 from jaxnets.training.optimizers import create_optimizer, create_schedule, decay_mask
 from jaxnets.training.parallel import DataParallel, initialize_distributed
 from jaxnets.training.search_result import SearchResult, Stage, Trial

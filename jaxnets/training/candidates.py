@@ -25,6 +25,7 @@ import optax
 from jaxnets import data, metrics
 from jaxnets.data.dataset import read_batch
 from jaxnets.data.prefetching import Prefetch
+from jaxnets.training.divergence import WINDOW, far_above
 from jaxnets.training.parallel import DataParallel
 from jaxnets.training.state import TrainState, create_state
 from jaxnets.training.step import UpdateRule, make_eval_step, usual_rule
@@ -65,15 +66,15 @@ class _Candidate:
     Attributes:
         values: its settings, f32[] each.
         state: its training state.
-        start: f32[], the loss of its first batch.
-        last: f32[], the loss of its last step.
+        early: f32[WINDOW], the losses of its first steps.
+        recent: f32[WINDOW], the losses of its latest steps, the latest first.
         stopped: i32[], the step at which it was given up; 0 while it is training.
     """
 
     values: dict[str, jax.Array]
     state: TrainState
-    start: jax.Array
-    last: jax.Array
+    early: jax.Array
+    recent: jax.Array
     stopped: jax.Array
 
 
@@ -141,7 +142,7 @@ class Trainer:
         with closing(self._batches(parallel)) as batches:
             while taken < self.steps:
                 group = step(group, next(batches))
-                recent.append(jnp.copy(group.last))  # the group itself is donated to the next step
+                recent.append(group.recent[:, 0])  # a copy; the group is donated to the next step
                 taken += 1
                 epoch_ends = taken % self.steps_per_epoch == 0
                 if epoch_ends or taken % LOOK_EVERY == 0:
@@ -157,7 +158,9 @@ class Trainer:
         advance(self.steps - looked)
         count = len(group.stopped)
         measured = self._measure(group.state.variables, measure, count, parallel)
-        start, last, stopped = (np.asarray(a) for a in (group.start, group.last, group.stopped))
+        start, last, stopped = (
+            np.asarray(a) for a in (group.early[:, 0], group.recent[:, 0], group.stopped)
+        )
         return [
             self._outcome(start[i], last[i], stopped[i], [epoch[i] for epoch in epochs], measured[i])
             for i in range(count)
@@ -187,21 +190,25 @@ class Trainer:
 
         def start(values):
             state = create_state(self.task, self._rule(values), key, example, variables=variables)
-            zero = jnp.zeros(())
-            return _Candidate(values, state, zero, zero, jnp.zeros((), jnp.int32))
+            losses = jnp.zeros(WINDOW, jnp.float32)
+            return _Candidate(values, state, losses, losses, jnp.zeros((), jnp.int32))
 
         return jax.vmap(start)(values)
 
     def _step(self, one: _Candidate, batch: Batch) -> _Candidate:
         """A step of `fit` for one candidate; those given up stay at zero."""
         state, sums = self._rule(one.values).step(one.state, batch)
-        mean = sums["loss"]
-        loss = mean.total / jnp.where(mean.weight > 0, mean.weight, 1)
-        start = jnp.where(one.state.step == 0, loss, one.start)
+        value = sums["loss"]
+        loss = value.total / jnp.where(value.weight > 0, value.weight, 1)
+        early = one.early.at[one.state.step].set(loss, mode="drop")
+        recent = jnp.where(one.stopped == 0, jnp.roll(one.recent, 1).at[0].set(loss), one.recent)
+        half = jnp.clip(state.step // 2, 1, WINDOW).astype(jnp.float32)
+        averaged = jnp.arange(WINDOW) < half
+        start, mean = (jnp.where(averaged, losses, 0).sum() / half for losses in (early, recent))
         sound = jnp.isfinite(loss)
         if "grad_norm" in sums:
             sound &= jnp.isfinite(sums["grad_norm"].total)
-        bad = ~sound | (loss > self.stop_above * start)
+        bad = ~sound | far_above(mean, start, half, self.stop_above)
         stopped = jnp.where((one.stopped == 0) & bad, state.step, one.stopped)
         going = stopped == 0
         # Zero from then on: one program computes all candidates, and where it multiplies across them
@@ -210,8 +217,7 @@ class Trainer:
             name: jax.tree.map(lambda leaf: _zero_unless(going, leaf), getattr(state, name))
             for name in ("params", "collections", "opt_state")
         }
-        last = jnp.where(one.stopped == 0, loss, one.last)
-        return _Candidate(one.values, state.replace(**kept), start, last, stopped)
+        return _Candidate(one.values, state.replace(**kept), early, recent, stopped)
 
     def _measure(
         self, variables: Variables, measure: Callable, count: int, parallel: DataParallel

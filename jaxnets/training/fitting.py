@@ -11,19 +11,20 @@ import optax
 from jaxnets import data
 from jaxnets.console import status
 from jaxnets.data.dataset import read_batch
+from jaxnets.data.pipeline import BatchIterator
 from jaxnets.errors import InputError
 from jaxnets.layout import CHECKPOINTS, PROFILE
-from jaxnets.metrics import Metrics
-from jaxnets.training import loop
-from jaxnets.training.checkpoint import Checkpointer
+from jaxnets.metrics import Metric, Metrics
+from jaxnets.training import judging, loop
+from jaxnets.training.checkpoint import Checkpointer, CheckpointError, remove_after
 from jaxnets.training.evaluation import Predictions, make_measure, make_predictor
 from jaxnets.training.logs import History, Recorder
-from jaxnets.training.parallel import DataParallel, is_main_process
+from jaxnets.training.parallel import DataParallel, is_main_process, wait_for_all
 from jaxnets.training.profiling import traced
 from jaxnets.training.progress import Reporter
 from jaxnets.training.ratios import with_layer_ratios
 from jaxnets.training.state import TrainState, create_state
-from jaxnets.training.step import UpdateRule, usual_rule
+from jaxnets.training.step import UpdateRule, make_eval_step, usual_rule
 from jaxnets.training.task import Batch, Task, Variables, headline_of
 
 
@@ -38,6 +39,7 @@ def fit(
     seed: int = 0,
     directory: str | Path | None = None,
     resume: bool = False,
+    checkpoint: int | None = None,
     precision: str = "float32",
     accumulate: int = 1,
     ema_decay: float | None = None,
@@ -55,6 +57,7 @@ def fit(
     measure: Callable[[Predictions], Metrics] | None = None,
     profile: bool = False,
     progress: bool = True,
+    stop: Callable[[int], bool] = lambda step: False,
 ) -> tuple[TrainState, History]:
     """Trains a task on all available devices.
 
@@ -72,11 +75,13 @@ def fit(
         directory: run directory for checkpoints, `metrics.jsonl` and TensorBoard files; None to write
             nothing.
         resume: resume from the newest checkpoint in `directory`, or start if there is none.
+        checkpoint: with `resume`, the step of the checkpoint to resume from, such as an older one where
+            the newest is damaged; those after it are removed.
         precision: "float32", or "bfloat16" for the forward and backward pass.
         accumulate: micro-batches per step, for batches that do not fit in memory; ignored with a
             `rule`.
         ema_decay: decay of an exponential moving average of the parameters, which is used for
-            evaluation; None for no average.
+            evaluation; None for no average. It is lower in the first steps; see `make_train_step`.
         monitor, patience, stop_above, log_every, checkpoint_every: see `loop.Schedule`.
         keep: number of latest checkpoints to keep, in addition to the best.
         workers: processes that read and decode images; 0 reads in the background of this process.
@@ -89,15 +94,27 @@ def fit(
             `predict_all` yields to metrics by name.
         profile: write a trace of a few steps, for JAX's profiler, into `directory`.
         progress: show a progress bar and a row for each epoch.
+        stop: `stop(step)` is called after each step; where it is true, the run saves a checkpoint and
+            ends, to be resumed with the same bits. With several processes it must answer alike in all.
 
     Returns:
         The final state (predict with `state.variables`) and the history.
 
     Raises:
-        InputError: for incompatible arguments, or a batch that the task cannot take.
+        InputError: for incompatible arguments, or a batch that the task cannot take. Nothing is written
+            before all arguments are checked.
         DivergenceError: when the loss is not finite or exceeds `stop_above` times its initial value.
-        CheckpointError: when a checkpoint cannot be written, or belongs to another model.
+        CheckpointError: when a checkpoint cannot be written or read, or belongs to another model or
+            dataset.
     """
+    for name, count in {"batch_size": batch_size, "keep": keep, "accumulate": accumulate}.items():
+        loop.refuse_below_one(name, count)
+    if directory is None and resume:
+        raise InputError("resume needs the directory of the run to resume")
+    if directory is None and profile:
+        raise InputError("profile needs a directory to write the trace into")
+    if checkpoint is not None and not resume:
+        raise InputError(f"checkpoint is {checkpoint}, without resume; resume=True (--resume) takes it")
     if (optimizer is None) == (rule is None):
         raise InputError("optimizer and rule: give exactly one of the two")
     if rule is None:
@@ -128,26 +145,20 @@ def fit(
     with status("preparing the parameters", progress and is_main_process()):
         state = create_state(task, rule, key, example, ema=ema, variables=variables)
 
-    checkpointer, resume_at = None, 0
-    if directory is not None:
-        checkpointer = Checkpointer(Path(directory) / CHECKPOINTS, keep=keep)
-        if checkpointer.latest_step is not None:
-            if not resume:
-                raise InputError(
-                    f"directory: {directory} already holds a run, at step "
-                    f"{checkpointer.latest_step}; resume it, or choose another directory"
-                )
-            state, position = checkpointer.restore(state)
-            source.set_state(position["data"])
-            resume_at = int(state.step)
-    elif resume:
-        raise InputError("resume needs the directory of the run to resume")
-    elif profile:
-        raise InputError("profile needs a directory to write the trace into")
-
     train_step = parallel.compile_train_step(rule.step)
     if layer_ratios:
         train_step = with_layer_ratios(train_step)
+    batch = jax.tree.map(lambda a: np.zeros((local_batch_size, *a.shape[1:]), a.dtype), example)
+    _, sums = jax.eval_shape(train_step, state, parallel.put(batch))  # kept for the first step
+    kinds = _judged_by(schedule, task, sums, state.variables, example, tested=test is not None)
+    if measure is None:  # its metrics are known after the first epoch
+        judging.refuse_unknown(schedule, kinds, tested=test is not None)
+
+    position = {}
+    if directory is not None:
+        state, position = _restored(state, source, Path(directory), resume, checkpoint)
+    resume_at = int(state.step)
+
     options = {"precision": precision, "parallel": parallel}
     sums_of = make_measure(task, **options)
     predict = None if measure is None else make_predictor(task, **options)
@@ -163,13 +174,19 @@ def fit(
         return parallel.put(batch)
 
     main = is_main_process()
+    checkpointer = None
+    if directory is not None:
+        checkpointer = Checkpointer(Path(directory) / CHECKPOINTS, keep=keep)
     recorder = Recorder(directory if main else None, resume_at)
     reporter = Reporter(epochs, schedule.steps_per_epoch, schedule.headline, enabled=progress and main)
     try:
         stepping = traced(train_step, Path(directory) / PROFILE) if profile else nullcontext(train_step)
         with closing(data.prefetch(source, place)) as batches, reporter, stepping as step:
             if resume_at:
-                reporter.say(f"resumed at step {resume_at}")
+                reporter.say(f"resumed at step {resume_at} of {epochs * steps_per_epoch}")
+            before = position.get("end", schedule.end)
+            if before == schedule.end:
+                recorder.history.stopped = position.get("stopped", "")
             return loop.run(
                 step,
                 parallel.replicate(state),
@@ -179,11 +196,64 @@ def fit(
                 reporter=reporter,
                 evaluate=None if test is None else evaluate,
                 checkpointer=checkpointer,
+                kinds=kinds,
+                epochs_before=None if before["epochs"] == epochs else before["epochs"],
+                stop=stop,
             )
     finally:
         recorder.close()
         if checkpointer is not None:
             checkpointer.close()
+
+
+def _judged_by(
+    schedule: loop.Schedule,
+    task: Task,
+    sums: Metrics,
+    variables: Variables,
+    example: Batch,
+    tested: bool,
+) -> dict[str, Metric]:
+    """The known metrics of an epoch's record, once headline and monitor are among them."""
+    kinds = {judging.key_of(name): kind for name, kind in judging.scalar_kinds(sums).items()}
+    if judging.unknown(schedule, kinds, tested) and hasattr(task, "metrics"):
+        measured = jax.eval_shape(make_eval_step(task), variables, example)
+        kinds |= {f"test_{name}": kind for name, kind in judging.scalar_kinds(measured).items()}
+    return kinds
+
+
+def _restored(
+    state: TrainState, source: BatchIterator, directory: Path, resume: bool, checkpoint: int | None
+) -> tuple[TrainState, dict]:
+    """The state and position to begin with; the source is moved there, and later steps are removed."""
+    path = directory / CHECKPOINTS
+    if not path.is_dir():
+        if checkpoint is not None:
+            raise CheckpointError(f"{path} holds no checkpoint of step {checkpoint}: it is not there")
+        return state, {}
+    with closing(Checkpointer(path, read_only=True)) as reader:
+        newest = reader.latest_step
+        if newest is None and checkpoint is None:
+            return state, {}
+        if not resume:
+            raise InputError(
+                f"directory: {directory} already holds a run, at step {newest}; resume it, or choose "
+                "another directory"
+            )
+        state, position = reader.restore(state, checkpoint)
+    saved, mine = position["data"], source.get_state()
+    if saved.get("examples") != mine["examples"]:
+        raise CheckpointError(
+            f"the run in {directory} was trained on {saved.get('examples')} examples, the data has "
+            f"{mine['examples']}: it is another dataset, or has changed; resume with the original one, "
+            "or choose another run directory"
+        )
+    source.set_state(saved)
+    if checkpoint is not None:
+        if is_main_process():
+            remove_after(path, checkpoint)
+        wait_for_all("later checkpoints removed")
+    return state, position
 
 
 def _refuse_other_examples(example: Batch, test: data.Source) -> None:

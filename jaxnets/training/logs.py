@@ -84,14 +84,14 @@ class Recorder:
                 self._tensorboard.add_scalar(f"{kind}/{name}", value, record["step"])
 
     def _load(self, path: Path, resume_at: int) -> None:
-        for line in path.read_text().splitlines() if path.exists() else ():
+        for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:  # a line that was cut off when the run was killed
+                records = getattr(self.history, record.pop("kind"))
+                if record["step"] <= resume_at:
+                    records.append(record)
+            except (ValueError, KeyError, TypeError, AttributeError):  # cut off when the run was killed
                 continue
-            kind = record.pop("kind")
-            if record["step"] <= resume_at:
-                getattr(self.history, kind).append(record)
 
 
 def read_history(directory: str | Path) -> History:

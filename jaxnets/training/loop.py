@@ -1,26 +1,24 @@
 """The one training loop. It runs any `step(state, batch) -> (state, metric sums)`."""
 
-import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 
 from jaxnets import metrics
 from jaxnets.errors import InputError
 from jaxnets.metrics import Metric, Metrics
+from jaxnets.training import judging
 from jaxnets.training.checkpoint import Checkpointer
+from jaxnets.training.divergence import refuse_divergence, refuse_low_limit
 from jaxnets.training.logs import History, Recorder
 from jaxnets.training.progress import Reporter
 from jaxnets.training.state import TrainState
 from jaxnets.training.step import TrainStep
 from jaxnets.training.task import LOSS, Headline
-
-
-class DivergenceError(InputError):
-    """The loss is not finite, or far above its initial value."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,9 @@ class Schedule:
             metric itself defines whether lower is better.
         patience: stop after this many consecutive epochs without improvement of `monitor`; None to
             never stop early.
-        stop_above: stop when the loss exceeds this many times its initial value; None to stop only
-            when the loss or its gradient is not finite.
+        stop_above: stop when the loss exceeds this many times its initial value, both averaged over 10
+            steps, or by this less 1 if that is more; None to stop only when the loss or its gradient is
+            not finite. See `divergence.far_above`.
     """
 
     epochs: int
@@ -56,9 +55,19 @@ class Schedule:
 
     def __post_init__(self):
         for name in ("epochs", "log_every", "checkpoint_every", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it must be 1 or more")
+            refuse_below_one(name, getattr(self, name))
+        refuse_low_limit(self.stop_above)
+
+    @property
+    def end(self) -> dict[str, Any]:
+        """What decides when the run ends; saved with each checkpoint, as JSON."""
+        return {"epochs": self.epochs, "monitor": self.monitor, "patience": self.patience}
+
+
+def refuse_below_one(name: str, count: int | None) -> None:
+    """Raises an `InputError` for a count that is not a whole number of 1 or more, or None."""
+    if count is not None and (count < 1 or count % 1 != 0):
+        raise InputError(f"{name} is {count}; it must be 1 or more, and whole")
 
 
 def run(
@@ -71,8 +80,13 @@ def run(
     reporter: Reporter,
     evaluate: Callable[[TrainState], Metrics] | None = None,
     checkpointer: Checkpointer | None = None,
+    kinds: Mapping[str, Metric] | None = None,
+    epochs_before: int | None = None,
+    stop: Callable[[int], bool] = lambda step: False,
 ) -> tuple[TrainState, History]:
     """Trains from the current position of `state` and `batches` to the end of the last epoch.
+
+    A history that is `stopped` already is not trained on.
 
     Args:
         step: a compiled step; its state is donated.
@@ -84,28 +98,34 @@ def run(
         reporter: displays the records.
         evaluate: evaluates a state at the end of each epoch.
         checkpointer: saves the state; None for no checkpoints.
+        kinds: the metrics of an epoch's record that are known before it; they define how it is printed
+            and compared.
+        epochs_before: how many epochs the state was trained for, if it is now trained for others: the
+            change of the learning rate is told.
+        stop: `stop(step)` is called after each step; where it is true, the run saves a checkpoint and
+            ends, to be resumed.
 
     Returns:
         The final state and the history.
 
     Raises:
         DivergenceError: as soon as a record shows divergence; the last good checkpoint is kept.
+        InputError: for a headline or monitor that is not among the metrics.
         CheckpointError: if a checkpoint cannot be written.
     """
     history = recorder.history
-    taken, total = int(state.step), schedule.epochs * schedule.steps_per_epoch
+    began = taken = int(state.step)
+    total = schedule.epochs * schedule.steps_per_epoch
     stretch: list[Metrics] = []
-    kinds: dict[
-        str, Metric
-    ] = {}  # by the keys of an epoch's record; defines how they are printed and compared
+    kinds = dict(kinds or {})
     since, waited = time.perf_counter(), 0.0
 
-    def record_stretch() -> dict:
+    def record_stretch() -> None:
         """Records the steps since the last record; waits for the devices to finish them."""
         nonlocal since, waited
         images = len(stretch) * schedule.batch_size
         sums = metrics.add(stretch)
-        kinds.update({_key(name): metric for name, metric in sums.items()})
+        kinds.update({judging.key_of(name): metric for name, metric in sums.items()})
         stretch.clear()
         now = time.perf_counter()
         elapsed, since = now - since, now
@@ -120,12 +140,12 @@ def run(
         waited = 0.0
         recorder.add_steps(record)
         reporter.steps(record, kinds)
-        _refuse_divergence(record, history.steps[0]["loss"], schedule.stop_above, checkpointer)
-        return record
+        refuse_divergence(history.steps, schedule.batch_size, schedule.stop_above, checkpointer)
 
     def save(score: float | None = None) -> None:
         if checkpointer is not None:
-            checkpointer.save(state, {"data": batches.get_state()}, score)
+            position = {"data": batches.get_state(), "end": schedule.end, "stopped": history.stopped}
+            checkpointer.save(state, position, score)
 
     while taken < total and not history.stopped:
         asked = time.perf_counter()
@@ -142,27 +162,50 @@ def run(
             in_epoch % schedule.log_every == 0
             and schedule.steps_per_epoch - in_epoch >= schedule.log_every
         )
-        if epoch_ends or saves or logs:
+        asked = stop(taken)
+        if epoch_ends or saves or logs or asked:
             record_stretch()
+            if epochs_before is not None:
+                reporter.say(_rate_change(history.steps, began, epochs_before, schedule))
+                epochs_before = None
         if epoch_ends:
             sums = {} if evaluate is None else evaluate(state)
             kinds.update({f"test_{name}": metric for name, metric in sums.items()})
             record = _epoch_record(history, schedule, taken, sums)
             recorder.add_epoch(record)
             reporter.epoch(record, kinds)
-            save(score=_score(record, schedule, kinds))
-            history.stopped = _plateau(history.epochs, schedule, kinds)
-            history.headline = _headline(record, schedule, kinds)
+            judging.refuse_unknown(schedule, kinds, tested=bool(sums))
+            history.stopped = judging.plateau(history.epochs, schedule, kinds)
+            history.headline = judging.headline(record, schedule, kinds)
+            save(score=judging.score(record, schedule, kinds))
             since = time.perf_counter()  # evaluation is not training
-        elif saves:
+        elif saves or asked:
             save()
+        if asked and taken < total and not history.stopped:
+            history.stopped = f"stopped at step {taken} of {total}, to be resumed"
     if checkpointer is not None:
         checkpointer.wait()
     if history.epochs and not history.headline:  # all of them were trained before
-        history.headline = _headline(history.epochs[-1], schedule, kinds)
-    if history.stopped:
+        history.headline = judging.headline(history.epochs[-1], schedule, kinds)
+    if taken == began:
+        ended = history.stopped or f"all {schedule.epochs} epochs are trained"
+        other = "more epochs or another patience" if history.stopped else "more epochs"
+        reporter.say(f"nothing is left to train: {ended}; give {other} to go on")
+    elif history.stopped:
         reporter.say(history.stopped)
     return state, history
+
+
+def _rate_change(steps: list[dict], began: int, epochs_before: int, schedule: Schedule) -> str:
+    """What other epochs than before change, in words, after the first record of a resumed run."""
+    said = f"epochs {epochs_before} -> {schedule.epochs}"
+    before = [record for record in steps if record["step"] <= began]
+    if not before or "learning_rate" not in before[-1] or "learning_rate" not in steps[-1]:
+        return f"{said}: the optimizer does not tell whether they change its learning rate"
+    was, now = (f"{record['learning_rate']:.2g}" for record in (before[-1], steps[-1]))
+    if was == now:
+        return f"{said}: the learning rate stays at {now}"
+    return f"{said} change the schedule: the learning rate was {was} up to step {began} and is now {now}"
 
 
 def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metrics) -> dict:
@@ -177,7 +220,7 @@ def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metric
 
     record = {"epoch": epoch, "step": taken}
     for name in parts[-1].keys() - {"step", "epoch", "images", "images_per_second", "data_wait"}:
-        record[_key(name)] = mean(name)
+        record[judging.key_of(name)] = mean(name)
     each = [part["images"] / part["images_per_second"] for part in parts]
     seconds = sum(each)
     waited = sum(part["data_wait"] * own for part, own in zip(parts, each, strict=True))
@@ -189,72 +232,6 @@ def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metric
     return record | {f"test_{name}": value for name, value in metrics.scalars(sums).items()}
 
 
-def _key(name: str) -> str:
-    """The name of a metric of training steps in an epoch's record."""
-    of_the_step = name.startswith(("update_ratio", "grad_norm", "learning_rate"))  # also per layer
-    return name if of_the_step else f"train_{name}"
-
-
 def _is_done(sums: Metrics) -> bool:
     """Whether the devices have finished the step that computes these sums."""
     return all(leaf.is_ready() for leaf in jax.tree.leaves(sums))
-
-
-def _monitored(record: dict, schedule: Schedule) -> str:
-    monitor = schedule.monitor
-    names = (monitor,) if monitor else (f"test_{schedule.headline.metric}", "test_loss", "train_loss")
-    for name in names:
-        if name in record:
-            return name
-    raise InputError(f"monitor is {monitor!r}; an epoch records {', '.join(sorted(record))}")
-
-
-def _score(record: dict, schedule: Schedule, kinds: Mapping[str, Metric]) -> float:
-    """The monitored value, negated if lower is better."""
-    name = _monitored(record, schedule)
-    lower_is_better = name in kinds and kinds[name].lower_is_better
-    return -record[name] if lower_is_better else record[name]
-
-
-def _plateau(epochs: list[dict], schedule: Schedule, kinds: Mapping[str, Metric]) -> str:
-    """The reason to stop if the last `patience` epochs brought no improvement; otherwise ""."""
-    scores = [_score(record, schedule, kinds) for record in epochs]
-    best = scores.index(max(scores))
-    if schedule.patience is None or len(scores) - 1 - best < schedule.patience:
-        return ""
-    name = _monitored(epochs[best], schedule)
-    return (
-        f"stopped after epoch {len(scores)}: {name} has not improved on epoch {best + 1} "
-        f"({epochs[best][name]:.4g}) for {schedule.patience} epochs"
-    )
-
-
-def _headline(record: dict, schedule: Schedule, kinds: Mapping[str, Metric]) -> str:
-    """The result of an epoch in words, such as "test accuracy 98.61%"."""
-    for part, (name, words) in itertools.product(("test", "train"), (schedule.headline, LOSS)):
-        key = f"{part}_{name}"
-        if key in record:
-            form = kinds[key].form if key in kinds else "{:.4g}"
-            return f"{part} {words} {form.format(record[key])}"
-    return ""
-
-
-def _refuse_divergence(
-    record: dict, start: float, stop_above: float | None, checkpointer: Checkpointer | None
-) -> None:
-    loss = record["loss"]
-    if not (math.isfinite(loss) and math.isfinite(record.get("grad_norm", 0.0))):
-        what = "is not finite" if not math.isfinite(loss) else "has a gradient that is not finite"
-    elif stop_above is not None and loss > stop_above * start:
-        what = f"is {loss:.4g}, more than {stop_above:g} times its initial value, {start:.4g}"
-    else:
-        return
-    kept = ""
-    if checkpointer is not None:
-        checkpointer.wait()
-        if checkpointer.latest_step is not None:
-            kept = f" The checkpoint of step {checkpointer.latest_step} is kept."
-    raise DivergenceError(
-        f"stopped at step {record['step']}: the loss {what}. Try a lower learning rate, a warmup or "
-        f"clip_norm.{kept}"
-    )

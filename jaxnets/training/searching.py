@@ -19,7 +19,8 @@ from jaxnets import data, metrics
 from jaxnets.data.dataset import read_batch
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.training.candidates import Outcome, Trainer, Values
-from jaxnets.training.loop import DivergenceError
+from jaxnets.training.divergence import DivergenceError, refuse_low_limit
+from jaxnets.training.judging import scalar_kinds
 from jaxnets.training.parallel import DataParallel
 from jaxnets.training.progress import SearchReporter
 from jaxnets.training.search_result import SearchResult, Space, Stage, Trial
@@ -93,8 +94,8 @@ def search(
         precision: "float32" or "bfloat16".
         monitor: the metric to compare by; None for the task's headline, or `loss` if the headline is a
             metric of whole sets. Ties are broken by the lower loss.
-        stop_above: give up a candidate when its loss exceeds this many times that of its first step,
-            or is not finite; None for the latter only.
+        stop_above: give up a candidate when its loss exceeds this many times its initial value, as
+            `fit` with `log_every=1` does, or is not finite; None for the latter only.
         together: number of candidates trained at once. None for as many as fit into memory according
             to the compiler; on CPUs, where this is faster, for one per device.
         workers: processes that read and decode images.
@@ -116,8 +117,7 @@ def search(
     stages = halving(24, (2, 5, 12)) if stages is None else tuple(stages)
     _check_stages(stages)
     _check_space(space, optimizer)
-    if stop_above is not None and stop_above <= 1:
-        raise InputError(f"stop_above is {stop_above}; it must be above 1 (times the initial loss)")
+    refuse_low_limit(stop_above)
     if together is not None and together < 1:
         raise InputError(f"together is {together}; it must be 1 or more, or None")
     if jax.process_count() > 1:
@@ -206,9 +206,7 @@ def _choose_monitor(task: Task, train: data.Source, monitor: str | None) -> tupl
     example = read_batch(train, np.zeros(1, int))
     variables = jax.eval_shape(task.init, jax.random.key(0), example)
     sums = jax.eval_shape(make_eval_step(task), variables, example)
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), sums)
-    with np.errstate(all="ignore"):
-        names = metrics.scalars(zeros)
+    names = scalar_kinds(sums)
     if monitor is None:
         headline = headline_of(task).metric
         monitor = headline if headline in names else LOSS.metric

@@ -49,7 +49,9 @@ def make_train_step(
         accumulate: number of micro-batches that each replica's share is split into and processed one
             after the other; the optimizer sees their accumulated gradient. This saves memory and
             does not change the results, except for batch statistics, which are those of a micro-batch.
-        ema_decay: decay rate of the moving average of the parameters; None for no average.
+        ema_decay: decay rate of the moving average of the parameters; None for no average. In step t it
+            is min(ema_decay, (1 + t) / (10 + t)), so that the average forgets the initial parameters in
+            a short run too (as `tf.train.ExponentialMovingAverage` with `num_updates`).
 
     Raises:
         InputError: for an unknown precision or numbers out of range; when traced, for a batch that
@@ -115,7 +117,9 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema_decay is not None:
-            ema = optax.incremental_update(params, ema, 1 - ema_decay)
+            t = state.step.astype(jnp.float32)
+            decay = jnp.minimum(ema_decay, (1 + t) / (10 + t))
+            ema = optax.incremental_update(params, ema, 1 - decay)
         ratio = _norm(updates) / _norm(state.params)
         sums = {
             **sums,

@@ -50,7 +50,6 @@ def test_a_run_goes_on_after_its_data_have_moved_and_keeps_where_to(run, tmp_pat
     shutil.move("data", "moved")
     cli.main(["train", "--resume", "--run-dir", "run", "--epochs", "2", "--dataset", "folder:moved"])
     assert dataset_of(run) == f"folder:{tmp_path / 'moved'}"
-    assert json.loads((run / "config.json").read_text())["epochs"] == 1
     cli.main(["eval", "run"])
     assert "examples  2" in capsys.readouterr().out
 

@@ -44,6 +44,12 @@ def make_source(count=128, num_classes=4, seed=0):
 
 
 @pytest.fixture(scope="session")
+def make_small():
+    """What makes tasks and sources like the ones below."""
+    return make_task, make_source
+
+
+@pytest.fixture(scope="session")
 def task():
     return make_task()
 

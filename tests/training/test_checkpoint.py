@@ -1,8 +1,10 @@
 """Checkpoints: whole, exact, and clear about what is wrong."""
 
+import contextlib
 import dataclasses
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from jaxnets.training import (
     create_state,
     read_history,
 )
+from jaxnets.training.checkpoint import remove_after
 
 ENVIRONMENT = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu"}
 # A process that may end while it writes keeps no compiled program: the next one would find a torn one.
@@ -93,7 +96,7 @@ def test_a_checkpoint_saved_on_eight_devices_is_restored_on_one(checkpointer, st
     assert_equal(checkpointer.restore(state)[0], state)
 
 
-@pytest.mark.parametrize("change", ["classes", "optimizer"])
+@pytest.mark.parametrize("change", ["classes", "optimizer", "width"])
 def test_a_checkpoint_of_another_model_is_refused(checkpointer, state, task, batch, change):
     checkpointer.save(state, {})
     checkpointer.wait()
@@ -103,10 +106,17 @@ def test_a_checkpoint_of_another_model_is_refused(checkpointer, state, task, bat
         task = dataclasses.replace(task, model=model)
         optimizer = create_optimizer("adamw", lambda step: 0.1, clip_norm=1.0)
     other = create_state(task, optimizer, jax.random.key(0), batch, ema=True)
-    with pytest.raises(CheckpointError, match="another model or optimizer") as error:
+    if change == "width":
+        narrow = state.params["backbone"]["conv2"]["kernel"][..., :4]
+        backbone = {**state.params["backbone"], "conv2": {"kernel": narrow}}
+        other = state.replace(params={**state.params, "backbone": backbone})
+    words = {
+        "classes": "does not fit: the checkpoint's head has 4 classes, the data 7",
+        "optimizer": "another model or optimizer: it has opt_state/0, which",
+        "width": "another model or optimizer: its .*conv2/kernel has shape .3, 3, 8, 16., wanted",
+    }
+    with pytest.raises(CheckpointError, match=words[change]):
         checkpointer.restore(other)
-    if change == "classes":
-        assert "ema/head/fc/bias has shape (4,), wanted (7,)" in str(error.value)
 
 
 def test_a_missing_checkpoint_is_named(tmp_path, checkpointer, state):
@@ -118,6 +128,104 @@ def test_a_missing_checkpoint_is_named(tmp_path, checkpointer, state):
         checkpointer.restore(state, step=4)
     with pytest.raises(CheckpointError, match="holds no checkpoints"):
         Checkpointer(tmp_path / "nowhere", read_only=True)
+
+
+def damage(folder, draw):
+    """Damages some of the files below a folder, and says how."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    hurt = draw.sample(files, draw.choice([1, 2, len(files)]))
+    for path in hurt:
+        content = path.read_bytes()
+        size = draw.randrange(len(content))
+        kind = draw.choice(["missing", "empty", "cut", "zeros", "noise", "folder"])
+        if kind in ("missing", "folder"):
+            path.unlink()
+        if kind == "folder":
+            path.mkdir()
+        if kind in ("empty", "cut", "zeros", "noise"):
+            fresh = {"empty": b"", "cut": content[:size], "zeros": bytes(len(content))}
+            path.write_bytes(fresh.get(kind, draw.randbytes(len(content))))
+    return [path.name for path in hurt]
+
+
+@pytest.fixture(scope="module")
+def three(task, source, tmp_path_factory):
+    """A state, and a directory with its checkpoints of steps 3, 6 and 9."""
+    batch = {"image": source.images[:4], "label": source.labels[:4]}
+    state = create_state(task, create_optimizer("adam", 0.1), jax.random.key(0), batch)
+    directory = tmp_path_factory.mktemp("three")
+    writer = Checkpointer(directory, keep=3)
+    for step in (3, 6, 9):
+        writer.save(at_step(state, step), {"data": {"step": step}}, score=1 / step)
+    writer.wait()
+    writer.close()
+    return state, directory
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_damaged_checkpoint_is_told_in_a_line_that_names_a_whole_one(three, tmp_path, seed):
+    state, directory = three
+    shutil.copytree(directory, tmp_path / "run")
+    how = damage(tmp_path / "run" / "9", random.Random(seed))
+    reader = Checkpointer(tmp_path / "run", read_only=True)
+    try:
+        restored, position = reader.restore(state)
+    except CheckpointError as error:
+        words = str(error)
+        assert len(words.splitlines()) <= 2, how
+        assert "step 9" in words, how
+        assert "take it by checkpoint=6, --checkpoint 6" in words, how
+    else:  # what was hurt is not needed
+        assert_equal(restored, at_step(state, 9))
+        assert position == {"data": {"step": 9}}
+    assert_equal(reader.restore(state, 6)[0], at_step(state, 6))
+    reader.close()
+    with contextlib.suppress(CheckpointError):  # if its score is damaged
+        Checkpointer(tmp_path / "run").close()
+    remove_after(tmp_path / "run", 6)
+    Checkpointer(tmp_path / "run").close()
+
+
+@pytest.mark.parametrize("gone", [".", "state", "position", "metrics"])
+def test_a_checkpoint_with_parts_missing_is_told_or_not_missed(three, tmp_path, gone):
+    state, directory = three
+    shutil.copytree(directory, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "9" / gone)
+    (tmp_path / "run" / "9").mkdir(exist_ok=True)
+    reader = Checkpointer(tmp_path / "run", read_only=True)
+    if gone == "metrics":
+        assert_equal(reader.restore(state)[0], at_step(state, 9))
+        assert reader.best_step == 3
+    else:
+        with pytest.raises(CheckpointError, match="step 9 .* is damaged .*--checkpoint 6"):
+            reader.restore(state)
+    reader.close()
+
+
+def test_a_damaged_score_is_told_and_older_checkpoints_are_read(three, tmp_path):
+    state, directory = three
+    shutil.copytree(directory, tmp_path / "run")
+    (tmp_path / "run" / "9" / "metrics" / "metrics").write_text("{")
+    reader = Checkpointer(tmp_path / "run", read_only=True)
+    with pytest.raises(CheckpointError, match="step 9 .* is damaged .*--checkpoint 6"):
+        reader.restore(state)
+    assert_equal(reader.restore(state, 3)[0], at_step(state, 3))
+    with pytest.raises(CheckpointError, match="the best is not known.*3, 6, 9"):
+        _ = reader.best_step
+    reader.close()
+    with pytest.raises(CheckpointError, match="a score .* is damaged .*--checkpoint STEP"):
+        Checkpointer(tmp_path / "run")
+
+
+def test_where_no_checkpoint_is_whole_that_is_told(three, tmp_path):
+    state, directory = three
+    shutil.copytree(directory, tmp_path / "run")
+    for path in (tmp_path / "run").rglob("_METADATA"):
+        path.unlink()
+    reader = Checkpointer(tmp_path / "run", read_only=True)
+    with pytest.raises(CheckpointError, match="step 9 .*no other one is whole: start a new run"):
+        reader.restore(state)
+    reader.close()
 
 
 FULL_DISK = """
@@ -226,3 +334,34 @@ def test_a_run_killed_at_a_random_step_and_resumed_ends_in_the_same_bits(tmp_pat
     assert [r["step"] for r in b.steps] == list(range(1, 45))
     assert [r["loss"] for r in b.steps] == [r["loss"] for r in a.steps]
     assert [r["test_loss"] for r in b.epochs] == [r["test_loss"] for r in a.epochs]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_told_to_end_leaves_whole_checkpoints_and_says_how_to_go_on(
+    tmp_path, number, status
+):
+    directory = tmp_path / "a run"
+    command = [sys.executable, "-m", "jaxnets", "train", "--epochs", "30", "--model", "mlp"]
+    process = subprocess.Popen(
+        [*command, "--run-dir", str(directory), "--log-every", "1"],
+        env=DOOMED,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(read_history(directory).epochs) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == status, errors
+    (line,) = filter(None, errors.splitlines())
+    assert line.endswith(f"resume it by jaxnets train --resume --run-dir '{directory}'")
+    steps = read_history(directory).steps
+    reader = Checkpointer(directory / "checkpoints", read_only=True)
+    if number == signal.SIGTERM:
+        assert reader.latest_step == steps[-1]["step"] < 30 * 22
+    reader.restore_variables()  # whole
+    reader.close()

@@ -12,15 +12,20 @@ import pytest
 
 from jaxnets.data import ArraySource
 from jaxnets.errors import InputError
+from jaxnets.metrics import Mean, Score
 from jaxnets.training import (
     Checkpointer,
+    CheckpointError,
     DivergenceError,
+    Headline,
     create_optimizer,
+    create_schedule,
     evaluate,
     fit,
     read_history,
 )
 from jaxnets.training.logs import Recorder
+from jaxnets.training.progress import Reporter
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +50,21 @@ def run(task, source, one_device):
 def whole(run):
     """The end of three epochs of seed 0, and their history."""
     return run(epochs=3)
+
+
+@pytest.fixture
+def make_sources(make_small):
+    """More examples of the same classes, and a task of one more class."""
+    make_task, make_source = make_small
+    return make_source(count=160), make_task(num_classes=5)
+
+
+@pytest.fixture
+def said(monkeypatch):
+    """The lines that runs print besides their rows."""
+    lines = []
+    monkeypatch.setattr(Reporter, "say", lambda self, text: lines.append(text))
+    return lines
 
 
 def assert_equal(a, b):
@@ -227,3 +247,167 @@ def test_a_profile_is_a_trace_of_a_few_steps_that_changes_no_number(run, whole, 
     assert len(events) > 100
     with pytest.raises(InputError, match="profile needs a directory"):
         run(profile=True)
+
+
+def test_the_average_of_a_short_run_is_as_good_as_its_last_weights(run, whole):
+    state, history = run(epochs=8, ema_decay=0.999)
+    assert history.epochs[-1]["test_top1"] > 0.9
+    assert not np.array_equal(*(t["head"]["fc"]["kernel"] for t in (state.params, state.ema)))
+
+
+def test_a_run_that_is_asked_to_stop_saves_and_is_resumed_to_the_same_bits(run, whole, said, tmp_path):
+    plain, history = whole
+    options = {"epochs": 3, "directory": tmp_path, "log_every": 3}
+    _, stopped = run(stop=lambda step: step == 6, **options)
+    assert stopped.stopped == "stopped at step 6 of 12, to be resumed"
+    assert [record["step"] for record in stopped.steps] == [4, 6]
+    resumed, found = run(resume=True, **options)
+    assert said == [stopped.stopped, "resumed at step 6 of 12"]
+    assert_equal(resumed, plain)
+    wanted = [record["train_loss"] for record in history.epochs]
+    assert [record["train_loss"] for record in found.epochs] == pytest.approx(wanted, rel=1e-6)
+
+
+def test_more_epochs_tell_what_becomes_of_the_learning_rate(run, said, tmp_path):
+    for epochs in (2, 3):
+        optimizer = create_optimizer("momentum", create_schedule("cosine", 0.05, 4 * epochs))
+        run(epochs=epochs, directory=tmp_path, optimizer=optimizer, resume=epochs > 2)
+    # 0.05 (1 + cos(pi 7 / 8)) / 2, and 0.05 (1 + cos(pi 8 / 12)) / 2
+    assert said == [
+        "resumed at step 8 of 12",
+        "epochs 2 -> 3 change the schedule: the learning rate was 0.0019 up to step 8 and is now 0.012",
+    ]
+
+
+def test_the_learning_rate_of_a_run_that_is_resumed_as_it_was_is_not_told(run, said, tmp_path):
+    run(epochs=2, directory=tmp_path, stop=lambda step: step == 5)
+    run(epochs=2, directory=tmp_path, resume=True)
+    assert said[1:] == ["resumed at step 5 of 8"]
+
+
+def test_a_finished_run_that_is_resumed_says_so(run, said, tmp_path):
+    run(epochs=2, directory=tmp_path)
+    _, history = run(epochs=2, directory=tmp_path, resume=True)
+    assert said[-1] == ("nothing is left to train: all 2 epochs are trained; give more epochs to go on")
+    assert [record["epoch"] for record in history.epochs] == [1, 2]
+    assert history.headline == f"test accuracy {history.epochs[-1]['test_top1']:.2%}"
+
+
+def test_a_run_that_patience_ended_goes_on_only_with_other_epochs_or_patience(run, said, tmp_path):
+    options = {"optimizer": optax.set_to_zero(), "monitor": "train_loss", "directory": tmp_path}
+    _, first = run(epochs=9, patience=1, **options)
+    ended = len(first.epochs)
+    assert ended < 9
+    _, again = run(epochs=9, patience=1, resume=True, **options)
+    assert len(again.epochs) == ended
+    assert said[-1].startswith("nothing is left to train: stopped after epoch")
+    assert said[-1].endswith("give more epochs or another patience to go on")
+    assert again.stopped == first.stopped
+    _, patient = run(epochs=9, patience=3, resume=True, **options)
+    assert len(patient.epochs) > ended
+    options["directory"] = tmp_path / "other"
+    run(epochs=9, patience=1, **options)
+    _, longer = run(epochs=10, patience=1, resume=True, **options)
+    assert len(longer.epochs) == ended + 1
+
+
+def test_another_dataset_or_class_is_named_as_such(run, source, make_sources, one_device, tmp_path):
+    run(directory=tmp_path, epochs=1)
+    more, other = make_sources
+    with pytest.raises(CheckpointError, match="trained on 128 examples, the data has 160") as error:
+        run(directory=tmp_path, resume=True, train=more, test=None)
+    assert "another model" not in str(error.value)
+    with pytest.raises(CheckpointError, match="the checkpoint's head has 4 classes, the data 5"):
+        fit(
+            other,
+            source,
+            optimizer=create_optimizer("momentum", 0.05),
+            batch_size=32,
+            directory=tmp_path,
+            resume=True,
+            parallel=one_device,
+        )
+
+
+def test_a_moving_average_that_comes_or_goes_is_named(run, tmp_path):
+    run(directory=tmp_path, epochs=1)
+    with pytest.raises(CheckpointError, match="no moving average .ema_decay., this run has one"):
+        run(directory=tmp_path, resume=True, ema_decay=0.9)
+
+
+def test_a_damaged_checkpoint_names_a_whole_one_which_is_taken_on_request(run, whole, tmp_path):
+    options = {"epochs": 3, "directory": tmp_path, "keep": 3}
+    run(**options)
+    checkpoints = tmp_path / "checkpoints"
+    for path in (checkpoints / "12" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="step 12 .* is damaged .*step 8 is whole.*--checkpoint 8"):
+        run(resume=True, **options)
+    with pytest.raises(CheckpointError, match="no checkpoint of step 7; there are 4, 8, 12"):
+        run(resume=True, checkpoint=7, **options)
+    assert (checkpoints / "12").is_dir()
+    _, cut = run(resume=True, checkpoint=4, stop=lambda step: step == 5, **options)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["4", "5"]
+    assert [record["step"] for record in cut.steps] == [1, 2, 3, 4, 5]
+    resumed, history = run(resume=True, **options)
+    assert_equal(resumed, whole[0])
+    assert [record["loss"] for record in history.steps] == [r["loss"] for r in whole[1].steps]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epochs": 0}, "epochs is 0; it must be 1 or more"),
+        ({"epochs": 1.5}, "epochs is 1.5; it must be 1 or more, and whole"),
+        ({"epochs": float("inf")}, "epochs is inf; it must be 1 or more, and whole"),
+        ({"batch_size": -4}, "batch_size is -4; it must be 1 or more"),
+        ({"batch_size": 1000}, "batch_size=1000 is more than the 128 examples"),
+        ({"keep": 0}, "keep is 0; it must be 1 or more"),
+        ({"log_every": -1}, "log_every is -1; it must be 1 or more"),
+        ({"patience": 0}, "patience is 0; it must be 1 or more"),
+        ({"stop_above": 1}, "stop_above is 1; it must be above 1"),
+        ({"accumulate": 0}, "accumulate is 0; it must be 1 or more"),
+        ({"accumulate": 5}, "accumulate is 5, which does not divide the 32 examples"),
+        ({"ema_decay": 2}, "ema_decay is 2; it must be between 0 and 1"),
+        ({"seed": -1}, "seed must be an integer of at least 0"),
+        ({"workers": -1}, "workers must be at least 0"),
+        ({"precision": "float8"}, "precision"),
+        ({"checkpoint": 4}, "checkpoint is 4, without resume"),
+        ({"checkpoint": 4, "resume": True}, "holds no checkpoint of step 4"),
+        ({"monitor": "test_topp1"}, "monitor is 'test_topp1'; an epoch records .*test_top1"),
+        (
+            {"monitor": "test_top1", "test": None},
+            "monitor is 'test_top1'; an epoch records .*train_top1",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_before_anything_is_written(run, tmp_path, options, words):
+    with pytest.raises(InputError, match=words):
+        run(directory=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["train_loss", "test_top1", "images_per_second", "grad_norm"])
+def test_what_an_epoch_records_can_be_monitored(run, name):
+    _, history = run(epochs=1, monitor=name)
+    assert name in history.epochs[0]
+
+
+def test_an_unknown_headline_is_refused(task, source, one_device, tmp_path):
+    class Judged(type(task)):
+        headline = Headline("accuraccy", "accuracy")
+
+    judged = Judged(task.model)
+    options = {"optimizer": create_optimizer("momentum", 0.05), "batch_size": 32, "epochs": 1}
+    options |= {"test": source, "parallel": one_device, "progress": False}
+    with pytest.raises(InputError, match="headline is 'accuraccy', .* train_top1"):
+        fit(judged, source, directory=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+    # A measure of the whole set is known at the end of the first epoch.
+    with pytest.raises(InputError, match="headline is 'accuraccy', .* test_error"):
+        fit(judged, source, measure=lambda found: {"error": Mean(len(list(found)), 1.0)}, **options)
+    known = fit(
+        judged, source, measure=lambda found: {"accuraccy": Score(len(list(found)), 1)}, **options
+    )
+    assert known[1].headline == "test accuracy 4.0000"

@@ -182,3 +182,22 @@ def test_tensorboard_is_told_from_which_step_on_older_events_are_void(tmp_path, 
     recorder.close()
     starts = [e.step for e in read_events(tmp_path) if e.session_log.status == SessionLog.START]
     assert starts == [resume_at + 1]
+
+
+def test_damaged_lines_are_passed_over(tmp_path):
+    """As a power failure leaves them."""
+    good = json.dumps({"kind": "steps", "step": 1, "loss": 2.0})
+    bad = [
+        "",
+        "{",
+        "[]",
+        "3",
+        '{"kind": "steps"}',
+        '{"kind": "other", "step": 1}',
+        "\0\0",
+        '"kind"',
+        "{}",
+    ]
+    text = "\n".join([good, *bad]).encode() + b"\n\xff\xfe\n"
+    (tmp_path / "metrics.jsonl").write_bytes(text)
+    assert read_history(tmp_path).steps == [{"step": 1, "loss": 2.0}]

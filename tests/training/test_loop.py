@@ -1,5 +1,6 @@
-"""The loop tells time spent on steps from time spent waiting for data."""
+"""The loop tells time spent on steps from time spent waiting for data, and what other epochs change."""
 
+import itertools
 import time
 
 import jax.numpy as jnp
@@ -32,6 +33,41 @@ def share_of_waiting(seconds_of_reading, seconds_of_a_step):
     )
     assert len(history.steps) == 4
     return [record["data_wait"] for record in history.steps[1:] + history.epochs[1:]]
+
+
+def said_of_other_epochs(monkeypatch, before, now):
+    """What a run says that had trained for one epoch and is resumed for two, with these records."""
+    lines = []
+    monkeypatch.setattr(Reporter, "say", lambda self, text: lines.append(text))
+    recorder = Recorder(None)
+    part = {"step": 2, "epoch": 1, "loss": 1.0, "images": 2, "images_per_second": 1, "data_wait": 0}
+    recorder.history.steps.append(part | before)
+    one = jnp.ones(())
+    sums = {name: Mean(one * value, one) for name, value in {"loss": 1.0, **now}.items()}
+    state = TrainState(step=2, params={}, collections={}, opt_state=(), key=None, ema=None)
+    loop.run(
+        lambda state, batch: (state, sums),
+        state,
+        itertools.repeat({}),
+        loop.Schedule(epochs=2, steps_per_epoch=2, batch_size=1, log_every=1),
+        recorder=recorder,
+        reporter=Reporter(2, 2, enabled=False),
+        epochs_before=1,
+    )
+    return lines
+
+
+def test_other_epochs_tell_what_becomes_of_the_learning_rate(monkeypatch):
+    rate = {"learning_rate": 0.5}
+    assert said_of_other_epochs(monkeypatch, rate, {"learning_rate": 0.1}) == [
+        "epochs 1 -> 2 change the schedule: the learning rate was 0.5 up to step 2 and is now 0.1"
+    ]
+    assert said_of_other_epochs(monkeypatch, rate, rate) == [
+        "epochs 1 -> 2: the learning rate stays at 0.5"
+    ]
+    for before, now in ((rate, {}), ({}, rate)):
+        (line,) = said_of_other_epochs(monkeypatch, before, now)
+        assert line.startswith("epochs 1 -> 2: the optimizer does not tell")
 
 
 def test_a_slow_reader_shows_as_waiting_for_data():

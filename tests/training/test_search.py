@@ -7,6 +7,7 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,12 +17,14 @@ from jaxnets import Classification, create_model
 from jaxnets.data import ArraySource
 from jaxnets.data.augmentation import on_image
 from jaxnets.errors import InputError
+from jaxnets.metrics import Mean
 from jaxnets.training import (
     DataParallel,
     DivergenceError,
     SearchResult,
     Stage,
     Trial,
+    UpdateRule,
     candidates,
     create_optimizer,
     create_schedule,
@@ -30,6 +33,7 @@ from jaxnets.training import (
     search,
 )
 from jaxnets.training.candidates import Outcome, Trainer
+from jaxnets.training.divergence import refuse_divergence
 from jaxnets.training.searching import draw, narrow
 
 EPOCHS, STEPS_PER_EPOCH = 2, 3  # 96 examples in batches of 32
@@ -170,6 +174,43 @@ def test_what_is_given_up_becomes_zeros_and_can_spoil_nothing(perceptron, make_t
     for leaf in jax.tree.leaves(group.state.params):
         assert not leaf[0].any()
         assert leaf[1].any()
+
+
+STEADY = [2.0] * 20
+SCRIPTS = (  # losses, and the step at which to give up
+    ([0.043] * 15 + [0.142] * 15, None),  # from good weights
+    ([-2.0] * 15 + [-1.0] * 15, None),
+    ([*STEADY, 9.0, *[2.0] * 9], None),  # a single batch
+    ([2.0, 2.0] + [1e3] * 28, 3),
+    ([*STEADY, *[100.0] * 10], 21),
+    ([-2.0] * 20 + [100.0] * 10, 21),
+    ([*STEADY, *[10.0] * 10], 26),  # (4 * 2 + 6 * 10) / 10 > 3 * 2
+)
+
+
+def scripted(task, number, precision):
+    """A rule whose losses are those of the script of a number."""
+
+    def step(state, batch):
+        losses = jnp.asarray([losses for losses, _ in SCRIPTS], jnp.float32)
+        loss = losses[number.astype(int), state.step]
+        return state.replace(step=state.step + 1), {"loss": Mean(loss, jnp.ones(()))}
+
+    return UpdateRule(lambda params: (), step)
+
+
+def test_a_candidate_is_given_up_where_fit_would_stop(perceptron, make_trainer):
+    trainer = make_trainer(perceptron, epochs=10, make_rule=scripted, together=len(SCRIPTS))
+    trainer = dataclasses.replace(trainer, optimizer=lambda steps, number: number)
+    outcomes = trainer.run([{"number": number} for number in range(len(SCRIPTS))], lambda n: None)
+    for outcome, (losses, stopped) in zip(outcomes, SCRIPTS, strict=True):
+        assert outcome.stopped == stopped
+        assert outcome.start == pytest.approx(losses[0])
+        records = [{"step": k, "loss": loss, "images": 32} for k, loss in enumerate(losses, start=1)]
+        refuse_divergence(records[: (stopped or 31) - 1], 32, 3.0, None)
+        if stopped:
+            with pytest.raises(DivergenceError):
+                refuse_divergence(records[:stopped], 32, 3.0, None)
 
 
 @pytest.mark.slow

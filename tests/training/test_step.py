@@ -141,11 +141,14 @@ def test_accumulation_passes_batch_statistics_through_every_micro_batch(task, st
 
 def test_the_moving_average_follows_its_formula_and_is_what_predicts(task, batch):
     optimizer = optax.sgd(LEARNING_RATE)
+    step = jax.jit(make_train_step(task, optimizer, ema_decay=0.9))
     state = start(task, batch, optimizer, ema=True)
-    after, _ = jax.jit(make_train_step(task, optimizer, ema_decay=0.9))(state, batch)
-    wanted = jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, state.params, after.params)
-    assert_close(after.ema, wanted)
-    assert after.variables["params"] is after.ema
+    for taken, decay in ((0, 1 / 10), (10, 11 / 20), (1000, 0.9)):  # it is warmed up
+        state = state.replace(step=jnp.int32(taken))
+        after, _ = step(state, batch)
+        wanted = optax.incremental_update(after.params, state.params, 1 - decay)
+        assert_close(after.ema, wanted)
+        assert after.variables["params"] is after.ema
 
 
 def test_bfloat16_steps_keep_float32_parameters_statistics_and_metrics(task, alone_step, state, batch):
