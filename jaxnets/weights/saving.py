@@ -56,7 +56,10 @@ def check_path(path: str | PathLike) -> None:
     Raises:
         InputError: another suffix, or no place to write it.
     """
-    outputs.check_path(path, (*files.SAFETENSORS, *files.TORCH))
+    endings = (*files.SAFETENSORS, *files.TORCH)
+    if Path(path).suffix not in endings:
+        raise InputError(f"output: {path} must end in .safetensors, or in .pth for torch")
+    outputs.check_path(path, endings)
 
 
 def usual_library(name: str, path: str | PathLike) -> str:
