@@ -8,6 +8,7 @@ from pathlib import Path
 from flax.traverse_util import flatten_dict
 
 from jaxnets import outputs
+from jaxnets.errors import InputError
 from jaxnets.weights import conversion, files
 from jaxnets.weights.pretrained import Pretrained
 
