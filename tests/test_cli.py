@@ -377,7 +377,7 @@ def test_a_folder_and_classes_of_any_name_are_trained_used_and_drawn(folder, tmp
     cli.main([*options, "--plots", "--run-dir", f"own/{name}"])
     cli.main([*options, "--augment", "none"])
     cli.main([*TRAIN, "--resume", "--run-dir", f"own/{name}", "--epochs", "2"])
-    assert [made.name for made in Path("runs").iterdir()] == ["mlp_x_1_b_x_1"]
+    assert [made.name for made in Path("runs").iterdir()] == ["mlp_x_1__b_x_1"]
     capsys.readouterr()
     cli.main(["eval", f"own/{name}"])
     assert f"own/{name} on folder:{place / name}" in capsys.readouterr().out
