@@ -6,15 +6,17 @@ images: its fields and defaults, which `jaxnets train --help` shows.
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_origin, get_type_hints
 
 from jaxnets import atomic
 from jaxnets.errors import InputError
+from jaxnets.layout import CHECKPOINTS, CONFIG_FILE
+from jaxnets.ranges import Range, fits
 
-CONFIG_FILE = "config.json"
 RUNS = Path("runs")
 
 
@@ -83,7 +85,28 @@ class RunConfig:
     strategy: Literal["auto", "pmap", "shard_map", "single"] = "auto"
     """How to use the devices; auto is pmap for several."""
 
-    # What may differ between a run and its continuation.
+    ranges: ClassVar[Mapping[str, Range]] = {
+        "epochs": Range(1),
+        "batch_size": Range(1),
+        "learning_rate": Range(0),
+        "warmup_epochs": Range(0),
+        "weight_decay": Range(0),
+        "momentum": Range(0, 1, below=True),
+        "clip_norm": Range(0, above=True),
+        "accumulate": Range(1),
+        "ema_decay": Range(0, 1, above=True, below=True),
+        "patience": Range(1),
+        "stop_above": Range(1, above=True),
+        "seed": Range(0, 2**32 - 1),
+        "log_every": Range(1),
+        "checkpoint": Range(0),
+        "checkpoint_every": Range(1),
+        "keep": Range(1),
+        "workers": Range(0),
+    }
+    """The numbers that a field may have, where it is not None."""
+
+    # What may differ between a run and its continuation; the dataset may lie elsewhere.
     free_on_resume: ClassVar[frozenset[str]] = frozenset(
         {"epochs", "run_dir", "resume", "checkpoint", "log_every", "checkpoint_every", "keep", "workers",
          "strategy", "stop_above", "patience", "data_dir", "strict", "profile", "plots"}
@@ -92,6 +115,20 @@ class RunConfig:
     def completed(self) -> Self:
         """The configuration with what was left open, and depends on other fields, filled in."""
         return self
+
+    def check(self) -> None:
+        """Checks every field by its type, and by `ranges`.
+
+        Raises:
+            InputError: a value that its field cannot have.
+        """
+        kinds = get_type_hints(type(self))
+        for name in (field.name for field in dataclasses.fields(self)):
+            value, kind = getattr(self, name), kinds[name]
+            if not fits(value, kind):
+                raise InputError(f"{name} is {value!r}; wanted {_words(kind)}")
+            if value is not None and name in self.ranges and value not in self.ranges[name]:
+                raise InputError(f"{name} is {value}; it must be {self.ranges[name]}")
 
     @classmethod
     def saved(cls, values: Mapping[str, Any]) -> Self:
@@ -113,7 +150,17 @@ class ImageConfig(RunConfig):
     strict: bool = False
     """Refuse a dataset with an unreadable image."""
     augment: tuple[str, ...] | None = None
-    """Augmentations by name; None for what suits the dataset."""
+    """Augmentations by name; none for none, None for what suits the dataset."""
+
+    ranges: ClassVar[Mapping[str, Range]] = RunConfig.ranges | {"image_size": Range(1)}
+
+    def completed(self) -> Self:
+        """The configuration with no augmentation where it is called "none"."""
+        if "none" not in (self.augment or ()):
+            return self
+        if len(self.augment) > 1:
+            raise InputError(f"augment is {' '.join(self.augment)}; none stands alone")
+        return dataclasses.replace(self, augment=())
 
 
 def part_of(kind: type, command: Any) -> Any:
@@ -128,19 +175,19 @@ def read_config(directory: str | Path) -> tuple[str, dict[str, Any], dict[str, A
         The name of its task, the values of its configuration, and what it knows of its data.
 
     Raises:
-        InputError: if the directory holds no run.
+        InputError: if the directory holds no run, or the file of another program.
     """
-    path = Path(directory) / CONFIG_FILE
+    path = expanded(directory) / CONFIG_FILE
     try:
-        saved = json.loads(path.read_text())
-        task, about = saved.pop("task"), saved.pop("data")
+        saved = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{directory} holds no run: it has no {CONFIG_FILE}") from None
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from None
-    except (KeyError, AttributeError):
-        raise InputError(f"{path} is not the configuration of a run: it names no task or data") from None
-    return task, saved, about
+    parts = (saved.pop("task", None), saved, saved.pop("data", None)) if isinstance(saved, dict) else ()
+    if not all(map(isinstance, parts, (str, dict, dict))) or not parts:
+        raise InputError(f"{path} is not the configuration of a run: it names no task or data")
+    return parts
 
 
 def write_config(directory: Path, task: str, config: RunConfig, about: Mapping[str, Any]) -> None:
@@ -153,20 +200,44 @@ def write_config(directory: Path, task: str, config: RunConfig, about: Mapping[s
 
 
 def is_run(directory: str | Path) -> bool:
-    """Whether a path is the directory of a run."""
-    return (Path(directory) / CONFIG_FILE).is_file() and (Path(directory) / "checkpoints").is_dir()
+    """Whether a path is the directory of a run; it may have no checkpoint yet."""
+    directory = expanded(directory)
+    return (directory / CONFIG_FILE).is_file() and (directory / CHECKPOINTS).is_dir()
 
 
-def newest_run() -> Path:
-    """The directory under runs/ that was trained last.
+def has_checkpoint(directory: str | Path) -> bool:
+    """Whether a path is the directory of a run that can be used."""
+    checkpoints = expanded(directory) / CHECKPOINTS
+    return is_run(directory) and any(entry.name.isdecimal() for entry in checkpoints.iterdir())
+
+
+def find_newest_run(usable: bool = True) -> Path | None:
+    """The directory under runs/ that was trained last, if there is one.
+
+    Args:
+        usable: pass over runs without a checkpoint; they can only be resumed.
+    """
+    wanted = has_checkpoint if usable else is_run
+    found = [directory for directory in RUNS.glob("*") if wanted(directory)]
+    return max(found, key=lambda path: (path / CHECKPOINTS).stat().st_mtime, default=None)
+
+
+def newest_run(usable: bool = True) -> Path:
+    """As `find_newest_run`.
 
     Raises:
         InputError: if there is none.
     """
-    found = list(RUNS.glob(f"*/{CONFIG_FILE}"))
-    if not found:
-        raise InputError(f"there is no run under {RUNS}/; train one, or name its directory")
-    return max(found, key=lambda path: path.stat().st_mtime).parent
+    found = find_newest_run(usable)
+    if found is None:
+        which = " with a checkpoint" if usable else ""
+        raise InputError(f"there is no run under {RUNS}/{which}; train one, or name its directory")
+    return found
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with the home directory in place of a leading ~."""
+    return Path(os.path.expanduser(path))
 
 
 def parse_settings(
@@ -193,6 +264,11 @@ def parse_settings(
         except json.JSONDecodeError:
             parsed[name] = {"True": True, "False": False}.get(value, value)
     return parsed
+
+
+def _words(kind: Any) -> str:
+    """An annotation as a reader knows it."""
+    return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else str(kind)
 
 
 def refuse_changes(saved: RunConfig, config: RunConfig) -> None:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets import recipes, weights
-from jaxnets.config import is_run
+from jaxnets.config import expanded, is_run
 from jaxnets.errors import InputError
 from jaxnets.models import Classifier
 from jaxnets.runs import load_run
@@ -68,13 +67,12 @@ def load(
     **settings: Any,
 ) -> Pretrained:
     """As `jaxnets.weights.load`, and from the directory of a run."""
-    directory = Path(name_or_path if source is None else source)
+    directory = expanded(name_or_path if source is None else source)
     if not is_run(directory):
         return weights.load(name_or_path, source, dtype=dtype, key=key, **settings)
     loaded = of_run(directory)
-    held = loaded.model.model_name
-    if source is not None and held != str(name_or_path):
-        raise weights.wrong_model(directory, held, name_or_path)
+    wanted = None if source is None else name_or_path
+    weights.refuse_other_model(directory, loaded.model.model_name, wanted)
     variables = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), loaded.variables)
     return dataclasses.replace(loaded, variables=variables).adapted(key=key, **settings)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -67,15 +68,19 @@ def run_script(path: str | Path) -> Recipe | None:
         The task that it registered last; None if it registered none.
 
     Raises:
-        InputError: there is no such file.
+        InputError: there is no such file, or it is not Python.
     """
-    path = Path(path).resolve()
+    path = Path(os.path.expanduser(path)).resolve()
     if not path.is_file():
         raise InputError(f"{path} is not a file; wanted a Python script that registers something")
     if getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path):
         raise InputError(f"{path} is called as a module that is loaded already; rename it")
     before = dict(_OWN)
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    try:
+        spec.loader.get_code(path.stem)
+    except SyntaxError as error:
+        raise InputError(f"{path} is not Python: {error}") from None
     # Under its name, so that worker processes and dataclasses find it.
     module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
     sys.path.append(str(path.parent))  # last, so that nothing there hides a library

@@ -209,6 +209,28 @@ def test_what_cannot_be_explained_is_said(refused_briefly, trained, digit, argum
         assert word in message
 
 
+def test_explain_says_the_probability_that_the_loss_means(folder, monkeypatch, capsys):
+    options = [
+        *TRAIN,
+        *SMALL[:-1],
+        "--dataset",
+        f"folder:{folder}",
+        "--epochs",
+        "1",
+        "--augment",
+        "none",
+    ]
+    cli.main([*options, "--loss", "bce", "--run-dir", "run"])
+    said = []
+    monkeypatch.setattr("jaxnets.explain.show_attributions", lambda *words: said.append(words[3]))
+    picture = str(next((folder / "digit1").iterdir()))
+    capsys.readouterr()
+    cli.main(["predict", "run", picture, "--top", "1"])
+    predicted = capsys.readouterr().out.strip().split(": ")[1].split()
+    cli.main(["explain", "occlusion", picture, "--model", "run"])
+    assert said == [[f"{predicted[0]}: {predicted[1]}"]]
+
+
 def test_models_lists_by_pattern(capsys):
     cli.main(["models", "resnet*"])
     printed = capsys.readouterr().out
@@ -358,6 +380,34 @@ def test_a_corrupt_picture_is_left_out_by_name_or_refused_when_strict(folder, re
     assert "it gets weight 0" in caplog.text
     message = refused_briefly(*options, "--strict", "--run-dir", "strict")
     assert "broken.png" in message
+
+
+@pytest.mark.slow
+def test_a_folder_and_classes_of_any_name_are_trained_used_and_drawn(folder, tmp_path, capsys):
+    """Names that are patterns, markup and formulas to the libraries below: from data to pictures."""
+    name = "x[1] _b^*?'{#}$x^{$"
+    place = tmp_path / name
+    place.mkdir()
+    os.chdir(place)
+    for old, new in (("digit0", name), ("digit1", "[side]"), ("digit2", "_c")):
+        (place / "data" / new).parent.mkdir(exist_ok=True)
+        (folder / old).rename(place / "data" / new)
+    (place / "data").rename(place / name)
+    options = [*TRAIN, *SMALL[:-1], "--dataset", f"folder:{name}", "--epochs", "1"]
+    cli.main([*options, "--plots", "--run-dir", f"own/{name}"])
+    cli.main([*options, "--augment", "none"])
+    cli.main([*TRAIN, "--resume", "--run-dir", f"own/{name}", "--epochs", "2"])
+    assert [made.name for made in Path("runs").iterdir()] == ["mlp_x_1__b_x_1"]
+    capsys.readouterr()
+    cli.main(["eval", f"own/{name}"])
+    assert f"own/{name} on folder:{place / name}" in capsys.readouterr().out
+    picture = str(next((place / name / name).iterdir()))
+    cli.main(["predict", f"own/{name}", picture, "--top", "3"])
+    printed = capsys.readouterr().out
+    assert all(f" {word} " in printed for word in (name, "[side]", "_c"))
+    cli.main(["plots", f"own/{name}"])
+    cli.main(["explain", "saliency", picture, "--model", f"own/{name}", "--class", name])
+    assert {"confusion.png", "mistakes.png"} <= {path.name for path in Path("own", name).iterdir()}
 
 
 @pytest.mark.slow

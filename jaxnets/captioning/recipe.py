@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -24,6 +24,7 @@ from jaxnets.data import decoding
 from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics, Score, Share
 from jaxnets.models import create_model
+from jaxnets.ranges import Range
 from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
 from jaxnets.weights import Preprocessing, Pretrained
 
@@ -93,6 +94,15 @@ class Config(ImageConfig):
     caption_length: int | None = None
     """Most words of a sentence, with its end; None for 20, or 14 for scenes."""
 
+    ranges: ClassVar[Mapping[str, Range]] = ImageConfig.ranges | {
+        "attention_penalty": Range(0),
+        "scheduled_sampling": Range(0, 1),
+        "word_noise": Range(0, 1),
+        "recolor": Range(0, 1),
+        "min_count": Range(1),
+        "caption_length": Range(2),
+    }
+
     def completed(self) -> "Config":
         """The configuration with everything filled in that depends on the dataset."""
         usual: dict[str, Any] = dict(_USUAL)
@@ -104,7 +114,7 @@ class Config(ImageConfig):
                 attends = self.captioner == "show_attend_tell"
                 usual["captioner_settings"] = _SCENES_DECODER + (_SCENES_ATTENTION if attends else ())
         opened = {name: value for name, value in usual.items() if getattr(self, name) in (None, ())}
-        return dataclasses.replace(self, **opened)
+        return dataclasses.replace(super().completed(), **opened)
 
     @classmethod
     def saved(cls, values: Mapping[str, Any]) -> "Config":

@@ -13,18 +13,18 @@ from jaxnets.models import Classifier
 from jaxnets.weights import Preprocessing, Pretrained, adaptation
 
 
-def wanted_images(config: ImageConfig, of_run) -> Preprocessing | None:
+def wanted_images(config: ImageConfig, images_of) -> Preprocessing | None:
     """The images that the pretrained weights want; None where nothing tells, or without weights.
 
     Args:
         config: with `pretrained`.
-        of_run: from the directory of a run to its `Pretrained`.
+        images_of: from the directory of a run to the preprocessing of its images.
     """
     if config.pretrained is None:
         return None
     name, source = _told_apart(config)
     if is_run(source or name):
-        return of_run(source or name).preprocessing
+        return images_of(source or name)
     try:
         return weights.preprocessing(name, source)
     except weights.UnknownImagesError:
@@ -47,9 +47,8 @@ def read_pretrained(config: ImageConfig, of_run, dataset: Dataset) -> tuple[Pret
     name, source = _told_apart(config)
     if is_run(source or name):
         loaded = of_run(source or name)
-        held = loaded.model.model_name
-        if source is not None and held != name:
-            raise weights.wrong_model(loaded.origin, held, name)
+        wanted = None if source is None else name
+        weights.refuse_other_model(loaded.origin, loaded.model.model_name, wanted)
     else:
         loaded = weights.load(name, source, **settings)
     class_names = tuple(dataset.class_names)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import numpy as np
@@ -17,7 +17,8 @@ from jaxnets.config import ImageConfig, parse_settings
 from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics
 from jaxnets.models import create_model
-from jaxnets.runs.fitting import load_run
+from jaxnets.ranges import Range
+from jaxnets.runs.fitting import load_run, read_run
 from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
 from jaxnets.training import predict_all
 from jaxnets.weights import Preprocessing, Pretrained
@@ -52,11 +53,19 @@ class Config(ImageConfig):
     cutmix: float = 0.0
     """Strength (alpha) of cutmix; 0 for none."""
 
+    ranges: ClassVar[Mapping[str, Range]] = ImageConfig.ranges | {
+        "layer_decay": Range(0, 1, above=True),
+        "label_smoothing": Range(0, 1, below=True),
+        "mixup": Range(0),
+        "cutmix": Range(0),
+    }
+
     def completed(self) -> "Config":
         """The configuration with a model, where the weights do not say which."""
+        completed = super().completed()
         if self.model is None and self.pretrained is None:
-            return dataclasses.replace(self, model="lenet5")
-        return self
+            return dataclasses.replace(completed, model="lenet5")
+        return completed
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,7 @@ class Predict:
 def load(config: Config, about: Mapping[str, Any] | None) -> data.Dataset:
     """The dataset, in images that suit the model, or that are those of the run that has been begun."""
     if about is None:
-        return load_images(config, **_natural_shape(config, wanted_images(config, _of_run)))
+        return load_images(config, **_natural_shape(config, wanted_images(config, _images_of)))
     side, _, channels = about["image_shape"]
     options = {"size": side, "channels": channels, "interpolation": about.get("interpolation")}
     dataset = load_images(config, **options)
@@ -127,17 +136,14 @@ def restore(config: Config, about: Mapping[str, Any], directory: Path) -> Classi
 
 def inside(run: Run) -> Pretrained:
     """The classifier of a run, with the images that it wants."""
-    side, _, channels = run.about["image_shape"]
-    constants = (np.broadcast_to(a, channels).tolist() for a in (run.task.mean, run.task.std))
-    mean, std = map(tuple, constants)
-    interpolation = run.about.get("interpolation", "bilinear")
     return Pretrained(
         model=run.task.model,
         variables=jax.tree.map(np.asarray, run.variables),
-        preprocessing=Preprocessing(side, side, interpolation, mean, std),
+        preprocessing=_preprocessing(run.about),
         class_names=tuple(run.about["class_names"]),
         settings=_settings(run.config, run.about),
         origin=run.origin,
+        activation=folders.activation(run.task),
     )
 
 
@@ -184,6 +190,19 @@ def draw(run: Run) -> list[Path]:
 
 def _of_run(directory: str) -> Pretrained:
     return inside(load_run(RECIPE, directory))
+
+
+def _images_of(directory: str) -> Preprocessing:
+    _, about = read_run(RECIPE, directory)
+    return _preprocessing(about)
+
+
+def _preprocessing(about: Mapping[str, Any]) -> Preprocessing:
+    """How a run has its images."""
+    side, _, channels = about["image_shape"]
+    constants = (np.broadcast_to(about[name], channels).tolist() for name in ("mean", "std"))
+    mean, std = map(tuple, constants)
+    return Preprocessing(side, side, about.get("interpolation", "bilinear"), mean, std)
 
 
 def _natural_shape(config: Config, wanted: Preprocessing | None) -> dict[str, Any]:

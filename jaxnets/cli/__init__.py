@@ -24,6 +24,7 @@ from jaxnets.cli.train import Train
 from jaxnets.cli.trained import Eval, Plots, Predict
 from jaxnets.cli.zoo import Augmentations, Convert, Models, Summary
 from jaxnets.config import newest_run
+from jaxnets.console import status
 from jaxnets.errors import InputError
 
 _COMMANDS = {
@@ -91,18 +92,23 @@ def _print_unless_a_failed_save(unraisable) -> None:
 
 def _parse(arguments: list[str]) -> Any:
     """The command that the words stand for: COMMAND [SCRIPT.py] [TASK] ..."""
-    name, *words = arguments or [""]
-    script = next((word for word in words[:2] if word.endswith(".py")), None)
-    registered = None
+    if not arguments:
+        return _cli(_COMMANDS, [])
+    name, *words = arguments
+    scripts = [word for word in words[:2] if word.endswith(".py")]
+    if len(scripts) > 1:
+        raise InputError(f"scripts: {' and '.join(scripts)} given; one command runs only one")
+    script, registered = next(iter(scripts), None), None
     if script is not None:
         words.remove(script)
         registered = recipes.run_script(script)
-    if name in ("train", "search"):
-        recipe, words = tasks.of_words(words, registered)
-    elif name in ("eval", "predict"):
-        recipe = tasks.of_run_among(words)
-    else:
-        return _cli(_COMMANDS, [name, *words])
+    with status("starting", enabled=name in ("train", "search", "eval", "predict")):
+        if name in ("train", "search"):
+            recipe, words = tasks.of_words(words, registered)
+        elif name in ("eval", "predict"):
+            recipe = tasks.of_run_among(words)
+        else:
+            return _cli(_COMMANDS, [name, *words])
     form = _COMMANDS[name].of(recipe)
     form.script = script
     command = _cli(_COMMANDS | {name: form}, [name, *words])
@@ -110,14 +116,13 @@ def _parse(arguments: list[str]) -> Any:
         from jaxnets.runs.fitting import read_run
 
         # What is not given again is as the run had it.
-        saved, _ = read_run(recipe, command.run_dir or newest_run())
+        saved, _ = read_run(recipe, command.run_dir or newest_run(usable=False))
         options = {"prog": "jaxnets train", "config": _FLAGS}
-        return tyro.cli(form, args=words, default=form(**vars(saved)), **options)
+        return tasks.expanded(tyro.cli(form, args=words, default=form(**vars(saved)), **options))
     return command
 
 
 def _cli(commands: dict[str, type], arguments: list[str]) -> Any:
     forms = [Annotated[form, tyro.conf.subcommand(name)] for name, form in commands.items()]
-    arguments = [word for word in arguments if word]
     form = functools.reduce(operator.or_, forms)
-    return tyro.cli(form, prog="jaxnets", args=arguments, config=_FLAGS)
+    return tasks.expanded(tyro.cli(form, prog="jaxnets", args=arguments, config=_FLAGS))

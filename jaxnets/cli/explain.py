@@ -11,6 +11,7 @@ from jaxnets import recipes
 from jaxnets.cli.trained import load_model
 from jaxnets.config import is_run, newest_run
 from jaxnets.errors import InputError, unknown_name
+from jaxnets.outputs import check_picture
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Explain:
             if getattr(self, name) is not None and name not in options:
                 said = name.removesuffix("_name")
                 raise InputError(f"{said}: it means nothing to {self.method}; leave it out")
+        check_picture(path)
         if self.method in own:
             own[self.method](recipes.load(source), self.images, path)
         else:
@@ -102,7 +104,8 @@ def _attributions(command: Explain, opened: _Opened, path: Path) -> None:
     from jaxnets import explain
 
     model, variables, images = opened.network
-    probabilities = np.asarray(jax.nn.softmax(jax.jit(model.apply)(variables, images)))
+    activation = opened.member.activation
+    probabilities = np.asarray(activation(jax.jit(model.apply)(variables, images)))
     if command.class_name is None:
         classes = probabilities.argmax(-1)
     else:
@@ -116,7 +119,7 @@ def _attributions(command: Explain, opened: _Opened, path: Path) -> None:
         quarter = max(1, min(images.shape[1:3]) // 4)
         size = quarter if command.size is None else command.size
         stride = max(1, size // 4) if command.stride is None else command.stride
-        options |= {"size": size, "stride": stride, "probability": True}
+        options |= {"size": size, "stride": stride, "probability": activation}
     found = getattr(explain, command.method)(*opened.network, classes=classes, **options)
     titles = [
         f"{opened.member.class_names[k]}: {row[k]:.1%}"

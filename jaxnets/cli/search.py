@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 from jaxnets.cli.tasks import form_of
 from jaxnets.config import part_of
+from jaxnets.console import PlainConsole
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,6 @@ class Search:
     """Candidates trained at once; None for as many as fit into memory, on a CPU for one."""
 
     def run(self) -> None:
-        from rich.console import Console
         from rich.table import Table
 
         from jaxnets import training
@@ -57,7 +57,7 @@ class Search:
             last = following is not None and following["stage"] != row["stage"]
             style = "bold" if row["outcome"] == "best" else None
             table.add_row(*row.values(), style=style, end_section=last)
-        console = Console(highlight=False)
+        console = PlainConsole()
         console.print(table)
         for warning in result.warnings:
             console.print(f"warning: {warning}", soft_wrap=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from jaxnets import recipes
-from jaxnets.config import RUNS, is_run, newest_run
+from jaxnets import config, recipes
+from jaxnets.config import find_newest_run, is_run, newest_run
 
 if TYPE_CHECKING:
     from jaxnets.runs import Recipe
@@ -27,6 +27,17 @@ def form_of(command: type, recipe: Recipe, options: type) -> type:
     )
 
 
+def expanded(command: Any) -> Any:
+    """A command with the home directory in place of the ~ that its paths begin with."""
+
+    def expand(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(map(expand, value))
+        return config.expanded(value) if isinstance(value, Path) else value
+
+    return dataclasses.replace(command, **{name: expand(value) for name, value in vars(command).items()})
+
+
 def of_words(words: list[str], registered: Recipe | None) -> tuple[Recipe, list[str]]:
     """The task to train, and the words that follow: it is what the first word says, the one that a
     script registered, that of the run to resume, or else the usual one."""
@@ -35,7 +46,7 @@ def of_words(words: list[str], registered: Recipe | None) -> tuple[Recipe, list[
     if registered is not None:
         return registered, words
     if "--resume" in words:
-        return recipes.of_run(_run_dir(words) or newest_run()), words
+        return recipes.of_run(_run_dir(words) or newest_run(usable=False)), words
     return recipes.get(recipes.DEFAULT), words
 
 
@@ -45,9 +56,8 @@ def of_run_among(words: list[str]) -> Recipe:
         if is_run(word):
             return recipes.of_run(word)
     asks_for_help = not {"-h", "--help"}.isdisjoint(words)
-    if any(RUNS.glob("*/config.json")) and not any(map(is_model, words)) and not asks_for_help:
-        return recipes.of_run(newest_run())
-    return recipes.get(recipes.DEFAULT)
+    newest = None if asks_for_help or any(map(is_model, words)) else find_newest_run()
+    return recipes.get(recipes.DEFAULT) if newest is None else recipes.of_run(newest)
 
 
 def is_model(word: str) -> bool:
@@ -56,13 +66,13 @@ def is_model(word: str) -> bool:
     from jaxnets.weights import sources
 
     name = word.partition("=")[0]
-    return Path(word).is_dir() or name in list_models() or sources.is_weights(word)
+    return config.expanded(word).is_dir() or name in list_models() or sources.is_weights(word)
 
 
 def split_models(words: tuple[str, ...]) -> tuple[list[str], list[Path]]:
     """The models that come first among the words, and the files that follow."""
     count = next((k for k, word in enumerate(words) if not is_model(word)), len(words))
-    return list(words[:count]), [Path(word) for word in words[count:]]
+    return list(words[:count]), [config.expanded(word) for word in words[count:]]
 
 
 def _run_dir(words: list[str]) -> str | None:

@@ -8,6 +8,7 @@ from jaxnets import recipes
 from jaxnets.cli.signals import Terminated, until_terminated
 from jaxnets.cli.tasks import form_of
 from jaxnets.config import part_of
+from jaxnets.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Train:
     """Number of this process, from 0."""
 
     def run(self) -> None:
+        self._check_processes()
         if self.processes is not None:
             from jaxnets.training import initialize_distributed
 
@@ -52,6 +54,18 @@ class Train:
             if config.plots:
                 drawn = sorted(path.name for path in directory.glob("*.png"))
                 print(f"pictures      {', '.join(drawn)}")
+
+    def _check_processes(self) -> None:
+        for name in ("coordinator", "process"):
+            if getattr(self, name) is not None and self.processes is None:
+                raise InputError(
+                    f"{name} is {getattr(self, name)}, but processes is not given; give both"
+                )
+        for name, value in (("processes", self.processes), ("process", self.process)):
+            if value is not None and value < 0:
+                raise InputError(f"{name} is {value}; it must be at least 0")
+        if self.process is not None and self.process >= self.processes:
+            raise InputError(f"process is {self.process} of {self.processes}; they are numbered from 0")
 
     @classmethod
     def of(cls, recipe: Any) -> type:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import tyro
 
 from jaxnets.cli.tasks import form_of, split_models
-from jaxnets.config import newest_run, part_of
+from jaxnets.config import expanded, newest_run, part_of
 from jaxnets.errors import InputError
 
 
@@ -126,7 +126,7 @@ def _members(recipe: Any, models: Sequence[str], checkpoint: str | int) -> list[
 
     members = []
     for word in models or (str(newest_run()),):
-        if Path(word).is_dir() and not sources.is_weights(word):
+        if expanded(word).is_dir() and not sources.is_weights(word):
             members.append(runs.load_run(recipe, word, checkpoint))
         elif recipe.evaluate_pretrained is None:
             raise InputError(f"models: {word} is a pretrained model; wanted a run of {recipe.name}")

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
+from jaxnets.console import PlainConsole
 from jaxnets.errors import InputError
+from jaxnets.outputs import check_picture
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Models:
             info = model_info(name)
             size = "x".join(str(side) for side in info.input_size)
             table.add_row(name, size, str(info.num_classes), info.paper)
-        Console().print(table)
+        PlainConsole().print(table)
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Convert:
     def run(self) -> None:
         from jaxnets import pretrained, weights
 
+        weights.check_path(self.output)
         loaded = pretrained.load(self.model, self.source, dtype=None)
         library = self.library or weights.usual_library(self.model, self.output)
         weights.save(self.output, loaded, library)
@@ -101,6 +103,7 @@ class Augmentations:
     def run(self) -> None:
         from jaxnets import data
 
+        check_picture(self.output)
         data.contact_sheet(data.load(self.dataset), self.output, seed=self.seed)
         print(self.output)
 
@@ -116,4 +119,4 @@ def _print_weights(names: list[str]) -> None:
         for row in published_weights(name):
             numbers = f"{row.top1:.2f}", str(row.size), f"{row.crop:.3f}"
             table.add_row(name, *numbers, row.interpolation, row.license, row.source)
-    Console().print(table)
+    PlainConsole().print(table)

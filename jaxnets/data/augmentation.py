@@ -208,5 +208,5 @@ def by_name(names: Iterable[str]) -> Augmentation:
     known = AUGMENTATIONS | PRESETS
     for name in names:
         if name not in known:
-            raise unknown_name("augmentation", name, known)
+            raise unknown_name("augmentation", name, [*known, "none"])
     return compose(*(known[name]() for name in names))

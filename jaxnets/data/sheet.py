@@ -11,6 +11,7 @@ import numpy as np
 from jaxnets.data import augmentation
 from jaxnets.data.dataset import Dataset, Source, read_batch
 from jaxnets.errors import InputError
+from jaxnets.outputs import check_picture, save_figure
 
 SAMPLES = 8
 
@@ -28,11 +29,13 @@ def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike
         seed: seed of the samples.
 
     Raises:
-        InputError: `images` is an array of another type or shape, or empty.
+        InputError: `images` is an array of another type or shape, or empty; a file that cannot be
+            written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    check_picture(path)
     originals = _first_images(images) / np.float32(255)
     factories = augmentation.AUGMENTATIONS | augmentation.PRESETS
     batch_key, *keys = jax.random.split(jax.random.key(seed), 1 + len(factories))
@@ -55,7 +58,7 @@ def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike
         axis.spines[:].set_visible(False)
         axis.set_ylabel(name, rotation=0, ha="right", va="center")
     figure.subplots_adjust(left=0.11, right=0.99, bottom=0.002, top=0.998, hspace=0.05)
-    figure.savefig(path)
+    save_figure(figure, path, dpi=100)
 
 
 def _strip(original: np.ndarray, samples: jax.Array) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,8 @@ def register(spec: str, loader: Callable[..., Dataset]) -> None:
     """Registers a custom dataset by name, for `load` and the command line.
 
     Args:
-        spec: its name, such as ``"shapes"``, or its name and a parameter, such as ``"shapes:PATH"``.
+        spec: its name, such as ``"shapes"``, or its name and a parameter, such as ``"shapes:COUNT"``;
+            of one that is called PATH, a leading ~ is expanded, and runs keep it as an absolute path.
         loader: `loader(**options)`, or `loader(rest, **options)`, where `rest` is what follows the
             colon. Its options are keyword-only arguments; all except ``size`` and ``channels`` may be
             missing.
@@ -82,7 +85,23 @@ def load(spec: str, **options: Any) -> Dataset:
     for name in options:
         if name not in known:
             raise InputError(f"dataset {spec!r} takes no option {name!r}; it takes {', '.join(known)}")
+    rest = str(_path_of(spec)) if has_path(spec) else rest
     return loader(*([rest] if rest else []), **options)
+
+
+def located(spec: str) -> str:
+    """A spec with an absolute path, where it has a path; a leading ~ is the home directory."""
+    return f"{spec.partition(':')[0]}:{_path_of(spec).absolute()}" if has_path(spec) else spec
+
+
+def has_path(spec: str) -> bool:
+    """Whether a spec is of the form KIND:PATH, of a kind that is known."""
+    kind, _, rest = spec.partition(":")
+    return bool(rest) and f"{kind}:PATH" in _LOADERS
+
+
+def _path_of(spec: str) -> Path:
+    return Path(os.path.expanduser(spec.partition(":")[2]))
 
 
 def load_digits(*, size: int = 32, channels: int = 1, interpolation: str = "bilinear") -> Dataset:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxnets.errors import InputError
-from jaxnets.explain.show import save
+from jaxnets.outputs import plain, save_figure
 
 COLUMNS = 6
 
@@ -46,5 +46,5 @@ def plot_attention(image: np.ndarray, words: Sequence[str], maps: np.ndarray, pa
         lit = Image.fromarray((places / places.max()).astype(np.float32))
         lit = np.asarray(lit.resize((width, height), Image.Resampling.BICUBIC)).clip(0, 1)
         axis.imshow(shown * (0.25 + 0.75 * lit[..., None]))
-        axis.set_title(f"{word} ({places.max():.2f})")
-    save(figure, path, dpi=110)
+        axis.set_title(f"{plain(word)} ({places.max():.2f})")
+    save_figure(figure, path, dpi=110)

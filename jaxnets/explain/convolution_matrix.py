@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.explain.show import save
 from jaxnets.layers import conv_by_im2col, im2col
+from jaxnets.outputs import save_figure
 
 
 def show_im2col(
@@ -57,4 +57,4 @@ def show_im2col(
         )
         axis.set(title=title, ylabel=down, xlabel=across, xticks=[], yticks=[])
         figure.colorbar(drawn, ax=axis, shrink=0.7)
-    save(figure, path)
+    save_figure(figure, path)

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from jaxnets.outputs import plain, save_figure
+
 
 def plot_curves(
     steps: Sequence[dict],
@@ -50,7 +52,7 @@ def plot_curves(
     draw(ratio, steps, "update_ratio", "|update| / |weights|", **train)
     ratio.axhspan(1e-3, 1e-2, color="tab:green", alpha=0.15, label="wanted: 0.001 to 0.01")
     loss.set_title("loss")
-    second.set_title(words or metric)
+    second.set_title(plain(words or metric))
     rate.set_title("learning rate")
     ratio.set_title("update-to-weight ratio")
     for panel in (loss, ratio):
@@ -61,4 +63,4 @@ def plot_curves(
         panel.grid(alpha=0.3)
         if panel.has_data() and panel is not rate:
             panel.legend()
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxnets.errors import InputError
+from jaxnets.outputs import plain, save_figure
 
 _NAMED = 40  # classes up to which each has its row and its name
 _COUNTED = 20  # and up to which each cell has its number
@@ -81,7 +82,7 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | P
     ticks = (0, 0.01, 0.05, 0.2, 0.5, 1)
     bar.set_ticks(np.sqrt(ticks), labels=[f"{tick:.0%}" for tick in ticks])
     bar.set_label("share of the images of the true class")
-    figure.savefig(path, dpi=130)
+    save_figure(figure, path, dpi=130)
 
 
 def plot_mistakes(
@@ -108,14 +109,14 @@ def plot_mistakes(
     height, width, _ = mistakes[0].image.shape if mistakes else (1, 4, 1)
     cell = 2 * height / width + 0.17 * lines
     figure = Figure(figsize=(2.1 * columns, 0.5 + rows * cell), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
     for axis, mistake, text in zip(axes, mistakes, titles, strict=False):
         axis.imshow(np.broadcast_to(mistake.image, (*mistake.image.shape[:2], 3)))
         axis.set_title(text, fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def _list_confusions(axis, matrix: np.ndarray, shares: np.ndarray, class_names: Sequence[str]) -> None:
@@ -140,4 +141,4 @@ def _list_confusions(axis, matrix: np.ndarray, shares: np.ndarray, class_names: 
 
 
 def _wrapped(text: str, width: int) -> str:
-    return "\n".join(textwrap.wrap(text, width)) or text
+    return plain("\n".join(textwrap.wrap(text, width)) or text)

@@ -1,7 +1,7 @@
 """Attribution by occlusion."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,7 +25,7 @@ def occlusion(
     size: int | Pair,
     stride: int | Pair = 1,
     value: Any = 0.0,
-    probability: bool = False,
+    probability: bool | Callable[[jax.Array], jax.Array] = False,
     batch_size: int = 64,
 ) -> jax.Array:
     """The mean decrease of the score over all positions of an occluder that cover a pixel.
@@ -46,7 +46,8 @@ def occlusion(
         stride: pixels from one position to the next, an int or (rows, columns).
         value: of the occluder's pixels: a number, or one for each channel. For normalized images 0 is
             the mean color.
-        probability: whether to measure the probability of the class instead of its score.
+        probability: measure the probability of the class instead of its score: True for softmax, or a
+            function from scores to probabilities, such as `jax.nn.sigmoid`.
         batch_size: approximate number of images computed at a time.
 
     Returns:
@@ -73,13 +74,14 @@ def occlusion(
         raise InputError(f"value has shape {np.shape(value)}; wanted a number, or one for each channel")
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}; give at least 1")
-    options = (size, stride, probability, batch_size)
+    activation = probability if callable(probability) else jax.nn.softmax if probability else None
+    options = (size, stride, activation, batch_size)
     return _occlusion(model, variables, images, classes, value, *options)
 
 
 @partial(jax.jit, static_argnums=(0, 5, 6, 7, 8))
 def _occlusion(
-    model, variables, images, classes, value, size, stride, probability, batch_size
+    model, variables, images, classes, value, size, stride, activation, batch_size
 ) -> jax.Array:
     count, height, width, _ = images.shape
     down, right = _covered(height, size[0], stride[0]), _covered(width, size[1], stride[1])
@@ -95,7 +97,7 @@ def _occlusion(
         cover = covered_rows[place[0]][:, :, None] & jnp.asarray(right)[place[1]][:, None, :]
         covered = jnp.where(cover[:, None, :, :, None], jnp.asarray(value, images.dtype), images)
         logits = model.apply(variables, covered.reshape(-1, *images.shape[1:]), train=False)
-        return (jax.nn.softmax(logits) if probability else logits).reshape(together, count, -1)
+        return (logits if activation is None else activation(logits)).reshape(together, count, -1)
 
     found = jax.lax.map(scores, places)
     found = found.reshape(batches * together, count, -1)[: len(rows)]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxnets.outputs import plain, save_figure
+
 _BOUNDS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 _COLORS = ("#1b2a6b", "#3f6fb5", "#a9cbe8", "#4caf50", "#f5a742", "#b5251b")
 
@@ -44,13 +46,13 @@ def plot_layer_ratios(
         cmap=colors,
     )
     axis.invert_yaxis()
-    axis.set_yticks(np.arange(len(layers)) + 0.5, layers, fontsize=8)
+    axis.set_yticks(np.arange(len(layers)) + 0.5, [plain(name) for name in layers], fontsize=8)
     axis.set_xlabel(unit)
     axis.set_title("update-to-weight ratio of each layer")
     place = {"shrink": min(1, 5 / height), "aspect": 22, "anchor": (0, 1)}
     bar = figure.colorbar(mesh, ax=axis, extend="both", ticks=_BOUNDS, format="%g", **place)
     bar.set_label("|update| / |weights|\nwanted: 0.001 to 0.01 (green)")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def _by_number(name: str) -> list[str | int]:

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from jaxnets.outputs import save_figure
+
 MARKERS = "osD^vP"  # of the stages
 COLORS = "viridis"
 LINES = ("-.", ":", "--")  # around the ranges of stages: 2 is dashed, 3 is dash-dotted
@@ -53,7 +55,7 @@ def plot_search(found: dict[str, Any], path: str | Path) -> None:
         title.append(f"best: {told}, held-out {monitor} {score}")
     figure.suptitle("\n".join(title), fontsize="medium")
     figure.legend(handles=_legend(found), loc="outside lower center", ncols=3, fontsize="small")
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, dpi=110)
 
 
 def _draw(panel, found: dict[str, Any], first: str, other: str | None, colors: dict[str, Any]):

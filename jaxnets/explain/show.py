@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxnets.errors import InputError
+from jaxnets.outputs import plain, save_figure
 
 COLUMNS = 8
 
@@ -42,11 +43,11 @@ def show_attributions(
     figure, axes = _grid(len(images), 1 + len(maps), images, bars=True)
     for number, image in enumerate(images):
         _picture(axes[number, 0], image)
-        axes[number, 0].set_title(textwrap.fill(titles[number] if titles else "image", 30), fontsize=10)
+        axes[number, 0].set_title(_wrapped(titles[number] if titles else "image", 30), fontsize=10)
         for axis, (name, values) in zip(axes[number, 1:], maps.items(), strict=True):
             _heat(axis, image, values[number], signed=values.min() < 0)
-            axis.set_title(textwrap.fill(name, 30), fontsize=10)
-    save(figure, path)
+            axis.set_title(_wrapped(name, 30), fontsize=10)
+    save_figure(figure, path)
 
 
 def show_filters(kernels: Any, path: str | PathLike, title: str = "filters") -> None:
@@ -82,7 +83,7 @@ def show_filters(kernels: Any, path: str | PathLike, title: str = "filters") -> 
     figure.supxlabel(f"{of} of {height} x {width}{seen}", fontsize=9)
     if channels != 3:
         figure.colorbar(drawn, ax=axes, label="weight", shrink=0.8)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def show_feature_maps(
@@ -117,7 +118,7 @@ def show_feature_maps(
     of = f"{count} maps" if count == len(shown) else f"the first {len(shown)} of {count} maps"
     figure.supxlabel(f"{of} of {height} x {width}", fontsize=9)
     figure.colorbar(drawn, ax=axes, label="activation", shrink=0.8)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def show_deconvnet(
@@ -165,7 +166,7 @@ def show_deconvnet(
                 axis.add_patch(box)
     where = "\nred: the pixels that the unit depends on" if boxes is not None else ""
     figure.supxlabel(f"above: images; below: projections, 0 is gray{where}", fontsize=9)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def show_receptive_field(
@@ -196,7 +197,7 @@ def show_receptive_field(
     edge.set(fill=False, edgecolor="red", linewidth=1.5)
     size = f"{bottom - top} x {right - left} of {height} x {width} pixels"
     figure.supxlabel(f"{size}: rows {top} to {bottom - 1}, columns {left} to {right - 1}", fontsize=9)
-    save(figure, path)
+    save_figure(figure, path)
 
 
 def checked_pictures(images: Any) -> np.ndarray:
@@ -220,14 +221,6 @@ def flattened(values: np.ndarray) -> np.ndarray:
     return values.max(-1) if values.min() >= 0 else values.sum(-1)
 
 
-def save(figure: Any, path: str | PathLike, dpi: int = 120) -> None:
-    """Writes a figure; `InputError` for an ending that means no format."""
-    try:
-        figure.savefig(path, dpi=dpi)
-    except ValueError as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from error
-
-
 def _grid(
     rows: int, columns: int, pictures: np.ndarray, side: float = 2.4, bars: bool = False, title: str = ""
 ) -> tuple[Any, np.ndarray]:
@@ -242,9 +235,13 @@ def _grid(
     for axis in axes.ravel():
         axis.set_axis_off()
     if title:
-        lines = (textwrap.fill(line, int(10 * figure.get_figwidth())) for line in title.splitlines())
+        lines = (_wrapped(line, int(10 * figure.get_figwidth())) for line in title.splitlines())
         figure.suptitle("\n".join(lines), fontsize=11)
     return figure, axes
+
+
+def _wrapped(text: str, width: int) -> str:
+    return plain(textwrap.fill(text, width))
 
 
 def _picture(axis: Any, image: np.ndarray) -> None:

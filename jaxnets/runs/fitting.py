@@ -2,38 +2,41 @@
 
 import contextlib
 import dataclasses
-import itertools
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import jax
 import optax
-from rich.console import Console
 
 from jaxnets import data, training
 from jaxnets.config import (
-    CONFIG_FILE,
-    RUNS,
     RunConfig,
-    is_run,
+    expanded,
+    has_checkpoint,
     newest_run,
     read_config,
     refuse_changes,
     write_config,
 )
+from jaxnets.console import PlainConsole, status
+from jaxnets.data import sources
 from jaxnets.errors import InputError
+from jaxnets.layout import CHECKPOINTS, CONFIG_FILE
+from jaxnets.runs.directories import new_directory, refuse_taken
 from jaxnets.runs.pictures import draw_history
-from jaxnets.runs.recipe import Prepared, Recipe, Run, dataset_of, prepared, with_batch_size
-from jaxnets.training import DataParallel, History
-from jaxnets.training.fitting import CHECKPOINTS
+from jaxnets.runs.recipe import Prepared, Recipe, Run, dataset_of, located, prepared, with_batch_size
+from jaxnets.runs.remembered import refuse_other_files, with_files
+from jaxnets.training import DataParallel, History, Task
 from jaxnets.training.optimizers import OPTIMIZERS
-from jaxnets.training.parallel import is_main_process, wait_for_all
+from jaxnets.training.parallel import is_main_process
 from jaxnets.training.task import headline_of
 
 Step = int | Literal["latest", "best"]
+
+_TAKEN_BY = {CONFIG_FILE: "a run", CHECKPOINTS: "a run"}
 
 
 def train(
@@ -66,11 +69,18 @@ def train(
         raise InputError(
             f"checkpoint is {config.checkpoint}, which is for --resume; give both or neither"
         )
-    config, about = _begun(recipe, config)
+    config, remembered = _begun(recipe, config)
+    # A run that was killed before its first checkpoint starts over, from pretrained weights again.
+    about = remembered if config.resume and has_checkpoint(config.run_dir) else None
     parallel = DataParallel.create(config.strategy)
-    dataset = dataset_of(recipe, config, about)
+    progress = progress and is_main_process()
+    with status(f"reading {config.dataset}", progress):
+        dataset = dataset_of(recipe, config, about)
+    if remembered is not None:
+        refuse_other_files(remembered, dataset, config)
     config = with_batch_size(config, len(dataset.train), parallel.replicas)
-    run = prepared(recipe, config, dataset, about)
+    with status("measuring the images and preparing the model", progress):
+        run = prepared(recipe, config, dataset, about)
     steps_per_epoch = data.steps_per_epoch(
         run.train, parallel.local_batch_size(config.batch_size), jax.process_count()
     )
@@ -81,17 +91,11 @@ def train(
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
     )
-    directory = config.run_dir if config.resume else _make_directory(config, run)
-    if is_main_process():
-        if about is None:
-            run.write(directory)
-        # Also of a run that is resumed: it may have more epochs now, which it is to have once more.
-        write_config(directory, recipe.name, config, run.about if about is None else about)
-    if progress and is_main_process():
-        for note in run.notes:
-            Console(highlight=False, soft_wrap=True).print(note)
-    headline = headline_of(run.task)
-    try:
+    for note in run.notes if progress else ():
+        PlainConsole(soft_wrap=True).print(note)
+    if about is None:
+        remembered = with_files(run.about, dataset)
+    with _in_directory(recipe, config, run, remembered, new=about is None, script=script) as directory:
         _, history = training.fit(
             run.task,
             run.train,
@@ -119,13 +123,7 @@ def train(
             progress=progress,
             stop=stop,
         )
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            error.add_note(f"resume it by {resume_command(directory, script)}")
-        with contextlib.suppress(OSError):  # of a full disk, say, which the first error tells better
-            draw_history(directory, headline)
-        raise
-    draw_history(directory, headline)
+    draw_history(directory, headline_of(run.task))
     if config.plots and jax.process_count() == 1:
         recipe.draw(load_run(recipe, directory))
     return directory, history
@@ -158,9 +156,9 @@ def load_run(recipe: Recipe, directory: str | Path, step: Step = "latest") -> Ru
     Raises:
         InputError: if it holds no run, one of another task, or no such checkpoint.
     """
-    directory = Path(directory)
+    directory = expanded(directory)
     config, about = read_run(recipe, directory)
-    task = recipe.restore(config, about, directory)
+    task = _restored(recipe, config, about)
     return Run(recipe, directory, config, about, task, _load_variables(directory, step))
 
 
@@ -168,13 +166,16 @@ def read_run(recipe: Recipe, directory: str | Path) -> tuple[RunConfig, dict[str
     """The configuration of the run in a directory, and what it remembers of its data.
 
     Raises:
-        InputError: if it holds no run, or one of another task.
+        InputError: if it holds no run, one of another task, or the file of another program.
     """
+    directory = expanded(directory)
     name, values, about = read_config(directory)
     if name != recipe.name:
         raise InputError(f"{directory} holds a run of {name}; wanted one of {recipe.name}")
-    config = recipe.Config.saved(values)
-    return dataclasses.replace(config, run_dir=Path(directory)), about
+    with _told_of(directory / CONFIG_FILE):
+        config = recipe.Config.saved(values)
+        config.check()
+    return dataclasses.replace(config, run_dir=directory), about
 
 
 def make_optimizer(config: RunConfig, steps_per_epoch: int) -> optax.GradientTransformation:
@@ -200,32 +201,91 @@ def make_optimizer(config: RunConfig, steps_per_epoch: int) -> optax.GradientTra
     )
 
 
-def next_directory(name: str, dataset: str) -> Path:
-    """The first of runs/NAME_DATASET_1, runs/NAME_DATASET_2 ... that is not there yet."""
-    stem = f"{name}_{Path(dataset.partition(':')[2] or dataset).name}"
-    taken = {entry.name for entry in RUNS.glob(f"{stem}_*")}
-    return RUNS / next(f"{stem}_{k}" for k in itertools.count(1) if f"{stem}_{k}" not in taken)
-
-
 def _begun(recipe: Recipe, config: RunConfig) -> tuple[RunConfig, Mapping[str, Any] | None]:
     """The whole configuration and, of a run that is resumed, what it remembers of its data."""
-    config = config.completed()
-    if config.epochs < 1:
-        raise InputError(f"epochs is {config.epochs}; it must be 1 or more")
+    config = located(config.completed())
+    config.check()
     if not config.resume:
+        refuse_taken(config.run_dir, _TAKEN_BY)
         return config, None
-    config = dataclasses.replace(config, run_dir=config.run_dir or newest_run())
+    config = dataclasses.replace(config, run_dir=config.run_dir or newest_run(usable=False))
     saved, about = read_run(recipe, config.run_dir)
     if config.batch_size is None:
         config = dataclasses.replace(config, batch_size=saved.batch_size)
+    saved = located(saved)
+    if sources.has_path(saved.dataset) and sources.has_path(config.dataset):
+        # It may have been moved; what it holds is compared once it is read.
+        saved = dataclasses.replace(saved, dataset=config.dataset)
     refuse_changes(saved, config)
-    # A run that was killed before its first checkpoint starts over, from pretrained weights again.
-    return config, about if is_run(config.run_dir) and _steps(config.run_dir) else None
+    if has_checkpoint(config.run_dir):
+        _restored(recipe, saved, about)
+    return config, about
 
 
-def _steps(directory: Path) -> list[str]:
-    """The checkpoints of a run, by their steps."""
-    return [path.name for path in (directory / CHECKPOINTS).iterdir() if path.name.isdigit()]
+@contextlib.contextmanager
+def _in_directory(
+    recipe: Recipe,
+    config: RunConfig,
+    run: Prepared,
+    remembered: Mapping[str, Any],
+    *,
+    new: bool,
+    script: str | None,
+) -> Iterator[Path]:
+    """The directory of a run, with what it keeps of itself; if it fails, what it recorded is drawn.
+
+    Args:
+        recipe, config, run: what is trained.
+        remembered: of its data.
+        new: whether it begins.
+        script: that registered the recipe, for the command that resumes it.
+    """
+    making = contextlib.nullcontext(config.run_dir)
+    if not config.resume:
+        making = new_directory(
+            config.run_dir,
+            run.name,
+            config.dataset,
+            taken_by=_TAKEN_BY,
+            begun=_has_begun,
+            claim=CHECKPOINTS,
+        )
+    with making as directory:
+        if is_main_process():
+            if new:
+                run.write(directory)
+            # Also of a run that is resumed: it may have more epochs now, and its data lie elsewhere.
+            write_config(directory, recipe.name, config, remembered)
+        try:
+            yield directory
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                error.add_note(f"resume it by {resume_command(directory, script)}")
+            with contextlib.suppress(OSError):  # of a full disk, say, which the first error tells better
+                draw_history(directory, headline_of(run.task))
+            raise
+
+
+def _has_begun(directory: Path) -> bool:
+    return bool(training.read_history(directory).steps) or has_checkpoint(directory)
+
+
+def _restored(recipe: Recipe, config: RunConfig, about: Mapping[str, Any]) -> Task:
+    """The task of a run that has been read."""
+    with _told_of(config.run_dir / CONFIG_FILE):
+        return recipe.restore(config, about, config.run_dir)
+
+
+@contextlib.contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Errors inside as those of a file from which everything inside comes."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path} is not as a run writes it ({what})") from error
 
 
 def _load_variables(directory: Path, step: Step) -> dict[str, Any]:
@@ -236,19 +296,3 @@ def _load_variables(directory: Path, step: Step) -> dict[str, Any]:
         return checkpointer.restore_variables(step)
     finally:
         checkpointer.close()
-
-
-def _make_directory(config: RunConfig, run: Prepared) -> Path:
-    """Makes the directory of a new run; never one that holds a run already."""
-    directory = config.run_dir
-    if directory is None:
-        if jax.process_count() > 1:
-            raise InputError("run_dir: with several processes, name one that all of them see")
-        directory = next_directory(run.name, config.dataset)
-    elif (directory / CONFIG_FILE).exists():
-        raise InputError(
-            f"run_dir: {directory} holds a run already; go on with it by --resume, or choose another"
-        )
-    wait_for_all("run directory chosen")  # before the main process writes into it
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import optax
 
 from jaxnets import metrics
-from jaxnets.config import ImageConfig, RunConfig
-from jaxnets.data import Dataset, Source, load
+from jaxnets.config import ImageConfig, RunConfig, expanded
+from jaxnets.data import Dataset, Source, augmentation, load, sources
 from jaxnets.metrics import Metrics
 from jaxnets.training import DataParallel, Task, UpdateRule, usual_rule
 from jaxnets.training.evaluation import Predictions, make_measure, predict_all
@@ -159,6 +159,16 @@ class Recipe(NamedTuple):
     make_rule: Callable[..., UpdateRule] = usual_rule
 
 
+def located(config: RunConfig) -> RunConfig:
+    """The configuration with absolute paths of its data, and the home directory in place of a ~."""
+    folder = config.data_dir
+    if folder is not None and "://" not in folder:
+        folder = str(expanded(folder).absolute())
+    directory = None if config.run_dir is None else expanded(config.run_dir)
+    dataset = sources.located(config.dataset)
+    return dataclasses.replace(config, dataset=dataset, data_dir=folder, run_dir=directory)
+
+
 def dataset_of(recipe: Recipe, config: RunConfig, about: Mapping[str, Any] | None) -> Dataset:
     """The dataset of a configuration, as `Recipe.load` has it."""
     return load(config.dataset) if recipe.load is None else recipe.load(config, about)
@@ -184,5 +194,6 @@ def with_batch_size(config: RunConfig, examples: int, replicas: int) -> RunConfi
 
 def load_images(config: ImageConfig, **options: Any) -> Dataset:
     """The dataset of a configuration; further options are those of `data.load`, None for the default."""
+    augmentation.by_name(config.augment or ())  # for its error, before anything is read
     options = {"size": config.image_size, **options}
     return load(config.dataset, strict=config.strict or None, data_dir=config.data_dir, **options)

@@ -8,13 +8,17 @@ import dataclasses
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from jaxnets import atomic, data, training
-from jaxnets.config import CONFIG_FILE, RunConfig
+from jaxnets.config import RunConfig
+from jaxnets.console import status
 from jaxnets.errors import InputError, unknown_name
-from jaxnets.runs.fitting import make_optimizer, next_directory
-from jaxnets.runs.recipe import Recipe, dataset_of, prepared, with_batch_size
+from jaxnets.layout import CONFIG_FILE
+from jaxnets.runs.directories import new_directory, refuse_taken
+from jaxnets.runs.fitting import make_optimizer
+from jaxnets.runs.recipe import Recipe, dataset_of, located, prepared, with_batch_size
 from jaxnets.training import DataParallel, SearchResult, Stage
 from jaxnets.training.optimizers import OPTIMIZERS
 from jaxnets.training.search_result import Space
@@ -24,6 +28,7 @@ RESULT_FILE = "search.json"
 REACH = 100  # how far below and above what is usual a range goes, where none is given
 NO_USUAL_DECAY = (1e-6, 1e-2)  # the range where the usual decay is none
 
+_TAKEN_BY = {RESULT_FILE: RESULT_FILE, CONFIG_FILE: "a run"}
 _WITH_MOMENTUM = ("momentum", "nesterov", "rmsprop", "lars")
 # What belongs to one long run that is kept and gone on with.
 _NOT_TAKEN = (
@@ -69,16 +74,20 @@ def search(
         DivergenceError: if every candidate diverges.
     """
     _refuse_what_has_no_use(config)
-    config = config.completed()
+    config = located(config.completed())
+    config.check()
+    refuse_taken(config.run_dir, _TAKEN_BY)
     space = usual_space(config) if space is None else dict(space)
     _check_space(config, space)
     if not 0 < held_out < 1:
         raise InputError(f"held_out is {held_out}; it must be between 0 and 1, such as 0.2")
-    dataset = dataset_of(recipe, config, None)
+    with status(f"reading {config.dataset}", progress):
+        dataset = dataset_of(recipe, config, None)
     train, validation = data.hold_out(dataset.train, held_out, config.seed)
     dataset = dataclasses.replace(dataset, train=train, test=validation)
     config = with_batch_size(config, len(train), replicas=1)
-    run = prepared(recipe, config, dataset, None)
+    with status("measuring the images and preparing the model", progress):
+        run = prepared(recipe, config, dataset, None)
     steps_per_epoch = data.steps_per_epoch(run.train, config.batch_size)
 
     def optimizer(steps: int, **values):
@@ -86,34 +95,40 @@ def search(
         settings = dataclasses.replace(config, epochs=epochs, **values)
         return run.transform(make_optimizer(settings, steps_per_epoch))
 
-    directory = _make_directory(config, run.name)
-
-    def save(result: SearchResult) -> None:
+    def save(directory: Path, result: SearchResult) -> None:
         found = {"command": None, **result.to_dict()}
         if result.best is not None:
             found["command"] = train_command(recipe, config, result.best.values, script)
         atomic.write_text(directory / RESULT_FILE, json.dumps(found, indent=1, allow_nan=False) + "\n")
         atomic.write_text(directory / "search.md", result.to_markdown())
 
-    result = training.search(
-        run.task,
-        run.train,
-        run.test,
-        optimizer=optimizer,
-        space=space,
-        stages=stages,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        precision=config.precision,
-        stop_above=config.stop_above,
-        together=together,
-        workers=config.workers,
-        parallel=DataParallel.create(config.strategy),
-        variables=run.variables,
-        make_rule=recipe.make_rule,
-        on_stage=save,
-        progress=progress,
+    making = new_directory(
+        config.run_dir,
+        f"search_{run.name}",
+        config.dataset,
+        taken_by=_TAKEN_BY,
+        begun=lambda directory: (directory / RESULT_FILE).exists(),
     )
+    with making as directory:
+        result = training.search(
+            run.task,
+            run.train,
+            run.test,
+            optimizer=optimizer,
+            space=space,
+            stages=stages,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            precision=config.precision,
+            stop_above=config.stop_above,
+            together=together,
+            workers=config.workers,
+            parallel=DataParallel.create(config.strategy),
+            variables=run.variables,
+            make_rule=recipe.make_rule,
+            on_stage=partial(save, directory),
+            progress=progress,
+        )
     from jaxnets.explain import plot_search
 
     plot_search(result.to_dict(), directory / "search.png")
@@ -189,15 +204,3 @@ def _check_space(config: RunConfig, space: Space) -> None:
             raise InputError(f"{name} is both set and searched; give one of the two")
     if not space:
         raise InputError("space: learning rate and weight decay are both set; nothing is left to search")
-
-
-def _make_directory(config: RunConfig, name: str) -> Path:
-    """Makes the directory of a new search; never one that holds a search, or a run, already."""
-    directory = config.run_dir
-    if directory is None:
-        directory = next_directory(f"search_{name}", config.dataset)
-    for name in (RESULT_FILE, CONFIG_FILE):
-        if (directory / name).exists():
-            raise InputError(f"run_dir: {directory} holds {name} already; choose another")
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory

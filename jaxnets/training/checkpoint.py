@@ -42,6 +42,8 @@ class Checkpointer:
         import orbax.checkpoint as ocp
         from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+        from jaxnets.training.literal import literal_path
+
         self.directory = Path(directory).absolute()
         self._ocp = ocp
         if read_only and not self.directory.is_dir():
@@ -51,10 +53,11 @@ class Checkpointer:
             return metrics[SCORE]
 
         best = BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
+        path = literal_path(self.directory)
 
         def manager(scored: bool):
             return ocp.CheckpointManager(
-                self.directory,
+                path,
                 item_handlers={
                     "state": ocp.StandardCheckpointHandler(),
                     "position": ocp.JsonCheckpointHandler(),

@@ -9,9 +9,11 @@ import numpy as np
 import optax
 
 from jaxnets import data
+from jaxnets.console import status
 from jaxnets.data.dataset import read_batch
 from jaxnets.data.pipeline import BatchIterator
 from jaxnets.errors import InputError
+from jaxnets.layout import CHECKPOINTS, PROFILE
 from jaxnets.metrics import Metric, Metrics
 from jaxnets.training import judging, loop
 from jaxnets.training.checkpoint import Checkpointer, CheckpointError, remove_after
@@ -24,8 +26,6 @@ from jaxnets.training.ratios import with_layer_ratios
 from jaxnets.training.state import TrainState, create_state
 from jaxnets.training.step import UpdateRule, make_eval_step, usual_rule
 from jaxnets.training.task import Batch, Task, Variables, headline_of
-
-CHECKPOINTS, PROFILE = "checkpoints", "profile"
 
 
 def fit(
@@ -142,7 +142,8 @@ def fit(
     )
     source = data.train_batches(train, local_batch_size, seed=seed, workers=workers, **shard)
     key, ema = jax.random.key(seed), ema_decay is not None
-    state = create_state(task, rule, key, example, ema=ema, variables=variables)
+    with status("preparing the parameters", progress and is_main_process()):
+        state = create_state(task, rule, key, example, ema=ema, variables=variables)
 
     train_step = parallel.compile_train_step(rule.step)
     if layer_ratios:

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jaxnets import atomic
-
-METRICS_FILE = "metrics.jsonl"
+from jaxnets.layout import METRICS_FILE
 
 
 @dataclass

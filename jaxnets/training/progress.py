@@ -3,9 +3,10 @@
 import contextlib
 from collections.abc import Mapping
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from jaxnets.console import PlainConsole
 from jaxnets.metrics import Metric
 from jaxnets.training.search_result import SearchResult, Space, Stage
 from jaxnets.training.task import LOSS, Headline
@@ -19,7 +20,7 @@ _OF_EVERY_RUN = (  # heading, key of the epoch's record, format
 )
 
 
-class _Console(Console):
+class _Console(PlainConsole):
     """A console without which a run goes on, should its reader be gone."""
 
     def on_broken_pipe(self) -> None:
@@ -38,13 +39,13 @@ class Reporter:
         self, epochs: int, steps_per_epoch: int, headline: Headline = LOSS, enabled: bool = True
     ):
         self._epochs, self._headline = epochs, headline
-        self._console = _Console(quiet=not enabled, highlight=False, soft_wrap=True)
+        self._console = _Console(quiet=not enabled, soft_wrap=True)
         self._columns = None
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[numbers]}", markup=False),
             TimeRemainingColumn(),
             console=self._console,
             transient=True,
@@ -88,7 +89,7 @@ class Reporter:
             columns = (*measured, *_OF_EVERY_RUN)
             self._columns = [column for column in columns if column[1] in record]
             heading = "".join(f"{name:>{_width(name)}}" for name, _, _ in self._columns)
-            self._console.print(f"[bold]{_EPOCH:>7}{heading}[/bold]")
+            self._console.print(f"{_EPOCH:>7}{heading}", style="bold")
         cells = "".join(
             f"{form.format(record[key]):>{_width(name)}}" for name, key, form in self._columns
         )
@@ -104,9 +105,9 @@ class SearchReporter:
 
     def __init__(self, stages: int, enabled: bool = True):
         self._stages = stages
-        self._console = _Console(quiet=not enabled, highlight=False, soft_wrap=True)
+        self._console = _Console(quiet=not enabled, soft_wrap=True)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("steps"),
@@ -128,10 +129,9 @@ class SearchReporter:
         """Prints the ranges of a stage, and starts its bar; `steps` is summed over candidates."""
         ranges = ", ".join(f"{name} {low:.3g} to {high:.3g}" for name, (low, high) in space.items())
         epochs = "1 epoch" if stage.epochs == 1 else f"{stage.epochs} epochs"
-        self._console.print(
-            f"[bold]stage {number} of {self._stages}[/bold]: {stage.candidates} candidates of {epochs}; "
-            f"{ranges}"
-        )
+        heading = (f"stage {number} of {self._stages}", "bold")
+        told = f": {stage.candidates} candidates of {epochs}; {ranges}"
+        self._console.print(Text.assemble(heading, told))
         self._name = f"stage {number}/{self._stages}"
         self._task = self._bar.add_task(f"{self._name}, compiling", total=steps)
 

@@ -5,16 +5,17 @@ from jaxnets.weights.conversion import from_torch, libraries, to_torch
 from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.keras import from_keras
 from jaxnets.weights.loading import find_preprocessing as preprocessing
-from jaxnets.weights.loading import load, wrong_model
+from jaxnets.weights.loading import load, refuse_other_model
 from jaxnets.weights.pretrained import Pretrained, UnknownImagesError, preprocessing_of
 from jaxnets.weights.recurrent import recurrent_from_torch, recurrent_to_torch
-from jaxnets.weights.saving import save, usual_library
+from jaxnets.weights.saving import check_path, save, usual_library
 from jaxnets.weights.transfer import freeze_mask, layerwise_decay
 
 __all__ = [
     "Preprocessing",
     "Pretrained",
     "UnknownImagesError",
+    "check_path",
     "freeze_mask",
     "from_keras",
     "from_torch",
@@ -25,9 +26,9 @@ __all__ = [
     "preprocessing_of",
     "recurrent_from_torch",
     "recurrent_to_torch",
+    "refuse_other_model",
     "save",
     "to_torch",
     "usual_library",
     "with_channels",
-    "wrong_model",
 ]

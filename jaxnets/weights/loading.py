@@ -90,9 +90,14 @@ def find_preprocessing(name: str | PathLike, source: str | PathLike | None = Non
     return found
 
 
-def wrong_model(origin: Any, held: str, wanted: Any) -> InputError:
-    """An error: the weights are of another model than was asked for."""
-    return InputError(f"{origin} holds weights of {held}, not of {wanted}")
+def refuse_other_model(origin: Any, held: str, wanted: Any) -> None:
+    """Checks that weights are of the model that is wanted, whichever it is where that is None.
+
+    Raises:
+        InputError: they are of another.
+    """
+    if wanted is not None and held != str(wanted):
+        raise InputError(f"{origin} holds weights of {held}, not of {wanted}")
 
 
 def _model_and_source(name: str | PathLike, source: str | PathLike | None) -> tuple[str | None, str]:
@@ -133,8 +138,7 @@ def _saved_preprocessing(about: Mapping[str, Any]) -> Preprocessing | None:
 
 def _ours(name: str | None, checkpoint: sources.Checkpoint, dtype: Any) -> Pretrained:
     about = _about(checkpoint)
-    if name not in (None, about["model"]):
-        raise wrong_model(checkpoint.origin, about["model"], name)
+    refuse_other_model(checkpoint.origin, about["model"], name)
     model = create_model(about["model"], num_classes=about["num_classes"], **about["settings"])
     # Files that were written before they kept the whole size keep the channels.
     size = about.get("input_size") or (*model.input_size[:2], about["in_channels"])

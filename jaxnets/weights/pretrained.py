@@ -1,6 +1,6 @@
 """A model with its weights, its images and its classes; and the same for other ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ class Pretrained:
         class_names: of the K scores.
         settings: of `create_model`, without the name and the number of classes.
         origin: where the weights came from, for messages.
+        activation: from scores to probabilities.
     """
 
     model: Classifier
@@ -36,6 +37,7 @@ class Pretrained:
     class_names: tuple[str, ...]
     settings: Mapping[str, Any]
     origin: str
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.softmax
 
     def adapted(
         self,
@@ -92,7 +94,8 @@ class Pretrained:
             preprocessing = preprocessing.of_channels(in_channels)
         key = jax.random.key(0) if key is None else key
         variables = adaptation.adapted(unflatten_dict(variables), model, key)
-        return Pretrained(model, variables, preprocessing, names, settings, self.origin)
+        named = (names, settings, self.origin, self.activation)
+        return Pretrained(model, variables, preprocessing, *named)
 
 
 def preprocessing_of(pretrained: Pretrained) -> Preprocessing:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flax.traverse_util import flatten_dict
 
+from jaxnets import outputs
 from jaxnets.errors import InputError
 from jaxnets.weights import conversion, files
 from jaxnets.weights.pretrained import Pretrained
@@ -27,9 +28,8 @@ def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES)
     Raises:
         InputError: the library or the suffix is unknown, or torch is missing.
     """
+    check_path(path)
     suffix = Path(path).suffix
-    if suffix not in (*files.SAFETENSORS, *files.TORCH):
-        raise InputError(f"output: {path} must end in .safetensors, or in .pth for torch")
     metadata = {}
     if library == OUR_NAMES:
         tensors = {"/".join(path): value for path, value in flatten_dict(pretrained.variables).items()}
@@ -49,6 +49,18 @@ def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES)
         files.write_torch(path, tensors)
     else:
         files.write_safetensors(path, tensors, metadata)
+
+
+def check_path(path: str | PathLike) -> None:
+    """Checks that weights can be written into a file.
+
+    Raises:
+        InputError: another suffix, or no place to write it.
+    """
+    endings = (*files.SAFETENSORS, *files.TORCH)
+    if Path(path).suffix not in endings:
+        raise InputError(f"output: {path} must end in .safetensors, or in .pth for torch")
+    outputs.check_path(path, endings)
 
 
 def usual_library(name: str, path: str | PathLike) -> str:

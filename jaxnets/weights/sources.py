@@ -54,13 +54,13 @@ class Checkpoint:
 
 def is_source(text: str) -> bool:
     """Whether a text is a source of weights, not the name of a model."""
-    return is_weights(text) or os.path.exists(text)
+    return is_weights(text) or os.path.exists(os.path.expanduser(text))
 
 
 def is_weights(text: str) -> bool:
     """Whether a text names a source of weights by its form, as no picture does."""
     kind = text.partition(":")[0]
-    whole = (Path(text) / WEIGHTS_FILE).is_file()
+    whole = (Path(os.path.expanduser(text)) / WEIGHTS_FILE).is_file()
     return kind in (HUB, *PUBLISHED) or _suffix(text) != "" or whole
 
 
@@ -80,7 +80,7 @@ def read(source: str | os.PathLike) -> Checkpoint:
         return _read_hub(rest)
     if kind in PUBLISHED and colon:
         return _read_file(_published_file(kind, rest), source)
-    path = Path(source)
+    path = Path(os.path.expanduser(source))
     if path.is_dir():
         return _read_folder(path)
     return _read_file(path, source)

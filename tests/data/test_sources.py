@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from jaxnets import data
+from jaxnets.data import sources
 from jaxnets.data.dataset import ArraySource, Subset, in_memory, labels_of, read_batch
 from jaxnets.errors import InputError
 
@@ -120,3 +121,18 @@ def test_sources_in_memory_pickle():
         ArraySource(np.arange(4, dtype=np.uint8).reshape(4, 1, 1, 1), [0, 1, 0, 1], "ab"), [2]
     )
     assert pickle.loads(pickle.dumps(source))[0]["image"] == 2
+
+
+def test_the_path_of_a_spec_is_made_absolute_and_nothing_else_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    sources.register("shapes:PATH", lambda path, *, size=None: path)
+    try:
+        assert sources.located("folder:a/../b[1]") == f"folder:{tmp_path}/a/../b[1]"
+        assert sources.located("captions:~/x") == "captions:/home/me/x"
+        assert sources.located("folder:a:b") == f"folder:{tmp_path}/a:b"
+        assert data.load("shapes:~/x") == "/home/me/x"
+    finally:
+        del sources._LOADERS["shapes:PATH"]
+    for spec in ("digits", "tfds:cifar10/x:1.0.0", "folder:", "nothing:~/x", ""):
+        assert sources.located(spec) == spec
