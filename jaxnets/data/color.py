@@ -37,7 +37,7 @@ def color_jitter(
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         import dm_pix
 
-        draws = jax.random.uniform(key, (4,), minval=-1)
+        draws = jax.random.uniform(key, (4,), image.dtype, minval=-1)
         image = jnp.clip(image * (1 + brightness * draws[0]), 0, 1)
         image = jnp.clip(dm_pix.adjust_contrast(image, 1 + contrast * draws[1]), 0, 1)
         if image.shape[-1] == 3:
@@ -85,9 +85,9 @@ def random_channel_mix(p: float = 0.2) -> Augmentation:
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         chance_key, weight_key, factor_key = jax.random.split(key, 3)
         channels = image.shape[-1]
-        weights = jax.nn.softmax(3 * jax.random.normal(weight_key, (channels, channels)), axis=0)
-        factors = jax.random.uniform(factor_key, (channels,), minval=0.2)
-        mixed = image @ (weights * factors).astype(image.dtype)
+        weights = jax.nn.softmax(3 * jax.random.normal(weight_key, (channels, channels), image.dtype), axis=0)
+        factors = jax.random.uniform(factor_key, (channels,), image.dtype, minval=0.2)
+        mixed = image @ (weights * factors[None])
         return jnp.where(jax.random.bernoulli(chance_key, float(p)), mixed, image)
 
     return augment

@@ -218,7 +218,7 @@ class MaskedConv(nn.Module):
             padding=tuple((k // 2, k // 2) for k in kernel_size),
             use_bias=self.use_bias,
             kernel_init=self.kernel_init,
-            mask=mask,
+            mask=jnp.where(mask, 1.0, 0.0),  # weakly typed: it takes the kernel's type
             conv_general_dilated=conv_general_dilated,
         )
         nn.share_scope(self, conv)  # `kernel` and `bias` are ours, not a child's

@@ -50,17 +50,18 @@ def initialize(init: Callable[..., Any], rngs: Any, *args: Any) -> Any:
     """
     with jax.disable_jit(False):  # a distribution is known by JAX's jitted function for it
         program, results = jax.make_jaxpr(init, return_shape=True)(rngs, *args)
-    try:
-        leaves = _drawn_at_once(program, rngs, args)
-        return jax.tree.unflatten(jax.tree.structure(results), leaves)
-    except Exception as error:
+        try:
+            leaves = _drawn_at_once(program, rngs, args)
+        except Exception as error:
+            leaves, reason = None, f"{error!r} with JAX {jax.__version__}"
+    if leaves is None:
         warnings.warn(
-            f"parameters are drawn one by one, which compiles slowly: {error!r} with JAX "
-            f"{jax.__version__}",
+            f"parameters are drawn one by one, which compiles slowly: {reason}",
             RuntimeWarning,
             stacklevel=2,
         )
         return init(rngs, *args)
+    return jax.tree.unflatten(jax.tree.structure(results), leaves)
 
 
 def _drawn_at_once(program: Any, rngs: Any, args: tuple[Any, ...]) -> list[jax.Array]:

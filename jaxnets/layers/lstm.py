@@ -65,10 +65,10 @@ class _Gate(nn.Module):
     @nn.compact
     def __call__(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
         draw = nn.initializers.orthogonal() if self.recurrent else nn.initializers.lecun_normal()
-        kernel = self.param("kernel", draw, (inputs, self.features))
+        kernel = self.param("kernel", draw, (inputs, self.features), jnp.float32)
         if not self.recurrent:
             return kernel, None
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

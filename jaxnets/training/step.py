@@ -109,7 +109,8 @@ def make_train_step(
             updated = lax.pmean(updated, DATA_AXIS)
             sums = metrics.reduce(sums, DATA_AXIS)
         weight = sums["loss"].weight
-        grads = jax.tree.map(lambda g: g / jnp.where(weight > 0, weight, 1), grads)
+        weight = jnp.where(weight > 0, weight, 1)
+        grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
 
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -199,7 +200,7 @@ def _norm(tree: Any) -> jax.Array:
 
 def _once(value: jax.Array) -> Mean:
     """A value of the whole step, as a mean of weight 1."""
-    return Mean(jnp.asarray(value, jnp.float32), jnp.ones(()))
+    return Mean(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
 
 
 def _split(leaf: jax.Array, parts: int) -> jax.Array:

@@ -62,7 +62,7 @@ def test_drop_connect_drops_weights_for_each_example_by_itself():
     x = np.ones((3000, 1), np.float32)
     kernel, bias = jnp.arange(1.0, 6.0)[None], jnp.full((5,), 100.0)
     v = {"params": {"kernel": kernel, "bias": bias}}
-    np.testing.assert_allclose(layer.apply(v, x, deterministic=True), x @ kernel + bias)
+    np.testing.assert_allclose(layer.apply(v, x, deterministic=True), x @ kernel + bias[None])
     y = np.asarray(dropped(layer, x, v)) * 0.6
     # One weight and one bias meet in each output: four possible sums, independently drawn.
     with_weight = np.isin(np.round(y), np.arange(1, 6)) | (np.round(y) > 100)
