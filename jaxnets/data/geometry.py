@@ -86,13 +86,13 @@ def random_resized_crop(
 
         def resample(image):
             zoom = jnp.stack([height / rows, width / columns])
-            start = jnp.stack([top, left]).astype(jnp.float32)
             resized = jax.image.scale_and_translate(
                 image, image.shape, (0, 1), zoom, -zoom * start, "linear"
             )
             return jnp.clip(resized, 0, 1)
 
-        middle = top + rows / 2 - height / 2, left + columns / 2 - width / 2
+        start = jnp.stack([top, left]).astype(jnp.float32)
+        middle = start[0] + rows / 2 - height / 2, start[1] + columns / 2 - width / 2
         return axis_aligned((rows / height, columns / width), middle, resample)
 
     return augment
@@ -134,7 +134,9 @@ def random_box(
 
 def whole_number(draw: jax.Array, count: jax.Array | int) -> jax.Array:
     """Converts a uniform float32 draw from [0, 1) to an int32 in 0 .. count - 1."""
-    return (draw * jnp.asarray(count, draw.dtype)).astype(jnp.int32)  # the product never rounds up to `count`
+    return (draw * jnp.asarray(count, draw.dtype)).astype(
+        jnp.int32
+    )  # the product never rounds up to `count`
 
 
 def inside_box(
@@ -168,7 +170,7 @@ def _translation(key: jax.Array, rows: int, columns: int) -> Movement:
 
     def copy(image):
         padded = jnp.pad(image, ((rows, rows), (columns, columns), (0, 0)))
-        return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+        return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
 
     offset = (top - rows).astype(jnp.float32), (left - columns).astype(jnp.float32)
     return axis_aligned((1, 1), offset, copy)

@@ -5,7 +5,6 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from jaxnets.dtypes import at_least_float32
 from jaxnets.layers.geometry import Pair

@@ -187,7 +187,7 @@ class Trainer:
 
         def start(values):
             state = create_state(self.task, self._rule(values), key, example, variables=variables)
-            zero = jnp.zeros(())
+            zero = jnp.zeros((), jnp.float32)
             return _Candidate(values, state, zero, zero, jnp.zeros((), jnp.int32))
 
         return jax.vmap(start)(values)

@@ -95,7 +95,7 @@ def make_train_step(
         return grads, (updated, sums)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        key = jax.random.fold_in(state.run_key, state.step)
         params = state.params
         replicated = axis_is_bound(DATA_AXIS)
         if replicated:

@@ -27,7 +27,9 @@ class Net(nn.Module):
         x = nn.Dense(50, kernel_init=nn.initializers.normal(0.01), name="normal")(x)
         x = nn.Dense(64, kernel_init=nn.initializers.xavier_uniform(), name="xavier")(x)
         x = nn.Dense(64, kernel_init=nn.initializers.normal(0.5), name="wide")(x)
-        return x + self.param("alpha", nn.initializers.constant(0.25), (64,), jnp.float32)[None, None, None]
+        return (
+            x + self.param("alpha", nn.initializers.constant(0.25), (64,), jnp.float32)[None, None, None]
+        )
 
 
 NET = Net()
