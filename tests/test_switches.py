@@ -56,6 +56,7 @@ MODULES = {
     "instance_norm": (layers.InstanceNorm(), MAPS),
     "prelu": (layers.PReLU(), MAPS),
     "drop_connect": (layers.DropConnect(3, 0.5, deterministic=False), MAPS),
+    "dropout": (layers.Dropout(0.5, deterministic=False), MAPS),
     "drop_path": (layers.DropPath(0.5, deterministic=False), MAPS),
     "squeeze": (layers.SqueezeExcite(2), MAPS),
     **{mode: (layers.NonLocalBlock(mode), MAPS) for mode in ("embedded_gaussian", "concatenation")},
@@ -85,6 +86,10 @@ def types(tree):
     return {leaf.dtype for leaf in jax.tree.leaves(tree)}
 
 
+def each_type(tree):
+    return jax.tree.map(lambda leaf: leaf.dtype, tree)
+
+
 def gradient_types(function, *args):
     """The types of a function's results and of its gradients, as they are when traced."""
     outs = jax.eval_shape(function, *args)
@@ -94,6 +99,10 @@ def gradient_types(function, *args):
 
     numbers = tuple(range(len(args)))
     return types(outs) | types(jax.eval_shape(jax.grad(total, numbers), *args))
+
+
+def close(a, b):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def in_float64(tree):
@@ -142,13 +151,13 @@ def test_an_augmentation_preserves_types(name, enabled):
 
 
 class Tiny(nn.Module):
-    """A convolution, a normalization and a dropout."""
+    """A convolution and a normalization."""
 
     @nn.compact
     def __call__(self, images, train=False):
         x = layers.Conv(4, 3, name="conv")(images)
         x = layers.BatchNorm(use_running_average=not train, name="bn")(x)
-        return {"stage1": nn.relu(nn.Dropout(0.1, deterministic=not train)(x))}
+        return {"stage1": nn.relu(x)}
 
 
 def make_classifier(**options):
@@ -162,17 +171,19 @@ def make_images(seed=0):
     return {"image": images, "label": np.arange(4) % 3, "weight": np.ones(4, np.float32)}
 
 
-OPTIMIZER = create_optimizer(
-    "momentum", create_schedule("cosine", 0.1, 10, warmup_steps=2), clip_norm=1.0
-)
+COSINE = create_schedule("cosine", 0.1, 10, warmup_steps=2)
+OPTIMIZER = create_optimizer("momentum", COSINE, clip_norm=1.0)
 
 
 def begin(task, batch, optimizer=OPTIMIZER, key=KEY):
     return create_state(task, optimizer, key, batch, ema=True)
 
 
-@switched
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("switch", "precision"),
+    [(strict, "bfloat16"), (SWITCHES["x64"], "float32")],
+    ids=["strict", "x64"],
+)
 @pytest.mark.parametrize(
     "task",
     [
@@ -192,26 +203,43 @@ def test_a_step_keeps_every_type_of_the_state(switch, task, precision):
         state = jax.eval_shape(lambda: begin(task, batch))
         assert types((state.params, state.collections, state.ema)) == {jnp.dtype("float32")}
         after, sums = jax.eval_shape(step, state, batch)
-        assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(
-            lambda leaf: leaf.dtype, state
-        )
+        assert each_type(after) == each_type(state)
         seen = jax.eval_shape(make_eval_step(task, precision=precision), state.variables, batch)
         assert types((sums, seen)) == {jnp.dtype("float32")}
 
 
+class Line:
+    """A task of one matrix and one bias."""
+
+    def init(self, key, batch):
+        return {"params": {"kernel": jnp.ones((3, 2), jnp.float32), "bias": jnp.ones(2, jnp.float32)}}
+
+    def loss(self, variables, batch, key):
+        params = variables["params"]
+        values = jnp.sum(jnp.square(batch["x"] @ params["kernel"] + params["bias"][None]), axis=1)
+        mean = metrics.Mean.of(values, jnp.ones(len(values), jnp.float32))
+        return mean.total / mean.weight, ({}, {"loss": mean})
+
+
 @switched
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_an_optimizer_keeps_the_types_of_its_state(switch, name, schedule):
-    params = {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
-    optimizer = create_optimizer(
-        name, create_schedule(schedule, 0.1, 9, warmup_steps=3), weight_decay=1e-4
-    )
+def test_an_optimizer_keeps_the_types_of_its_state(switch, name):
+    batch = {"x": np.ones((4, 3), np.float32)}
+    optimizer = create_optimizer(name, COSINE, weight_decay=1e-4)
     with switch():
-        state = jax.eval_shape(optimizer.init, params)
-        updates, after = jax.eval_shape(optimizer.update, params, state, params)
-    assert types(updates) == {jnp.dtype("float32")}
-    assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda leaf: leaf.dtype, state)
+        state = jax.eval_shape(lambda: begin(Line(), batch, optimizer))
+        after, sums = jax.eval_shape(make_train_step(Line(), optimizer, accumulate=2), state, batch)
+    assert types((sums, after.params)) == {jnp.dtype("float32")}
+    assert each_type(after) == each_type(state)
+
+
+@switched
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_takes_integers(switch, name):
+    count = jax.ShapeDtypeStruct((), jnp.int32)
+    with switch():
+        rate = jax.eval_shape(create_schedule(name, 0.1, 9, warmup_steps=3), count)
+    assert rate.dtype == jnp.float32
 
 
 @switched
@@ -236,9 +264,7 @@ def test_captions_are_decoded_in_every_way(switch):
 
 
 @switched
-@pytest.mark.parametrize(
-    "name", ["resnet18", "densenet121", "vit_s16", "fractalnet20", "nasnet_a_mobile"]
-)
+@pytest.mark.parametrize("name", ["resnet18", "vit_base_patch16_224", "fractalnet", "googlenet"])
 def test_models_of_the_zoo_initialize_and_answer_in_float32(switch, name):
     model = create_model(name, num_classes=3)
     images = jax.ShapeDtypeStruct((1, *model.input_size), jnp.float32)
@@ -252,27 +278,25 @@ def test_models_of_the_zoo_initialize_and_answer_in_float32(switch, name):
 def test_float64_parameters_and_images_give_float64_logits_and_gradients():
     task, batch = make_classifier(augment=None), make_images()
     batch = {**batch, "image": batch["image"] / 255.0}
-    state = jax.device_get(begin(task, batch))
+    state = begin(task, batch)
+    narrow = jax.jit(task.predict)(state.variables, batch)
     with jax.enable_x64(True):
         wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.variables)
-        collections = {"batch_stats": wide["batch_stats"]}
-        logits = task.predict(wide, batch)
+        logits = jax.jit(task.predict)(wide, batch)
 
         def loss(params):
-            return task.loss({"params": params, **collections}, batch, jax.random.key(1))[0]
+            return task.loss({**wide, "params": params}, batch, jax.random.key(1))[0]
 
-        gradient = jax.jit(jax.grad(loss))
-        slope = gradient(wide["params"])
-        # Central differences, to more digits than float32 has.
-        direction = jax.tree.map(np.ones_like, wide["params"])
-        shifted = [
-            jax.tree.map(lambda p, d, h=h: p + h * d, wide["params"], direction) for h in (1e-6, -1e-6)
-        ]
-        difference = (loss(shifted[0]) - loss(shifted[1])) / 2e-6
-        along = sum(jnp.sum(leaf) for leaf in jax.tree.leaves(slope))
+        def shifted(size):
+            return loss(jax.tree.map(lambda leaf: leaf + size, wide["params"]))
+
+        slope = jax.jit(jax.grad(loss))(wide["params"])
+        # A central difference, to more digits than float32 has.
+        difference = jax.jit(lambda: (shifted(1e-6) - shifted(-1e-6)) / 2e-6)()
+        along = sum(np.sum(leaf) for leaf in jax.tree.leaves(slope))
     assert types((logits, slope)) == {jnp.dtype("float64")}
     np.testing.assert_allclose(along, difference, rtol=1e-7)
-    np.testing.assert_allclose(logits, task.predict(state.variables, batch), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(logits, narrow, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +306,7 @@ def trained():
 
 
 def run_steps(key=KEY):
-    task, one = make_classifier(), DataParallel.create(devices=jax.devices()[:1])
+    task, one = make_classifier(augment=None), DataParallel.create(devices=jax.devices()[:1])
     step = one.compile_train_step(make_train_step(task, OPTIMIZER, ema_decay=0.9))
     state = one.replicate(begin(task, make_images(), key=key))
     batches = [one.put(make_images(seed)) for seed in range(2)]
@@ -298,37 +322,29 @@ def test_steps_transfer_nothing_that_was_not_placed(trained):
 
 @pytest.mark.parametrize(
     "switch",
-    [
-        strict,
-        lambda: jax.debug_nans(True),
-        lambda: jax.enable_x64(True),
-    ],
-    ids=["strict", "debug_nans", "x64"],
+    [lambda: jax.debug_nans(True), lambda: jax.enable_x64(True)],
+    ids=["debug_nans", "x64"],
 )
 def test_steps_are_the_same_under_a_switch(trained, switch):
     with switch():
         again = run_steps()
     (state, sums), (after, sums_after) = trained, again
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
     jax.tree.map(close, after.opt_state, state.opt_state)
     jax.tree.map(close, (after.params, after.ema, sums_after), (state.params, state.ema, sums))
 
 
+@pytest.mark.slow  # operation by operation
 def test_a_step_without_jit_is_that_with_it():
     task, batch = make_classifier(augment=None), make_images()
     state, step = begin(task, batch), make_train_step(task, OPTIMIZER, ema_decay=0.9)
     with jax.disable_jit():
         plain, _ = step(state, batch)
     compiled, _ = jax.jit(step)(state, batch)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
-        plain.params,
-        compiled.params,
-    )
+    jax.tree.map(close, plain.params, compiled.params)
 
 
 def test_a_batch_of_padding_alone_makes_no_nan():
-    task = make_classifier()
+    task = make_classifier(augment=None)
     batch = {**make_images(), "weight": np.zeros(4, np.float32)}
     with jax.debug_nans(True):
         jax.jit(make_train_step(task, OPTIMIZER))(begin(task, batch), batch)

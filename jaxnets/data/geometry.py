@@ -134,9 +134,8 @@ def random_box(
 
 def whole_number(draw: jax.Array, count: jax.Array | int) -> jax.Array:
     """Converts a uniform float32 draw from [0, 1) to an int32 in 0 .. count - 1."""
-    return (draw * jnp.asarray(count, draw.dtype)).astype(
-        jnp.int32
-    )  # the product never rounds up to `count`
+    product = draw * jnp.asarray(count, draw.dtype)  # it never rounds up to `count`
+    return product.astype(jnp.int32)
 
 
 def inside_box(

@@ -53,7 +53,8 @@ class Classifier(InitializedAtOnce):
                 dropped (from the key "dropout") and auxiliary heads run.
 
         Returns:
-            logits f32[N, K] (float64 for float64 images); with `num_classes=0` what the last dense layer would have read.
+            logits f32[N, K], float64 for float64 images; with `num_classes=0` what the last dense
+            layer would have read.
 
         Raises:
             InputError: the images have another rank, another type or a size that does not fit.

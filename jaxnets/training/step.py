@@ -9,6 +9,7 @@ import optax
 from jax import lax
 
 from jaxnets import metrics
+from jaxnets.dtypes import implicit_promotion
 from jaxnets.errors import InputError
 from jaxnets.layers import CONSTANTS, DATA_AXIS, axis_is_bound
 from jaxnets.metrics import Mean, Metrics
@@ -112,7 +113,8 @@ def make_train_step(
         weight = jnp.where(weight > 0, weight, 1)
         grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
 
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        with implicit_promotion():  # as Optax's Adam does
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema_decay is not None:

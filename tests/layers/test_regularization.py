@@ -85,7 +85,7 @@ def test_drop_connect_has_the_parameters_of_a_dense_layer():
 
 
 def test_penalties_add_up_every_leaf():
-    params = {"a": jnp.array([1.0, -2.0]), "b": {"c": jnp.array([[3.0]], jnp.bfloat16)}}
+    params = {"a": jnp.array([1.0, -2.0], jnp.float32), "b": {"c": jnp.array([[3.0]], jnp.bfloat16)}}
     for penalty, total, slope in ((layers.l1_penalty, 6, [1, -1]), (layers.l2_penalty, 14, [2, -4])):
         value, gradient = jax.jit(jax.value_and_grad(penalty))(params)
         assert (value, value.dtype) == (total, jnp.float32)
