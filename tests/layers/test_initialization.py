@@ -102,8 +102,8 @@ def test_draws_of_other_functions_are_left_alone(monkeypatch):
 
 
 def test_an_error_of_init_itself_is_raised_as_it_is():
-    with pytest.raises(TypeError, match="positional argument"):
-        initialize(NET.init, jax.random.key(0), IMAGES, "another argument")
+    with pytest.raises(TypeError, match="positional arguments"):
+        initialize(NET.init, jax.random.key(0), IMAGES, IMAGES, IMAGES)
 
 
 def test_without_jit_the_values_are_the_same(drawn):
