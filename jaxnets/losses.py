@@ -32,7 +32,7 @@ def cross_entropy(
     """
     targets = optax.smooth_labels(targets, label_smoothing)
     if class_weights is not None:
-        targets = targets * class_weights
+        targets = targets * class_weights[None]
     return -jnp.sum(targets * jax.nn.log_softmax(logits), axis=-1)
 
 

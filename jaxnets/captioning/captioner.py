@@ -22,6 +22,7 @@ from jaxnets.captioning.lrcn import LRCN
 from jaxnets.captioning.show_and_tell import ShowAndTell
 from jaxnets.captioning.show_attend_tell import ShowAttendTell
 from jaxnets.captioning.vocabulary import START, Vocabulary
+from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layers.initialization import InitializedAtOnce
 from jaxnets.models import create_model
@@ -96,7 +97,7 @@ class Captioner(InitializedAtOnce):
             logits, looks = self.decoder(features, tokens, train)
         else:
             logits, looks = _scheduled(self.decoder, features, tokens, train, sampling_rate)
-        return logits.astype(jnp.float32), looks
+        return at_least_float32(logits), looks
 
     def start(self, features: jax.Array) -> Any:
         """The cache before the first word."""
@@ -105,7 +106,7 @@ class Captioner(InitializedAtOnce):
     def step(self, features: jax.Array, cache: Any, tokens: jax.Array) -> tuple[Any, jax.Array, dict]:
         """Advances by one word: reads tokens i32[N]; returns cache, logits f32[N, V] and `looks`."""
         cache, logits, looks = self.decoder.step(features, cache, tokens, False)
-        return cache, logits.astype(jnp.float32), looks
+        return cache, at_least_float32(logits), looks
 
 
 def create_captioner(
@@ -159,7 +160,7 @@ def _scheduled(
         key, coin = jax.random.split(decoder.make_rng(SAMPLING))
         own_turn = (jax.random.uniform(coin, own.shape) < rate) & (own >= 0)
         cache, logits, looks = decoder.step(features, cache, jnp.where(own_turn, own, given), train)
-        own = jax.random.categorical(key, jax.lax.stop_gradient(logits).astype(jnp.float32))
+        own = jax.random.categorical(key, at_least_float32(jax.lax.stop_gradient(logits)))
         return (cache, own.astype(given.dtype)), (logits, looks)
 
     scan = nn.scan(

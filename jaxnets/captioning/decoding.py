@@ -107,7 +107,7 @@ def likely_part(
     ranked = jnp.take_along_axis(logits, order, axis=-1)
     keep = jnp.ones(logits.shape, bool)
     if top_k is not None:
-        keep &= jnp.arange(logits.shape[-1]) < top_k
+        keep &= jnp.expand_dims(jnp.arange(logits.shape[-1]), tuple(range(logits.ndim - 1))) < top_k
     if top_p is not None:
         p = jax.nn.softmax(jnp.where(keep, ranked, NEG_INF), axis=-1)
         keep &= (jnp.cumsum(p, axis=-1) - p < top_p) & keep
@@ -187,7 +187,8 @@ def beam_search(
         written = pick(state["written"], beams).at[:, :, number].set(tokens)
 
         ends = tokens == end
-        ended = jnp.where(ends & (jnp.arange(count) < width), totals / penalty(number + 1), NEG_INF)
+        first_few, longer = jnp.arange(count)[None] < width, (number + 1).astype(jnp.float32)
+        ended = jnp.where(ends & first_few, totals / penalty(longer), NEG_INF)
         scores = jnp.concatenate([state["scores"], ended], axis=1)
         scores, best = lax.top_k(scores, width)
         finished = pick(jnp.concatenate([state["finished"], written], axis=1), best)
@@ -215,10 +216,10 @@ def beam_search(
         "number": jnp.zeros((), jnp.int32),
         "cache": jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf)[:, None], width, axis=1), cache),
         # Start with a single beam: identical beams would stay identical.
-        "live_log_p": jnp.full((batch, width), NEG_INF).at[:, 0].set(0.0),
+        "live_log_p": jnp.full((batch, width), NEG_INF, jnp.float32).at[:, 0].set(0.0),
         "written": jnp.full((batch, width, length), pad, jnp.int32),
         "last": jnp.repeat(jnp.asarray(start, jnp.int32)[:, None], width, axis=1),
-        "scores": jnp.full((batch, width), NEG_INF),
+        "scores": jnp.full((batch, width), NEG_INF, jnp.float32),
         "finished": jnp.full((batch, width, length), pad, jnp.int32),
     }
     state = lax.while_loop(lambda state: jnp.any(unsettled(state)), advance, first)

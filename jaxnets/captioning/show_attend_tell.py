@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxnets.dtypes import at_least_float32
 from jaxnets.models.settings import Count, Probability
 
 SHARE_OF_SAMPLES = 0.5  # section 4.1: with probability 0.5, the hard context is its expected value
@@ -94,15 +95,15 @@ class ShowAttendTell(nn.Module):
         _, h = cache
         words = self.words(tokens).astype(features.dtype)
         scores = self.score(jnp.tanh(keys + self.score_state(h)[:, None]))[..., 0]
-        log_alpha = jax.nn.log_softmax(scores.astype(jnp.float32))
+        log_alpha = jax.nn.log_softmax(at_least_float32(scores))
         alpha = jnp.exp(log_alpha)
         weights, looks = alpha, {"attention": alpha}
         if self.attention == "hard" and not train:
-            weights = jax.nn.one_hot(jnp.argmax(alpha, axis=-1), alpha.shape[-1])
+            weights = jax.nn.one_hot(jnp.argmax(alpha, axis=-1), alpha.shape[-1], dtype=alpha.dtype)
         elif self.attention == "hard":
             key, coin = jax.random.split(self.make_rng("attention"))
             place = jax.random.categorical(key, log_alpha)
-            drawn = jax.nn.one_hot(place, alpha.shape[-1])
+            drawn = jax.nn.one_hot(place, alpha.shape[-1], dtype=alpha.dtype)
             sampled = jax.random.uniform(coin, alpha[:, :1].shape) < SHARE_OF_SAMPLES
             weights = jnp.where(sampled, drawn, alpha)
             looks["log_place"] = jnp.sum(jnp.where(sampled, drawn * log_alpha, 0.0), axis=-1)

@@ -101,7 +101,7 @@ class Captioning:
             if self.frozen:
                 variables = freeze_backbone(variables)
         if self._remembers:
-            zero = jnp.zeros(())
+            zero = jnp.zeros((), jnp.float32)
             variables = {**variables, PROGRESS: {"steps": zero, "log_likelihood": zero}}
         return variables
 
@@ -150,7 +150,7 @@ class Captioning:
         return decoding.greedy(
             self.step(variables, features),
             self.start(variables, features),
-            jnp.full(len(features), START),
+            jnp.full(len(features), START, jnp.int32),
             end=END,
             length=batch["captions"].shape[-1],
         )
@@ -250,7 +250,7 @@ class Captioning:
     def _attention_penalty(self, looks: dict, words: "_Words") -> jax.Array:
         """f32[N]: weighted squared deviation from 1 of each location's attention, summed over words."""
         if "attention" not in looks:
-            return jnp.zeros(())
+            return jnp.zeros((), jnp.float32)
         seen = jnp.sum(jnp.where(words.real[..., None], looks["attention"], 0.0), axis=1)
         return self.attention_penalty * jnp.sum(jnp.square(1 - seen), axis=-1)
 
@@ -261,10 +261,10 @@ class Captioning:
         The reward of the sampled locations is the log likelihood of the caption minus its running mean.
         """
         if progress is None:
-            return jnp.zeros(()), None
+            return jnp.zeros((), jnp.float32), None
         after = {**progress, "steps": progress["steps"] + 1}
         if "log_place" not in looks:
-            return jnp.zeros(()), after
+            return jnp.zeros((), jnp.float32), after
         baseline = progress["log_likelihood"]
         reward = jax.lax.stop_gradient(likelihood - baseline)
         log_place = jnp.sum(jnp.where(words.real, looks["log_place"], 0.0), axis=1)

@@ -11,6 +11,7 @@ from jaxnets import losses
 from jaxnets.data import checks, inputs
 from jaxnets.data.augmentation import Augmentation
 from jaxnets.data.inputs import weights_of
+from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.metrics import Mean, Metrics, Share, Sum, confusion_matrix, in_top_k
 from jaxnets.models import Classifier
@@ -91,7 +92,7 @@ class Classification:
     ) -> tuple[jax.Array, tuple[Variables, Metrics]]:
         """The training loss of a batch: augmentation, forward pass in train mode, weighted mean.
 
-        Computes in the dtype of the parameters it is given; scores and losses are float32.
+        Computes in the dtype of the parameters it is given; scores and losses are float32 at least.
 
         Returns:
             The scalar loss, the updated collections (`batch_stats`) and the sums `loss` and `top1`.
@@ -159,17 +160,18 @@ class Classification:
             )
 
     def _targets(self, batch: Batch) -> jax.Array:
-        return jax.nn.one_hot(batch["label"], self.model.num_classes)
+        return jax.nn.one_hot(batch["label"], self.model.num_classes, dtype=jnp.float32)
 
     def _top_k(self, logits: jax.Array, batch: Batch, k: int) -> Share:
         return Share.of(in_top_k(logits, batch["label"], k), weights_of(batch))
 
     def _mean_loss(self, logits, targets, batch: Batch, label_smoothing: float) -> Mean:
-        logits = logits.astype(jnp.float32)
-        weights, class_weights = weights_of(batch), None
-        class_share = jnp.ones(len(targets))
+        logits = at_least_float32(logits)
+        targets = targets.astype(logits.dtype)
+        weights, class_weights = weights_of(batch).astype(logits.dtype), None
+        class_share = jnp.ones(len(targets), logits.dtype)
         if self.class_weights is not None:
-            class_weights = jnp.asarray(self.class_weights)
+            class_weights = jnp.asarray(self.class_weights, logits.dtype)
             class_share = losses.target_weights(targets, class_weights)
         if self.loss_name == "cross_entropy":
             values = losses.cross_entropy(logits, targets, label_smoothing, class_weights)

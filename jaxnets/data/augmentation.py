@@ -95,7 +95,7 @@ def mixup(alpha: float = 0.2) -> BatchAugmentation:
     def augment(key: jax.Array, images: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
         _check_targets(images, targets)
         share_key, partner_key = jax.random.split(key)
-        share = _beta(share_key, alpha)
+        share = _beta(share_key, alpha).astype(images.dtype)
         partner = jax.random.permutation(partner_key, len(images))
         return (
             share * images + (1 - share) * images[partner],
@@ -122,7 +122,7 @@ def cutmix(alpha: float = 1.0) -> BatchAugmentation:
         share_key, center_key, partner_key = jax.random.split(key, 3)
         _, height, width, _ = images.shape
         side = jnp.sqrt(1 - _beta(share_key, alpha))
-        draws = jax.random.uniform(center_key, (2,))
+        draws = jax.random.uniform(center_key, (2,), jnp.float32)
         row = geometry.whole_number(draws[0], height)
         column = geometry.whole_number(draws[1], width)
         box_height = jnp.floor(side * height).astype(jnp.int32)
@@ -130,9 +130,9 @@ def cutmix(alpha: float = 1.0) -> BatchAugmentation:
         top, left = row - box_height // 2, column - box_width // 2
         box = geometry.inside_box(height, width, top, left, top + box_height, left + box_width)
         partner = jax.random.permutation(partner_key, len(images))
-        pasted = box.sum() / box.size
+        pasted = box.sum().astype(targets.dtype) / box.size
         return (
-            jnp.where(box[..., None], images[partner], images),
+            jnp.where(box[None, ..., None], images[partner], images),
             (1 - pasted) * targets + pasted * targets[partner],
         )
 
@@ -141,7 +141,7 @@ def cutmix(alpha: float = 1.0) -> BatchAugmentation:
 
 def _beta(key: jax.Array, alpha: float) -> jax.Array:
     """A draw from Beta(alpha, alpha); 1 for an alpha of 0, where the limit is 0 or 1."""
-    return jax.random.beta(key, alpha, alpha) if alpha else jnp.float32(1)
+    return jax.random.beta(key, alpha, alpha, dtype=jnp.float32) if alpha else jnp.float32(1)
 
 
 def _check_targets(images: jax.Array, targets: jax.Array) -> None:

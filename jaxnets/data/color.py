@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxnets.data import checks, geometry
 from jaxnets.data.example import Augmentation, on_image
+from jaxnets.dtypes import implicit_promotion
 
 
 def color_jitter(
@@ -37,13 +38,15 @@ def color_jitter(
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         import dm_pix
 
-        draws = jax.random.uniform(key, (4,), minval=-1)
+        dtype = image.dtype
+        draws = jax.random.uniform(key, (4,), dtype, minval=-1)
         image = jnp.clip(image * (1 + brightness * draws[0]), 0, 1)
-        image = jnp.clip(dm_pix.adjust_contrast(image, 1 + contrast * draws[1]), 0, 1)
-        if image.shape[-1] == 3:
-            image = dm_pix.adjust_saturation(image, 1 + saturation * draws[2])
-            image = jnp.clip(dm_pix.adjust_hue(image, hue * draws[3]), 0, 1)
-        return image
+        with implicit_promotion():
+            image = jnp.clip(dm_pix.adjust_contrast(image, 1 + contrast * draws[1]), 0, 1)
+            if image.shape[-1] == 3:
+                image = dm_pix.adjust_saturation(image, 1 + saturation * draws[2])
+                image = jnp.clip(dm_pix.adjust_hue(image, hue * draws[3]), 0, 1)
+        return image.astype(dtype)
 
     return augment
 
@@ -62,7 +65,8 @@ def random_gray(p: float = 0.2) -> Augmentation:
 
         if image.shape[-1] != 3:
             return image
-        gray = dm_pix.rgb_to_grayscale(image, keep_dims=True)
+        with implicit_promotion():
+            gray = dm_pix.rgb_to_grayscale(image, keep_dims=True).astype(image.dtype)
         return jnp.where(jax.random.bernoulli(key, float(p)), gray, image)
 
     return augment
@@ -85,9 +89,11 @@ def random_channel_mix(p: float = 0.2) -> Augmentation:
     def augment(key: jax.Array, image: jax.Array) -> jax.Array:
         chance_key, weight_key, factor_key = jax.random.split(key, 3)
         channels = image.shape[-1]
-        weights = jax.nn.softmax(3 * jax.random.normal(weight_key, (channels, channels)), axis=0)
-        factors = jax.random.uniform(factor_key, (channels,), minval=0.2)
-        mixed = image @ (weights * factors).astype(image.dtype)
+        weights = jax.nn.softmax(
+            3 * jax.random.normal(weight_key, (channels, channels), image.dtype), axis=0
+        )
+        factors = jax.random.uniform(factor_key, (channels,), image.dtype, minval=0.2)
+        mixed = image @ (weights * factors[None])
         return jnp.where(jax.random.bernoulli(chance_key, float(p)), mixed, image)
 
     return augment

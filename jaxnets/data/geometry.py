@@ -82,16 +82,18 @@ def random_resized_crop(
         top = jnp.where(fits, top, (height - middle_height) // 2)
         left = jnp.where(fits, left, (width - middle_width) // 2)
 
+        rows, columns = box_height.astype(jnp.float32), box_width.astype(jnp.float32)
+
         def resample(image):
-            zoom = jnp.stack([height / box_height, width / box_width])
-            start = jnp.stack([top, left])
+            zoom = jnp.stack([height / rows, width / columns])
             resized = jax.image.scale_and_translate(
                 image, image.shape, (0, 1), zoom, -zoom * start, "linear"
             )
             return jnp.clip(resized, 0, 1)
 
-        middle = top + box_height / 2 - height / 2, left + box_width / 2 - width / 2
-        return axis_aligned((box_height / height, box_width / width), middle, resample)
+        start = jnp.stack([top, left]).astype(jnp.float32)
+        middle = start[0] + rows / 2 - height / 2, start[1] + columns / 2 - width / 2
+        return axis_aligned((rows / height, columns / width), middle, resample)
 
     return augment
 
@@ -115,7 +117,7 @@ def random_box(
         Scalars: top, left, height and width, int32, and whether any of the ten boxes fits, bool.
     """
     # A single draw, because random bits are slow to compile.
-    draws = jax.random.uniform(key, (2, _ATTEMPTS + 1))
+    draws = jax.random.uniform(key, (2, _ATTEMPTS + 1), jnp.float32)
     area = (scale[0] + (scale[1] - scale[0]) * draws[0, :-1]) * height * width
     low, high = math.log(ratio[0]), math.log(ratio[1])
     root_ratio = jnp.exp((low + (high - low) * draws[1, :-1]) / 2)
@@ -132,14 +134,16 @@ def random_box(
 
 def whole_number(draw: jax.Array, count: jax.Array | int) -> jax.Array:
     """Converts a uniform float32 draw from [0, 1) to an int32 in 0 .. count - 1."""
-    return (draw * count).astype(jnp.int32)  # the product never rounds up to `count`
+    product = draw * jnp.asarray(count, draw.dtype)  # it never rounds up to `count`
+    return product.astype(jnp.int32)
 
 
 def inside_box(
     height: int, width: int, top: jax.Array, left: jax.Array, bottom: jax.Array, right: jax.Array
 ) -> jax.Array:
     """The mask of a box, bool[H, W], without row `bottom` and column `right`."""
-    rows, columns = jnp.arange(height)[:, None], jnp.arange(width)
+    rows, columns = (jnp.arange(size, dtype=jnp.int32) for size in (height, width))
+    rows, columns = rows[:, None], columns[None]
     return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
 
 
@@ -160,14 +164,15 @@ def random_translate(fraction: float = 0.1) -> Augmentation:
 
 def _translation(key: jax.Array, rows: int, columns: int) -> Movement:
     """A uniform translation by up to `rows` and `columns` in either direction."""
-    draws = jax.random.uniform(key, (2,))
+    draws = jax.random.uniform(key, (2,), jnp.float32)
     top, left = whole_number(draws[0], 2 * rows + 1), whole_number(draws[1], 2 * columns + 1)
 
     def copy(image):
         padded = jnp.pad(image, ((rows, rows), (columns, columns), (0, 0)))
-        return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+        return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
 
-    return axis_aligned((1, 1), (top - rows, left - columns), copy)
+    offset = (top - rows).astype(jnp.float32), (left - columns).astype(jnp.float32)
+    return axis_aligned((1, 1), offset, copy)
 
 
 def random_rotate(degrees: float = 15.0) -> Augmentation:
@@ -208,12 +213,12 @@ def random_affine(
 
     @moving
     def augment(key: jax.Array, height: int, width: int) -> Movement:
-        draws = jax.random.uniform(key, (6,), minval=-1)
+        draws = jax.random.uniform(key, (6,), jnp.float32, minval=-1)
         return affine(
             degrees=degrees * draws[0],
             shear=shear * draws[1],
             stretch=jnp.exp(math.log(stretch) * draws[2:4]),
-            translation=jnp.round(translate * draws[4:6] * jnp.array([height, width])),
+            translation=jnp.round(translate * draws[4:6] * jnp.array([height, width], jnp.float32)),
         )
 
     return augment
@@ -229,6 +234,6 @@ def lens_distortion(strength: float = 0.25) -> Augmentation:
 
     @moving
     def augment(key: jax.Array, height: int, width: int) -> Movement:
-        return lens(jax.random.uniform(key, minval=-strength, maxval=strength), height, width)
+        return lens(jax.random.uniform(key, (), jnp.float32, -strength, strength), height, width)
 
     return augment

@@ -14,9 +14,14 @@ from jaxnets.errors import InputError
 
 
 def augmented(key: jax.Array, batch: Mapping[str, Any], augment: Augmentation | None) -> dict[str, Any]:
-    """A batch with its images as f32 in [0, 1], and every example augmented with its own key."""
-    batch = {**batch, "image": to_float(jnp.asarray(batch["image"]))}
-    return batch if augment is None else augmentation.apply(key, batch, augment)
+    """A batch with its images as f32 in [0, 1], and every example augmented with its own key.
+
+    float64 images stay float64 where nothing is augmented.
+    """
+    images = to_float(jnp.asarray(batch["image"]))
+    if augment is None:
+        return {**batch, "image": images}
+    return augmentation.apply(key, {**batch, "image": images.astype(jnp.float32)}, augment)
 
 
 def normalized(

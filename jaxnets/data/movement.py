@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxnets.data import example as examples
 from jaxnets.data.example import Augmentation, Example
+from jaxnets.dtypes import implicit_promotion
 
 Points = tuple[jax.Array, jax.Array]
 
@@ -146,7 +147,7 @@ def boxes_of_masks(mask: jax.Array) -> jax.Array:
     Returns:
         f32[M, 4], in pixels: left, top, right, bottom, the last two exclusive; zeros for an empty mask.
     """
-    mask = mask >= 0.5
+    mask = mask if mask.dtype == bool else mask >= 0.5
 
     def ends(taken):
         return jnp.argmax(taken, axis=1), taken.shape[1] - jnp.argmax(taken[:, ::-1], axis=1)
@@ -268,7 +269,9 @@ def warp(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     framed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
     places = jnp.stack([rows + (height + 1) / 2, columns + (width + 1) / 2])
     read = jax.vmap(dm_pix.flat_nd_linear_interpolate, in_axes=(-1, None), out_axes=-1)
-    return jnp.clip(read(framed, places), 0, 1)  # the four weights may sum to an ulp more than 1
+    with implicit_promotion():
+        found = read(framed, places).astype(image.dtype)
+    return jnp.clip(found, 0, 1)  # the four weights may sum to an ulp more than 1
 
 
 def nearest(planes: jax.Array, rows: jax.Array, columns: jax.Array, fill: int) -> jax.Array:

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxnets.data.dataset import Source, Subset
 from jaxnets.data.pipeline import eval_batches
+from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import InputError
 
 MAX_WHITENED_VALUES = 12_288  # 64 x 64 x 3; the covariance takes 1.2 GB in float64
@@ -26,10 +27,13 @@ class Whitening(NamedTuple):
 
 
 def to_float(images: jax.Array) -> jax.Array:
-    """Converts uint8 in 0 .. 255 to float32 in [0, 1], of any shape; floats are not rescaled."""
+    """Converts uint8 in 0 .. 255 to float32 in [0, 1], of any shape; floats are not rescaled.
+
+    float64 stays, if JAX is set to have it (`jax_enable_x64`).
+    """
     if jnp.issubdtype(images.dtype, jnp.integer):
         return images.astype(jnp.float32) / 255
-    return images.astype(jnp.float32)
+    return at_least_float32(images)
 
 
 def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
@@ -43,7 +47,12 @@ def normalize(images: jax.Array, mean: jax.Array, std: jax.Array) -> jax.Array:
     Returns:
         f32[..., C].
     """
-    return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
+
+    def constant(value: jax.Array) -> jax.Array:
+        value = jnp.asarray(value, images.dtype)
+        return jnp.expand_dims(value, tuple(range(images.ndim - value.ndim)))
+
+    return (images - constant(mean)) / constant(std)
 
 
 def channel_statistics(
@@ -134,5 +143,5 @@ def whiten(images: jax.Array, whitening: Whitening) -> jax.Array:
     Returns:
         f32[N, ...].
     """
-    values = images.reshape(images.shape[0], -1) - whitening.mean
+    values = images.reshape(images.shape[0], -1) - whitening.mean[None]
     return jnp.matmul(values, whitening.matrix, precision="highest").reshape(images.shape)

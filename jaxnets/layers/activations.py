@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.nn import elu, glu, leaky_relu, relu, relu6, sigmoid, tanh
 
 from jaxnets.errors import InputError
+from jaxnets.layers.geometry import over_channels
 
 __all__ = [
     "PReLU",
@@ -39,7 +40,7 @@ class PReLU(nn.Module):
         """Maps [..., C] to [..., C]."""
         shape = (1 if self.shared else x.shape[-1],)
         alpha = self.param("alpha", nn.initializers.constant(self.init_value), shape, jnp.float32)
-        return jnp.where(x > 0, x, x * alpha.astype(x.dtype))
+        return jnp.where(x > 0, x, x * over_channels(alpha.astype(x.dtype), x))
 
 
 def maxout(x: jax.Array, pieces: int) -> jax.Array:

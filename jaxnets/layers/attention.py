@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layers.convolution import Conv
 from jaxnets.layers.geometry import check_maps
@@ -95,6 +96,6 @@ class NonLocalBlock(nn.Module):
             if self.mode == "dot_product":
                 weights = scores / positions
             else:
-                weights = jax.nn.softmax(scores.astype(jnp.float32)).astype(x.dtype)
+                weights = jax.nn.softmax(at_least_float32(scores)).astype(x.dtype)
         y = jnp.einsum("nij,njd->nid", weights, g).reshape(batch, height, breadth, width)
         return x + Conv(channels, 1, kernel_init=nn.initializers.zeros, name="out")(y)

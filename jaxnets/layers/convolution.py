@@ -15,6 +15,7 @@ from jaxnets.layers.geometry import (
     Padding,
     Pair,
     check_maps,
+    over_channels,
     padding_pairs,
     pair,
     resolved_padding,
@@ -132,7 +133,7 @@ class ConvTranspose(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         x, kernel, bias = promote_dtype(x, kernel, bias)
         y = conv_transpose(x, kernel, pair(self.strides, "strides"), padding_pairs(self.padding))
-        return y if bias is None else y + bias
+        return y if bias is None else y + over_channels(bias, y)
 
 
 class SeparableConv(nn.Module):
@@ -217,7 +218,7 @@ class MaskedConv(nn.Module):
             padding=tuple((k // 2, k // 2) for k in kernel_size),
             use_bias=self.use_bias,
             kernel_init=self.kernel_init,
-            mask=mask,
+            mask=jnp.where(mask, 1.0, 0.0),  # weakly typed: it takes the kernel's type
             conv_general_dilated=conv_general_dilated,
         )
         nn.share_scope(self, conv)  # `kernel` and `bias` are ours, not a child's

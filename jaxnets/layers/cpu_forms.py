@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from jaxnets.dtypes import at_least_float32
 from jaxnets.layers.choices import Window, groups_to_merge, has_few_pixels
 from jaxnets.layers.cpu_plain_conv import NHWC, conv_of_neighbors, plain_conv, sum_of_tangents
 from jaxnets.layers.geometry import PaddingPairs, Pair
@@ -32,8 +33,7 @@ def depthwise_conv(x: jax.Array, kernel: jax.Array, window: Window) -> jax.Array
     Returns:
         [N, H', W', C * m] of x's type.
     """
-    dtype, precise = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
-    x, kernel = x.astype(precise), kernel.astype(precise)
+    dtype, x, kernel = x.dtype, at_least_float32(x), at_least_float32(kernel)
     x = jnp.repeat(x, kernel.shape[-1] // x.shape[-1], axis=-1)
     x = jnp.pad(x, ((0, 0), *window.pads, (0, 0)))
     return _sum_of_taps(x, kernel, window.strides, window.dilation).astype(dtype)
@@ -197,7 +197,7 @@ def _sum_of_taps(x: jax.Array, kernel: jax.Array, strides: Pair, dilation: Pair)
     offsets = ((0, i * dilation[0], j * dilation[1], 0) for i in range(height) for j in range(width))
     return sum(
         lax.slice(x, start, [a + n for a, n in zip(start, extent, strict=True)], (1, down, right, 1)) * w
-        for start, w in zip(offsets, kernel.reshape(height * width, -1), strict=True)
+        for start, w in zip(offsets, kernel.reshape(height * width, 1, 1, 1, -1), strict=True)
     )
 
 

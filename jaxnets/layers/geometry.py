@@ -1,7 +1,7 @@
 """The geometry of a sliding window: kernel sizes, strides, paddings, and how many windows fit.
 
 Convolution and pooling take the same forms of arguments; here they become pairs over (height,
-width) once, and here they are checked. All but `window_taps` is Python on static sizes.
+width) once, and here they are checked. All but the last functions is Python on static sizes.
 """
 
 import operator
@@ -143,6 +143,11 @@ def window_taps(x: jax.Array, window: Pair, strides: Pair, pads: PaddingPairs) -
         for i in range(window[0])
         for j in range(window[1])
     ]
+
+
+def over_channels(vector: jax.Array, x: jax.Array) -> jax.Array:
+    """A number for each channel, [C], with the rank of x [..., C], so that nothing is promoted."""
+    return jnp.expand_dims(vector, tuple(range(x.ndim - 1)))
 
 
 def check_maps(x: jax.Array, name: str = "x") -> None:

@@ -5,8 +5,8 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from jaxnets.dtypes import at_least_float32
 from jaxnets.layers.geometry import Pair
 from jaxnets.layers.pooling import adaptive_avg_pool, global_avg_pool
 
@@ -29,7 +29,7 @@ class LinearHead(nn.Module):
         if self.num_classes == 0:
             return x
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        return nn.Dense(self.num_classes, name="fc")(x).astype(jnp.float32)
+        return at_least_float32(nn.Dense(self.num_classes, name="fc")(x))
 
 
 class ConfidenceMapHead(nn.Module):
@@ -55,7 +55,7 @@ class ConfidenceMapHead(nn.Module):
             return global_avg_pool(features)
         x = nn.Dropout(self.dropout, deterministic=not train)(features)
         x = nn.relu(nn.Dense(self.num_classes, kernel_init=self.kernel_init, name="fc")(x))
-        return global_avg_pool(x.astype(jnp.float32))
+        return global_avg_pool(at_least_float32(x))
 
 
 class MLPHead(nn.Module):
@@ -104,4 +104,4 @@ class MLPHead(nn.Module):
         if self.num_classes == 0:
             return x
         last = nn.Dense(self.num_classes, name=f"fc{len(self.widths) + 1}")
-        return last(x).astype(jnp.float32)
+        return at_least_float32(last(x))

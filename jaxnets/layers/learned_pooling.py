@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnets.errors import InputError
-from jaxnets.layers.geometry import Padding, Pair, pair, window_taps
+from jaxnets.layers.geometry import Padding, Pair, over_channels, pair, window_taps
 from jaxnets.layers.pooling import avg_pool, checked_windows, max_pool
 
 
@@ -33,7 +33,7 @@ class MixedPool(nn.Module):
         largest, mean = max_pool(x, *arguments), avg_pool(x, *arguments)
         channels = x.shape[-1] if self.per_channel else 1
         logit = self.param("logit", nn.initializers.zeros, (channels,), jnp.float32)
-        return _blend(logit.astype(x.dtype), largest, mean)
+        return _blend(over_channels(logit.astype(x.dtype), x), largest, mean)
 
 
 class GatedPool(nn.Module):
@@ -115,7 +115,7 @@ def _taps(
 def _respond(taps: list[jax.Array], weights: jax.Array) -> jax.Array:
     """w . window for every window and channel: taps k x [N, H', W', C], weights [F, F, 1 or C]."""
     weights = weights.reshape(len(taps), -1).astype(taps[0].dtype)
-    return sum(tap * w for tap, w in zip(taps, weights, strict=True))
+    return sum(tap * over_channels(w, tap) for tap, w in zip(taps, weights, strict=True))
 
 
 def _blend(logit: jax.Array, first: jax.Array, second: jax.Array) -> jax.Array:

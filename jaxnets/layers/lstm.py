@@ -65,10 +65,10 @@ class _Gate(nn.Module):
     @nn.compact
     def __call__(self, inputs: int) -> tuple[jax.Array, jax.Array | None]:
         draw = nn.initializers.orthogonal() if self.recurrent else nn.initializers.lecun_normal()
-        kernel = self.param("kernel", draw, (inputs, self.features))
+        kernel = self.param("kernel", draw, (inputs, self.features), jnp.float32)
         if not self.recurrent:
             return kernel, None
-        return kernel, self.param("bias", nn.initializers.zeros, (self.features,))
+        return kernel, self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -101,7 +101,7 @@ def lstm(
 def _forward(reverse, x, input_kernel, bias, kernel, carry, real):
     # sigmoid(z) = tanh(z / 2) / 2 + 1 / 2, so that all gates are one formula, and one pass over them.
     is_g = jnp.arange(4 * len(kernel)) // len(kernel) == GATES.index("g")
-    scale = jnp.where(is_g, 1, 0.5).astype(x.dtype)
+    scale = jnp.where(is_g, 1, 0.5).astype(x.dtype)[None]
 
     def step(carry, now):
         (c, h), (z, real) = carry, now
@@ -115,7 +115,7 @@ def _forward(reverse, x, input_kernel, bias, kernel, carry, real):
         new_c, new_h = jnp.where(real, new_c, c), jnp.where(real, new_h, h)
         return (new_c, new_h), (output, new_c, new_h, gates)
 
-    inputs = x @ input_kernel + bias
+    inputs = x @ input_kernel + bias[None, None]
     last, (outputs, cs, hs, gates) = lax.scan(step, carry, (inputs, real), reverse=reverse)
     hs = outputs if real is None else hs
     return (outputs, last), (x, input_kernel, kernel, carry, real, cs, hs, gates)

@@ -1,4 +1,4 @@
-"""Normalization. Statistics are taken in float32, whatever the type of the input."""
+"""Normalization. Statistics are taken in float32 at least, whatever the type of the input."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,7 +11,9 @@ from flax.linen.module import merge_param
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 
+from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import InputError, unknown_name
+from jaxnets.layers.geometry import over_channels
 
 Initializer = jax.nn.initializers.Initializer
 
@@ -29,7 +31,7 @@ class BatchNorm(nn.Module):
     """Batch normalization over every axis but the last (Ioffe and Szegedy 2015, algorithms 1, 2).
 
     It is used as Flax's, with the same names: parameters `scale` and `bias`, running statistics
-    `mean` and `var` in the collection `batch_stats`, float32 always. It differs in this:
+    `mean` and `var` in the collection `batch_stats`, float32 whatever the input. It differs in this:
 
     - Traced under a mapped axis named `axis_name`, the statistics are those of the global batch,
       so that a model gives the same numbers on any number of devices, with no flag to set. Under
@@ -92,17 +94,20 @@ class BatchNorm(nn.Module):
                         "give a larger batch or larger images"
                     )
                 keep, unbiased = self.momentum, var * (count / (count - 1))
-                running_mean.value = keep * running_mean.value + (1 - keep) * mean
-                running_var.value = keep * running_var.value + (1 - keep) * unbiased
+                for running, seen in ((running_mean, mean), (running_var, unbiased)):
+                    seen = seen.astype(running.value.dtype)
+                    running.value = keep * running.value + (1 - keep) * seen
 
         # One multiply-add a pixel: scale (x - mean) / std + bias = x a + (bias - mean a).
+        fine = at_least_float32(x)
+        mean, var = mean.astype(fine.dtype), var.astype(fine.dtype)
         a = lax.rsqrt(var + self.epsilon)
         if self.use_scale:
-            a = a * self.param("scale", self.scale_init, shape, jnp.float32)
+            a = a * self.param("scale", self.scale_init, shape, jnp.float32).astype(fine.dtype)
         b = -mean * a
         if self.use_bias:
-            b = b + self.param("bias", self.bias_init, shape, jnp.float32)
-        return (x.astype(jnp.float32) * a + b).astype(x.dtype)
+            b = b + self.param("bias", self.bias_init, shape, jnp.float32).astype(fine.dtype)
+        return (fine * over_channels(a, x) + over_channels(b, x)).astype(x.dtype)
 
 
 class FrozenBatchNorm(nn.Module):
@@ -126,12 +131,14 @@ class FrozenBatchNorm(nn.Module):
         """Maps [..., C] to [..., C], in float32 inside; the output has the input's type."""
 
         def constant(name: str, initializer: Callable[..., jax.Array]) -> jax.Array:
-            return self.variable(CONSTANTS, name, initializer, x.shape[-1:], jnp.float32).value
+            given = self.variable(CONSTANTS, name, initializer, x.shape[-1:], jnp.float32).value
+            return given.astype(fine.dtype)
 
+        fine = at_least_float32(x)
         mean, var = constant("mean", jnp.zeros), constant("var", jnp.ones)
         a = constant("scale", jnp.ones) * lax.rsqrt(var + self.epsilon)
         b = constant("bias", jnp.zeros) - mean * a
-        return (x.astype(jnp.float32) * a + b).astype(x.dtype)
+        return (fine * over_channels(a, x) + over_channels(b, x)).astype(x.dtype)
 
 
 def freeze_batch_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,7 +260,8 @@ def local_response_norm(
     """
     if size < 1:
         raise InputError(f"size is {size}; wanted at least 1 channel")
-    squares = lax.square(x.astype(jnp.float32))
+    fine = at_least_float32(x)
+    squares = lax.square(fine)
     channels = x.shape[-1]
     edges = [(0, 0)] * (x.ndim - 1) + [(size // 2, (size - 1) // 2)]
     padded = jnp.pad(squares, edges)
@@ -261,8 +269,8 @@ def local_response_norm(
     total = k + alpha / size * total
     if beta == 0.75:  # everyone's: two roots in place of a logarithm and an exponential
         root = lax.rsqrt(total)
-        return (x * (root * jnp.sqrt(root))).astype(x.dtype)
-    return (x * total**-beta).astype(x.dtype)
+        return (fine * (root * jnp.sqrt(root))).astype(x.dtype)
+    return (fine * total**-beta).astype(x.dtype)
 
 
 def axis_is_bound(axis_name: str) -> bool:
@@ -275,11 +283,11 @@ def axis_is_bound(axis_name: str) -> bool:
 
 
 def _batch_statistics(x: jax.Array, axis_name: str | None) -> tuple[jax.Array, jax.Array, int]:
-    """Mean and biased variance of each channel, f32[C], and the number of values behind them.
+    """Mean and biased variance of each channel, float[C], and the number of values behind them.
 
     In two passes, and across devices in two: every device measures from the global mean.
     """
-    x = x.astype(jnp.float32)
+    x = at_least_float32(x)
     axes = tuple(range(x.ndim - 1))
     count = x.size // x.shape[-1]
 
@@ -299,11 +307,11 @@ def _mean_squared_deviation(x: jax.Array, mean: jax.Array) -> jax.Array:
     more passes over the map to find that.
     """
     # As a matrix: had the derivative the same difference, XLA would write it down for both, not fuse it.
-    return jnp.mean(lax.square(x.reshape(-1, x.shape[-1]) - mean), 0)
+    return jnp.mean(lax.square(x.reshape(-1, x.shape[-1]) - mean[None]), 0)
 
 
 @_mean_squared_deviation.defjvp
 def _(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     (x, mean), (dx, _) = primals, tangents
-    slope = 2 * jnp.mean((x - mean) * dx, tuple(range(x.ndim - 1)))
+    slope = 2 * jnp.mean((x - over_channels(mean, x)) * dx, tuple(range(x.ndim - 1)))
     return _mean_squared_deviation(x, mean), slope

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layers.geometry import (
     Padding,
@@ -79,7 +80,7 @@ def avg_pool(
         InputError: as for `max_pool`.
     """
     window, strides, pads, padded = checked_windows(x, window, strides, padding, ceil_mode)
-    sums = nn.pooling.pool(x.astype(jnp.float32), 0.0, jax.lax.add, window, strides, padded)
+    sums = nn.pooling.pool(at_least_float32(x), 0.0, jax.lax.add, window, strides, padded)
     rows, columns = (
         _counts(*axis, count_include_pad)
         for axis in zip(x.shape[1:3], sums.shape[1:3], window, strides, pads, strict=True)
@@ -87,7 +88,7 @@ def avg_pool(
     counts = rows[:, None] * columns[None, :]
     if np.all(counts == counts[0, 0]):
         counts = counts[:1, :1]  # the usual case: no array of counts in the compiled program
-    return (sums / counts[:, :, None]).astype(x.dtype)
+    return (sums / counts[None, :, :, None].astype(sums.dtype)).astype(x.dtype)
 
 
 def lp_pool(
@@ -120,7 +121,7 @@ def lp_pool(
     if math.isinf(p):
         return max_pool(jnp.abs(x), window, strides, padding, ceil_mode)
     window, strides, _, padded = checked_windows(x, window, strides, padding, ceil_mode)
-    powers = jnp.abs(x.astype(jnp.float32)) ** p
+    powers = jnp.abs(at_least_float32(x)) ** p
     sums = nn.pooling.pool(powers, 0.0, jax.lax.add, window, strides, padded)
     # The root has an infinite slope at 0, and 0 * inf would reach x as NaN.
     norms = jnp.where(sums > 0, jnp.where(sums > 0, sums, 1.0) ** (1 / p), 0.0)
@@ -149,7 +150,7 @@ def adaptive_avg_pool(x: jax.Array, output_size: int | Pair) -> jax.Array:
         InputError: wrong rank or type, empty maps, or a size below 1.
     """
     _check_not_empty(x)
-    return _over_bins(x.astype(jnp.float32), output_size, jnp.mean).astype(x.dtype)
+    return _over_bins(at_least_float32(x), output_size, jnp.mean).astype(x.dtype)
 
 
 def adaptive_max_pool(x: jax.Array, output_size: int | Pair) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax.linen import Dropout
 from flax.linen.module import merge_param
 
+from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import InputError
 
 __all__ = ["DropConnect", "DropPath", "Dropout", "drop_path_rates", "l1_penalty", "l2_penalty"]
@@ -125,5 +126,5 @@ def l2_penalty(params: Any) -> jax.Array:
 
 
 def _sum_of_leaves(function: Any, params: Any) -> jax.Array:
-    leaves = jax.tree.leaves(params)
-    return sum((jnp.sum(function(w.astype(jnp.float32))) for w in leaves), jnp.float32(0))
+    parts = [jnp.sum(function(at_least_float32(w))) for w in jax.tree.leaves(params)]
+    return sum(parts, start=jnp.zeros((), parts[0].dtype if parts else jnp.float32))

@@ -18,7 +18,8 @@ def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
     Returns:
         bool[N].
     """
-    classes = jnp.arange(logits.shape[-1])
+    labels = labels.astype(jnp.int32)
+    classes = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None]
     right = jnp.take_along_axis(logits, labels[:, None], axis=-1)
     below = (logits < right) | ((logits == right) & (classes >= labels[:, None]))
     return (jnp.sum(~below, axis=-1) < k) & ~jnp.isnan(right[:, 0])
@@ -37,8 +38,8 @@ def confusion_matrix(
     Returns:
         f32[K, K]: row = true class, column = predicted class.
     """
-    num_classes = logits.shape[-1]
-    weights = jnp.ones(labels.shape) if weights is None else weights
-    cells = labels * num_classes + jnp.argmax(logits, axis=-1)
-    counts = jnp.zeros(num_classes * num_classes).at[cells].add(weights)
+    num_classes, labels = logits.shape[-1], labels.astype(jnp.int32)
+    weights = jnp.ones(labels.shape, jnp.float32) if weights is None else weights
+    cells = labels * num_classes + jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    counts = jnp.zeros(num_classes * num_classes, weights.dtype).at[cells].add(weights)
     return counts.reshape(num_classes, num_classes)

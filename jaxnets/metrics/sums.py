@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.dtypes import at_least_float32
+
 
 class Metric(Protocol):
     """The protocol of a metric: a pytree of sums, which are added, and divided once by `compute`.
@@ -46,7 +48,9 @@ class Mean(NamedTuple):
     def of(cls, values: jax.Array, weights: jax.Array) -> "Mean":
         """The weighted mean of `values` [N] with `weights` [N]."""
         # `where`, not a product: a padded example may hold a NaN, and 0 * NaN is NaN.
-        return cls(jnp.sum(jnp.where(weights > 0, values * weights, 0.0)), jnp.sum(weights))
+        values = at_least_float32(values)
+        parts = jnp.where(weights > 0, values * weights.astype(values.dtype), 0.0)
+        return cls(jnp.sum(parts), jnp.sum(weights))
 
     def compute(self) -> np.ndarray:
         total, weight = np.asarray(self.total), np.asarray(self.weight)

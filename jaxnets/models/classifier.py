@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 from flax.errors import ScopeParamShapeError
 
+from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import InputError
 from jaxnets.layers.initialization import InitializedAtOnce
 
@@ -52,7 +53,8 @@ class Classifier(InitializedAtOnce):
                 dropped (from the key "dropout") and auxiliary heads run.
 
         Returns:
-            logits f32[N, K]; with `num_classes=0` what the last dense layer would have read.
+            logits f32[N, K], float64 for float64 images; with `num_classes=0` what the last dense
+            layer would have read.
 
         Raises:
             InputError: the images have another rank, another type or a size that does not fit.
@@ -60,13 +62,13 @@ class Classifier(InitializedAtOnce):
         features = self.features(images, train)
         if train or self.is_initializing():  # every parameter exists, however it was initialized
             for name, head in self.auxiliary.items():
-                logits = head(features[name], train).astype(jnp.float32)
+                logits = at_least_float32(head(features[name], train))
                 if not self.is_initializing():
                     # One array under its name, not sow's growing tuple.
                     self.sow("auxiliary", name, logits, lambda _, new: new, lambda: None)
         *_, last = features.values()
         with _explained(images):
-            return self.head(last, train).astype(jnp.float32)
+            return at_least_float32(self.head(last, train))
 
     def features(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
         """The backbone's named feature maps: `model.apply(v, images, method="features")`.

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from jaxnets.dtypes import at_least_float32
 from jaxnets.layers import BatchNorm, Conv, LinearHead, max_pool, xavier_uniform
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.settings import Count, CountOrZero, Counts, Probability, Share
@@ -62,9 +63,9 @@ def live_columns(key: Array, chosen: Array, columns: tuple[int, ...], rate: floa
     rate_key, spare_key = jax.random.split(key)
     shape = (len(chosen), len(columns))
     kept = jax.random.bernoulli(rate_key, 1 - rate, shape)
-    spare = jax.random.randint(spare_key, shape[:1], 0, shape[1])[:, None] == jnp.arange(shape[1])
+    spare = jax.random.randint(spare_key, shape[:1], 0, shape[1])[:, None] == jnp.arange(shape[1])[None]
     kept = jnp.where(kept.any(axis=1, keepdims=True), kept, spare)
-    path = chosen[:, None] == jnp.array(columns)
+    path = chosen[:, None] == jnp.array(columns)[None]
     path |= ~path.any(axis=1, keepdims=True)
     return jnp.where(chosen[:, None] < 0, kept, path)
 
@@ -81,6 +82,7 @@ def join(inputs: list[Array], live: Array | None = None) -> Array:
     """
     if live is None:
         return sum(inputs) / len(inputs)
+    live = live.astype(at_least_float32(inputs[0]).dtype)
     shares = (live / live.sum(axis=1, keepdims=True)).astype(inputs[0].dtype)
     return sum(shares[:, j, None, None, None] * x for j, x in enumerate(inputs))
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import InputError
 from jaxnets.layers import Conv, Dropout, DropPath, LayerNorm, LinearHead, drop_path_rates
 from jaxnets.models import published
@@ -122,7 +123,7 @@ class Attention(nn.Module):
         qkv = nn.Dense(3 * width, kernel_init=_XAVIER, name="qkv")(x)
         q, k, v = jnp.moveaxis(qkv.reshape(batch, count, 3, self.heads, per_head), 2, 0)
         scores = jnp.einsum("nqhc,nkhc->nhqk", q / math.sqrt(per_head), k)
-        weights = nn.softmax(scores.astype(jnp.float32)).astype(x.dtype)
+        weights = nn.softmax(at_least_float32(scores)).astype(x.dtype)
         x = jnp.einsum("nhqk,nkhc->nqhc", weights, v).reshape(batch, count, width)
         return nn.Dense(width, kernel_init=_XAVIER, name="proj")(x)
 

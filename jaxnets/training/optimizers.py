@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxnets.errors import InputError, unknown_name
@@ -139,10 +140,11 @@ def create_schedule(
         # Boundaries that fall on the same step, in a short run or during the warmup, all count.
         drops = {step: factor ** steps.count(step) for step in steps}
         schedule = optax.piecewise_constant_schedule(learning_rate, drops)
-    if not warmup_steps:
-        return schedule
-    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-    return optax.join_schedules([warmup, schedule], [warmup_steps])
+    if warmup_steps:
+        warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+        schedule = optax.join_schedules([warmup, schedule], [warmup_steps])
+    # Optax multiplies the count by floats, which strict type promotion takes for no count of integers.
+    return lambda count: schedule(jnp.asarray(count, jnp.float32))
 
 
 def _is_known(value: Any) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import unknown_name
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -24,7 +25,14 @@ def compute_dtype(name: str) -> jnp.dtype:
 
 
 def cast(tree: Any, dtype: jnp.dtype) -> Any:
-    """Casts the floating-point leaves of a tree; gradients through it have the original dtype."""
-    return jax.tree.map(
-        lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf, tree
-    )
+    """Casts the floating-point leaves of a tree; gradients through it have the original dtype.
+
+    To float32, float64 leaves are left alone: who has them wants more than float32, not less.
+    """
+
+    def cast_leaf(leaf: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return at_least_float32(leaf) if dtype == jnp.float32 else leaf.astype(dtype)
+
+    return jax.tree.map(cast_leaf, tree)

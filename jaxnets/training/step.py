@@ -9,6 +9,7 @@ import optax
 from jax import lax
 
 from jaxnets import metrics
+from jaxnets.dtypes import implicit_promotion
 from jaxnets.errors import InputError
 from jaxnets.layers import CONSTANTS, DATA_AXIS, axis_is_bound
 from jaxnets.metrics import Mean, Metrics
@@ -97,7 +98,7 @@ def make_train_step(
         return grads, (updated, sums)
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        key = jax.random.fold_in(state.run_key, state.step)
         params = state.params
         replicated = axis_is_bound(DATA_AXIS)
         if replicated:
@@ -111,9 +112,11 @@ def make_train_step(
             updated = lax.pmean(updated, DATA_AXIS)
             sums = metrics.reduce(sums, DATA_AXIS)
         weight = sums["loss"].weight
-        grads = jax.tree.map(lambda g: g / jnp.where(weight > 0, weight, 1), grads)
+        weight = jnp.where(weight > 0, weight, 1)
+        grads = jax.tree.map(lambda g: g / weight.astype(g.dtype), grads)
 
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        with implicit_promotion():  # as Optax's Adam does
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema_decay is not None:
@@ -203,7 +206,7 @@ def _norm(tree: Any) -> jax.Array:
 
 def _once(value: jax.Array) -> Mean:
     """A value of the whole step, as a mean of weight 1."""
-    return Mean(jnp.asarray(value, jnp.float32), jnp.ones(()))
+    return Mean(jnp.asarray(value, jnp.float32), jnp.ones((), jnp.float32))
 
 
 def _split(leaf: jax.Array, parts: int) -> jax.Array:

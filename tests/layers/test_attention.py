@@ -38,7 +38,8 @@ def test_squeeze_excite_scales_channels_by_the_gate(gate):
 def test_squeeze_excite_takes_a_width_and_follows_bfloat16():
     x = jnp.ones((1, 2, 2, 8), jnp.bfloat16)
     module = layers.SqueezeExcite(width=5)
-    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), random_params(module, x))
+    params = random_params(module, x.astype(jnp.float32))
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params)
     assert half["fc1"]["kernel"].shape == (1, 1, 8, 5)
     assert jax.eval_shape(module.apply, {"params": half}, x).dtype == jnp.bfloat16
 

@@ -209,7 +209,7 @@ def test_convolutions_follow_bfloat16():
         layers.SeparableConv(4, 3),
         layers.MaskedConv(4, 3, "B"),
     ):
-        variables = jax.eval_shape(module.init, jax.random.key(0), x)
+        variables = jax.eval_shape(module.init, jax.random.key(0), x.astype(jnp.float32))
         half = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, jnp.bfloat16), variables)
         assert jax.eval_shape(module.apply, half, x).dtype == jnp.bfloat16
 

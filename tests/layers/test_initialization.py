@@ -1,13 +1,15 @@
 """Drawing all parameters at once changes neither their shapes nor their distributions."""
 
-import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from jax.extend.core import jaxprs_in_params
 
+from jaxnets.layers import initialization
 from jaxnets.layers.initialization import initialize
 
 IMAGES = jnp.zeros((1, 8, 8, 3))
@@ -24,11 +26,18 @@ class Net(nn.Module):
         x = nn.Dense(50, kernel_init=nn.initializers.normal(0.01), name="normal")(x)
         x = nn.Dense(64, kernel_init=nn.initializers.xavier_uniform(), name="xavier")(x)
         x = nn.Dense(64, kernel_init=nn.initializers.normal(0.5), name="wide")(x)
-        return x + self.param("alpha", nn.initializers.constant(0.25), (64,))
+        return (
+            x + self.param("alpha", nn.initializers.constant(0.25), (64,), jnp.float32)[None, None, None]
+        )
 
 
 NET = Net()
-init = functools.partial(initialize, NET.init)
+init = partial(initialize, NET.init)
+
+
+def fresh():
+    """`init`, which JAX has not traced before."""
+    return partial(initialize, NET.init)
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +49,14 @@ def kernel(variables, name):
     return np.asarray(variables["params"][name]["kernel"])
 
 
-def draws_in(function):
-    """The draws in the program of a function of a key."""
-    equations = jax.make_jaxpr(function)(jax.random.key(0)).eqns
-    names = [equation.params.get("name") for equation in equations]
-    return sorted(name for name in names if name in ("_normal", "_truncated_normal", "_uniform"))
+def draws_in(jaxpr):
+    """The number of draws in a program, wherever they are."""
+    inside = (draws_in(inner) for e in jaxpr.eqns for inner in jaxprs_in_params(e.params))
+    return sum(e.primitive.name == "random_bits" for e in jaxpr.eqns) + sum(inside)
+
+
+def draws_of(init):
+    return draws_in(jax.make_jaxpr(init)(jax.random.key(0), IMAGES).jaxpr)
 
 
 def test_tree_shapes_and_types_are_those_of_flax(drawn):
@@ -55,12 +67,56 @@ def test_tree_shapes_and_types_are_those_of_flax(drawn):
 
 
 def test_each_distribution_is_drawn_once():
-    flax = ["_normal", "_normal", "_truncated_normal", "_truncated_normal", "_uniform"]
-    assert draws_in(lambda key: NET.init(key, IMAGES)) == flax
-    assert draws_in(lambda key: init(key, IMAGES)) == ["_normal", "_truncated_normal", "_uniform"]
+    assert draws_of(NET.init) == 5
+    assert draws_of(init) == 3
+
+
+def test_x64_changes_neither_types_nor_values(drawn):
+    with jax.enable_x64(True):
+        again = jax.jit(init)(jax.random.key(0), IMAGES)
+    assert {leaf.dtype for leaf in jax.tree.leaves(again)} == {np.dtype(np.float32)}
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), drawn, again)
+
+
+def test_where_jax_writes_draws_down_in_another_way_flax_draws(monkeypatch):
+    def unknown_layout(equation):
+        raise AttributeError("invars")
+
+    flax = jax.jit(NET.init)(jax.random.key(0), IMAGES)
+    monkeypatch.setattr(initialization, "_draw", unknown_layout)
+    with pytest.warns(RuntimeWarning, match="drawn one by one.*invars"):
+        drawn = jax.jit(fresh())(jax.random.key(0), IMAGES)
+    jax.tree.map(np.testing.assert_array_equal, drawn, flax)
+
+
+def test_where_jax_has_lost_a_name_flax_draws(monkeypatch):
+    monkeypatch.delattr(initialization.core, "Literal")
+    with pytest.warns(RuntimeWarning, match="drawn one by one.*Literal"):
+        assert draws_of(fresh()) == 5
+
+
+def test_draws_of_other_functions_are_left_alone(monkeypatch):
+    monkeypatch.setattr(initialization, "_DISTRIBUTIONS", {})
+    assert draws_of(fresh()) == 5
+    assert_distributed(jax.jit(fresh())(jax.random.key(0), IMAGES))
+
+
+def test_an_error_of_init_itself_is_raised_as_it_is():
+    with pytest.raises(TypeError, match="positional arguments"):
+        initialize(NET.init, jax.random.key(0), IMAGES, IMAGES, IMAGES)
+
+
+def test_without_jit_the_values_are_the_same(drawn):
+    with jax.disable_jit():
+        again = init(jax.random.key(0), IMAGES)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), drawn, again)
 
 
 def test_kernels_follow_their_distributions(drawn):
+    assert_distributed(drawn)
+
+
+def assert_distributed(drawn):
     deviations = {
         "he_again": np.sqrt(2 / (9 * 64)),
         "normal": 0.01,

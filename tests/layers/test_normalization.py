@@ -133,8 +133,12 @@ def test_derivatives_are_those_of_the_formula_forward_backward_and_of_second_ord
         return jnp.sum(jnp.sin(train(v, x)[0]) * weights)
 
     def formula(x):
-        y = (x - x.mean((0, 1, 2))) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5)
-        return jnp.sum(jnp.sin(y * v["params"]["scale"] + v["params"]["bias"]) * weights)
+        axes, (scale, bias) = (
+            (0, 1, 2),
+            (v["params"][name][None, None, None] for name in ("scale", "bias")),
+        )
+        y = (x - x.mean(axes, keepdims=True)) / jnp.sqrt(x.var(axes, keepdims=True) + 1e-5)
+        return jnp.sum(jnp.sin(y * scale + bias) * weights)
 
     def derivatives(f):
         slope = jax.grad(f)

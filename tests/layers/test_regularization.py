@@ -62,7 +62,7 @@ def test_drop_connect_drops_weights_for_each_example_by_itself():
     x = np.ones((3000, 1), np.float32)
     kernel, bias = jnp.arange(1.0, 6.0)[None], jnp.full((5,), 100.0)
     v = {"params": {"kernel": kernel, "bias": bias}}
-    np.testing.assert_allclose(layer.apply(v, x, deterministic=True), x @ kernel + bias)
+    np.testing.assert_allclose(layer.apply(v, x, deterministic=True), x @ kernel + bias[None])
     y = np.asarray(dropped(layer, x, v)) * 0.6
     # One weight and one bias meet in each output: four possible sums, independently drawn.
     with_weight = np.isin(np.round(y), np.arange(1, 6)) | (np.round(y) > 100)
@@ -85,7 +85,7 @@ def test_drop_connect_has_the_parameters_of_a_dense_layer():
 
 
 def test_penalties_add_up_every_leaf():
-    params = {"a": jnp.array([1.0, -2.0]), "b": {"c": jnp.array([[3.0]], jnp.bfloat16)}}
+    params = {"a": jnp.array([1.0, -2.0], jnp.float32), "b": {"c": jnp.array([[3.0]], jnp.bfloat16)}}
     for penalty, total, slope in ((layers.l1_penalty, 6, [1, -1]), (layers.l2_penalty, 14, [2, -4])):
         value, gradient = jax.jit(jax.value_and_grad(penalty))(params)
         assert (value, value.dtype) == (total, jnp.float32)
