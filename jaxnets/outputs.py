@@ -1,6 +1,7 @@
 """Files that are asked for: refused before the work that fills them, and pictures with plain text."""
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,10 @@ def save_figure(figure: Any, path: str | os.PathLike, dpi: int = 120) -> None:
     """
     check_picture(path)
     try:
-        figure.savefig(path, dpi=dpi)
+        with warnings.catch_warnings():
+            # A letter that no font has is drawn as a box, which says it too.
+            warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+            figure.savefig(path, dpi=dpi)
     except ValueError as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 

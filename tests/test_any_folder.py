@@ -5,7 +5,6 @@ import io
 import tempfile
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -75,8 +74,8 @@ def train(root, run_dir):
             "--strategy", "single", "--run-dir", run_dir)  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ODD[:12])
-def test_names_that_mean_something_elsewhere_are_names(tmp_path, monkeypatch, name):
+def test_names_that_mean_something_elsewhere_are_names(tmp_path, monkeypatch):
+    name = "-[x] [bold] $x^{$ *? %s {0} ~ 猫#"
     monkeypatch.chdir(tmp_path)
     picture = made("PNG", "RGB", (8, 8))
     write(tmp_path / name, {odd: {f"{k}.png": picture for k in range(3)} for odd in ODD})
@@ -84,7 +83,7 @@ def test_names_that_mean_something_elsewhere_are_names(tmp_path, monkeypatch, na
     assert run(*train(tmp_path / name, run_dir)) == (0, "")
     assert run("train", "--resume", "--epochs", "2", "--run-dir", run_dir) == (0, "")
     assert run("eval", run_dir) == (0, "")
-    assert run("predict", run_dir, f"./{name}/{name}/0.png") == (0, "")
+    assert run("predict", run_dir, f"./{name}/[x]/0.png") == (0, "")
     assert run("plots", run_dir) == (0, "")
 
 
