@@ -44,7 +44,7 @@ class RunConfig:
     schedule: str = "cosine"
     """constant, cosine or step decay."""
     warmup_epochs: float | None = None
-    """Epochs of warm-up; None for 1, or fewer of a short run."""
+    """Epochs of warm-up; None for at most 1."""
     weight_decay: float | None = None
     """Weight decay of kernels; None for the optimizer's usual."""
     momentum: float = 0.9
@@ -148,7 +148,7 @@ class ImageConfig(RunConfig):
     image_size: int | None = None
     """Side of the images in pixels; None for what suits them."""
     strict: bool = False
-    """Refuse a dataset with an unreadable image."""
+    """Refuse unreadable images."""
     augment: tuple[str, ...] | None = None
     """Augmentations by name; none for none, None for what suits the dataset."""
 
