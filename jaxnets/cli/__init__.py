@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> None:
     _prepare_streams()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     # Threads that save in the background also log, with tracebacks, what `save` and `wait` raise.
-    for name in ("absl", "asyncio", "concurrent.futures"):
+    # So does tensorboardX what a run stops for: a loss that is not finite.
+    for name in ("absl", "asyncio", "concurrent.futures", "tensorboardX"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     sys.unraisablehook = _print_unless_a_failed_save
     try:
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # whoever reads this has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as if by the signal that others end with
-    except (InputError, OSError) as error:  # OSError: no space left, no permission, no such file
+    except (InputError, OSError, MemoryError) as error:  # OSError: no space, permission or such file
         print(f"jaxnets: {_printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:

@@ -76,6 +76,7 @@ class Checkpointer:
         self._has_scores = True
         try:
             self._manager = manager(scored=True)
+            self._manager.best_step()  # fails where JSON is no score
         except (ValueError, KeyError, TypeError, IsADirectoryError) as error:
             # Orbax reads all scores at once, as JSON.
             if not read_only:
