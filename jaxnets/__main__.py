@@ -13,8 +13,11 @@ def main() -> None:
     if wanted is not None:
         # The C library reads its settings when a process begins, so it has to begin again.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)
-    from jaxnets import cli
-
+    try:
+        from jaxnets import cli
+    except KeyboardInterrupt:  # which `cli.main` takes, once it is there
+        print("\njaxnets: interrupted", file=sys.stderr)
+        sys.exit(130)
     cli.main()
 
 

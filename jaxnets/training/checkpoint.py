@@ -201,6 +201,8 @@ class Checkpointer:
                 position=args.JsonRestore(),
             ),
         )
+        if not isinstance(read["position"], dict):
+            raise ValueError("its position is no JSON object")
         return read["state"], read["position"]
 
     def _instead_of(self, damaged: int) -> str:
