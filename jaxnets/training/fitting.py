@@ -157,6 +157,7 @@ def fit(
     position = {}
     if directory is not None:
         state, position = _restored(state, source, Path(directory), resume, checkpoint)
+        wait_for_all("run directory read")  # before any process makes checkpoints in it
     resume_at = int(state.step)
 
     options = {"precision": precision, "parallel": parallel}
