@@ -1,5 +1,6 @@
 """The program `jaxnets`, and `python -m jaxnets`: the command line in a process with large pages."""
 
+import multiprocessing
 import os
 import sys
 from pathlib import Path
@@ -13,9 +14,27 @@ def main() -> None:
     if wanted is not None:
         # The C library reads its settings when a process begins, so it has to begin again.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], wanted)
-    from jaxnets import cli
+    try:
+        from jaxnets import cli
+    except KeyboardInterrupt:  # which `cli.main` takes, once it is there
+        print("\njaxnets: interrupted", file=sys.stderr)
+        sys.exit(130)
+    try:
+        cli.main()
+    except SystemExit as end:
+        if end.code in (130, 143):
+            _end_now(end.code)
+        raise
 
-    cli.main()
+
+def _end_now(code: int) -> None:
+    """Ends the process without what Python does at its end: threads of JAX, Orbax and Grain that were
+    interrupted at their work can make it crash there, with another exit status."""
+    for process in multiprocessing.active_children():
+        process.terminate()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def with_large_pages(

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Self, get_origin, get_type_hints
 from jaxnets import atomic
 from jaxnets.errors import InputError
 from jaxnets.layout import CHECKPOINTS, CONFIG_FILE
-from jaxnets.ranges import Range, fits
+from jaxnets.ranges import COUNTS, SEEDS, SIDES, Range, fits, refuse_outside
 
 RUNS = Path("runs")
 
@@ -87,7 +87,7 @@ class RunConfig:
 
     ranges: ClassVar[Mapping[str, Range]] = {
         "epochs": Range(1),
-        "batch_size": Range(1),
+        "batch_size": COUNTS,
         "learning_rate": Range(0),
         "warmup_epochs": Range(0),
         "weight_decay": Range(0),
@@ -97,7 +97,7 @@ class RunConfig:
         "ema_decay": Range(0, 1, above=True, below=True),
         "patience": Range(1),
         "stop_above": Range(1, above=True),
-        "seed": Range(0, 2**32 - 1),
+        "seed": SEEDS,
         "log_every": Range(1),
         "checkpoint": Range(0),
         "checkpoint_every": Range(1),
@@ -127,8 +127,8 @@ class RunConfig:
             value, kind = getattr(self, name), kinds[name]
             if not fits(value, kind):
                 raise InputError(f"{name} is {value!r}; wanted {_words(kind)}")
-            if value is not None and name in self.ranges and value not in self.ranges[name]:
-                raise InputError(f"{name} is {value}; it must be {self.ranges[name]}")
+            if name in self.ranges:
+                refuse_outside(name, value, self.ranges[name])
 
     @classmethod
     def saved(cls, values: Mapping[str, Any]) -> Self:
@@ -152,7 +152,7 @@ class ImageConfig(RunConfig):
     augment: tuple[str, ...] | None = None
     """Augmentations by name; none for none, None for what suits the dataset."""
 
-    ranges: ClassVar[Mapping[str, Range]] = RunConfig.ranges | {"image_size": Range(1)}
+    ranges: ClassVar[Mapping[str, Range]] = RunConfig.ranges | {"image_size": SIDES}
 
     def completed(self) -> Self:
         """The configuration with no augmentation where it is called "none"."""

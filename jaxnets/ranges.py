@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal, Union, get_args, get_origin
 
+from jaxnets.errors import InputError
+
 
 @dataclass(frozen=True)
 class Range:
@@ -41,6 +43,17 @@ class Range:
         if math.isinf(self.high):
             return low
         return f"{low} and {'below' if self.below else 'at most'} {self.high}"
+
+
+COUNTS = Range(1, 2**31 - 1)  # as many as an i32 can count
+SEEDS = Range(0, 2**32 - 1)
+SIDES = Range(1, 2**16 - 1)  # of images, in pixels; JPEG files have no larger ones
+
+
+def refuse_outside(name: str, value: Any, wanted: Range) -> None:
+    """Raises an `InputError` for a number that is not in its range; None is allowed."""
+    if value is not None and value not in wanted:
+        raise InputError(f"{name} is {value}; it must be {wanted}")
 
 
 def fits(value: Any, kind: Any) -> bool:

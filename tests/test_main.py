@@ -3,9 +3,12 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+import jaxnets
+from jaxnets import __main__, cli
 from jaxnets.__main__ import with_large_pages
 
 TUNABLES = "GLIBC_TUNABLES"
@@ -42,6 +45,32 @@ def test_whoever_has_decided_is_obeyed_and_other_systems_are_left_alone(kernel, 
     assert with_large_pages({TUNABLES: "glibc.malloc.hugetlb=0"}, "linux", path) is None
     assert with_large_pages({}, "darwin", path) is None
     assert with_large_pages({}, "linux", tmp_path / "absent") is None
+
+
+def test_an_interrupt_while_the_command_line_is_read_in_is_told_in_a_line(monkeypatch, capsys):
+    def interrupted(name, *rest):
+        if name == "jaxnets.cli":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(__main__, "with_large_pages", lambda *given: None)
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=interrupted), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "jaxnets.cli", raising=False)
+    monkeypatch.delattr(jaxnets, "cli", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        __main__.main()
+    assert stop.value.code == 130
+    assert capsys.readouterr().err == "\njaxnets: interrupted\n"
+
+
+@pytest.mark.parametrize(("code", "at_once"), [(130, True), (143, True), (2, False), (0, False)])
+def test_what_is_interrupted_ends_at_once(monkeypatch, code, at_once):
+    ended = []
+    monkeypatch.setattr(__main__, "with_large_pages", lambda *given: None)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(cli, "main", lambda: sys.exit(code))
+    with pytest.raises(SystemExit):
+        __main__.main()
+    assert ended == [code] * at_once
 
 
 def test_the_program_begins_anew_once_with_its_arguments():

@@ -3,9 +3,11 @@
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pytest
 
+from jaxnets import cli
 from jaxnets.cli.signals import Terminated, until_terminated
 
 
@@ -27,3 +29,19 @@ def test_a_step_that_does_not_end_is_interrupted():
     with pytest.raises(Terminated):
         wait_for_ever()
     assert issubclass(Terminated, KeyboardInterrupt)
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, Terminated])
+def test_an_interrupt_that_python_ignores_is_sent_again(kind, capsys):
+    """As in JAX's callback of the garbage collector, where many arrive."""
+
+    def ignored():
+        with until_terminated(grace=100):
+            if kind is Terminated:
+                os.kill(os.getpid(), signal.SIGTERM)  # which asked, and is insisted upon
+            cli._print_unless_known(SimpleNamespace(exc_type=kind, exc_value=kind()))
+            time.sleep(10)
+
+    with pytest.raises(kind):
+        ignored()
+    assert capsys.readouterr().err == ""

@@ -14,18 +14,20 @@ from small_captioners import LENGTH, SMALL
 from small_captioners import make_batch as make_captions
 from small_captioners import make_task as make_captioner
 
-from jaxnets import Classification, create_model, layers, losses, metrics
+from jaxnets import Classification, create_model, explain, layers, losses, metrics
 from jaxnets.captioning import decoding
 from jaxnets.data import augmentation
 from jaxnets.errors import InputError
 from jaxnets.models import Classifier
 from jaxnets.training import (
     DataParallel,
+    Stage,
     create_optimizer,
     create_schedule,
     create_state,
     make_eval_step,
     make_train_step,
+    search,
 )
 from jaxnets.training.optimizers import OPTIMIZERS, SCHEDULES
 
@@ -79,6 +81,14 @@ FUNCTIONS = {
     "maxout": lambda x: layers.maxout(x, 2),
     "im2col": lambda x: layers.im2col(x, 3),
     "penalty": lambda x: layers.l2_penalty({"w": x}),
+}
+
+
+EXPLANATIONS = {
+    "occlusion": {"classes": np.array([0, 2]), "size": 2, "stride": 2},
+    "saliency": {},
+    "grad_cam": {},
+    "receptive_field": {"layer": "stage1", "row": 2, "column": 2},
 }
 
 
@@ -375,3 +385,44 @@ def test_losses_keep_float32(switch):
             assert gradient_types(loss, x, x) == {jnp.dtype("float32")}
         weighted = gradient_types(lambda x, t, w: losses.cross_entropy(x, t, 0.1, w), x, x, weights)
         assert weighted == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_models_are_explained(enabled):
+    model, images = make_classifier().model, np.ones((2, 6, 6, 3), np.float32)
+    variables = model.init(KEY, images)
+    with strict(), jax.enable_x64(enabled), jax.debug_nans(True):
+        for method, options in EXPLANATIONS.items():
+            found = getattr(explain, method)(model, variables, images, **options)
+            assert types(found) <= {jnp.dtype("float32"), jnp.dtype("int32")}, method
+
+
+class Steep(Line):
+    """A line whose measures are its loss."""
+
+    def predict(self, variables, batch):
+        return self.loss(variables, batch, KEY)[1][1]
+
+    def metrics(self, sums, batch):
+        return sums
+
+
+class Rows:
+    """Four examples of three numbers."""
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return {"x": np.full(3, index, np.float32)}
+
+
+@switched
+def test_candidates_of_a_search_are_trained(switch):
+    with switch():
+        found = search(
+            Steep(), Rows(), Rows(), optimizer=lambda steps, rate: create_optimizer("sgd", rate),
+            space={"rate": (1e-5, 1e-4)}, stages=(Stage(1, 1),), batch_size=2, progress=False,
+            parallel=DataParallel.create(devices=jax.devices()[:1]),
+        )  # fmt: skip
+    assert found.best.outcome.stopped is None

@@ -9,7 +9,9 @@ import io
 import logging
 import operator
 import os
+import signal
 import sys
+import threading
 from typing import Annotated, Any
 
 import tyro
@@ -49,9 +51,10 @@ def main(arguments: list[str] | None = None) -> None:
     _prepare_streams()
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     # Threads that save in the background also log, with tracebacks, what `save` and `wait` raise.
-    for name in ("absl", "asyncio", "concurrent.futures"):
+    # So does tensorboardX what a run stops for: a loss that is not finite.
+    for name in ("absl", "asyncio", "concurrent.futures", "tensorboardX"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    sys.unraisablehook = _print_unless_a_failed_save
+    sys.unraisablehook = _print_unless_known
     try:
         command = _parse(sys.argv[1:] if arguments is None else arguments)
         command.run()
@@ -59,7 +62,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:  # whoever reads this has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as if by the signal that others end with
-    except (InputError, OSError) as error:  # OSError: no space left, no permission, no such file
+    except (InputError, OSError, MemoryError) as error:  # OSError: no space, permission or such file
         print(f"jaxnets: {_printable(str(error))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as error:
@@ -84,9 +87,17 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _print_unless_a_failed_save(unraisable) -> None:
-    """After a failed save TensorStore's threads go on to report to an event loop that has ended."""
-    if str(unraisable.exc_value) != "Event loop is closed":
+def _print_unless_known(unraisable) -> None:
+    """Prints an exception that Python has to ignore, but for two that are known.
+
+    An interrupt in JAX's callback of the garbage collector is lost, so the signal is sent once more.
+    After a failed save TensorStore's threads go on to report to an event loop that has ended."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        number = signal.SIGTERM if issubclass(unraisable.exc_type, Terminated) else signal.SIGINT
+        again = threading.Timer(0.05, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
+    elif str(unraisable.exc_value) != "Event loop is closed":
         sys.__unraisablehook__(unraisable)
 
 

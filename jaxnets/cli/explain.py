@@ -12,6 +12,7 @@ from jaxnets.cli.trained import load_model
 from jaxnets.config import is_run, newest_run
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.outputs import check_picture
+from jaxnets.ranges import SEEDS, refuse_outside
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Explain:
             if getattr(self, name) is not None and name not in options:
                 said = name.removesuffix("_name")
                 raise InputError(f"{said}: it means nothing to {self.method}; leave it out")
+        refuse_outside("seed", self.seed, SEEDS)
         check_picture(path)
         if self.method in own:
             own[self.method](recipes.load(source), self.images, path)

@@ -10,6 +10,7 @@ import tyro
 from jaxnets.cli.tasks import form_of, split_models
 from jaxnets.config import expanded, newest_run, part_of
 from jaxnets.errors import InputError
+from jaxnets.ranges import COUNTS, refuse_outside
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Eval:
         from jaxnets import metrics
         from jaxnets.runs import Run
 
+        refuse_outside("batch_size", self.batch_size, COUNTS)
         members = _members(self.recipe, self.models, self.checkpoint)
         first, options = members[0], part_of(self.recipe.Evaluate, self)
         dataset = self.dataset or (first.config.dataset if isinstance(first, Run) else "")

@@ -10,6 +10,7 @@ from rich.table import Table
 from jaxnets.console import PlainConsole
 from jaxnets.errors import InputError
 from jaxnets.outputs import check_picture
+from jaxnets.ranges import SEEDS, refuse_outside
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Augmentations:
     def run(self) -> None:
         from jaxnets import data
 
+        refuse_outside("seed", self.seed, SEEDS)
         check_picture(self.output)
         data.contact_sheet(data.load(self.dataset), self.output, seed=self.seed)
         print(self.output)

@@ -101,7 +101,8 @@ def receptive_field(
             raise InputError(
                 f"{name} {place} is out of range: the maps of {layer} are {shape[1]} x {shape[2]}"
             )
-    box, reached = _box(model, variables, tuple(images.shape[1:]), layer, row, column)
+    with jax.debug_nans(False):
+        box, reached = _box(model, variables, tuple(images.shape[1:]), layer, row, column)
     if not isinstance(reached, jax.core.Tracer) and not reached:
         raise InputError(f"layer: no pixel reaches {layer} at row {row} and column {column}")
     return box
@@ -120,7 +121,7 @@ def _box(model, variables, shape, layer, row, column) -> tuple[jax.Array, jax.Ar
     rows, columns = np.indices((height, width))
     depths = np.stack([columns, rows, width - 1 - columns, height - 1 - rows])  # from each edge
     sizes = jnp.array([width, height, width, height])
-    blank = jnp.zeros((4, height, width, channels))
+    blank = jnp.zeros((4, height, width, channels), jnp.float32)
     traced = trace(model, variables, blank)
 
     def reached(hidden):  # i32[4]: rows or columns of NaN from each edge

@@ -104,9 +104,9 @@ def _occlusion(
     if classes is None:
         classes = jnp.argmax(found[-1], axis=-1)
     left = jax.vmap(scores_of, in_axes=(0, None))(found, classes)  # [places + 1, N]
-    falls = (left[-1] - left[:-1]).T.reshape(count, len(down), len(right))
+    falls = (left[-1:] - left[:-1]).T.reshape(count, len(down), len(right))
     sums = jnp.einsum("nrc,rh,cw->nhw", falls, down.astype(falls.dtype), right.astype(falls.dtype))
-    return sums / (down.sum(0)[:, None] * right.sum(0)[None, :]).astype(falls.dtype)
+    return sums / (down.sum(0)[None, :, None] * right.sum(0)[None, None, :]).astype(falls.dtype)
 
 
 def _covered(length: int, size: int, stride: int) -> np.ndarray:

@@ -203,7 +203,7 @@ class Trainer:
         early = one.early.at[one.state.step].set(loss, mode="drop")
         recent = jnp.where(one.stopped == 0, jnp.roll(one.recent, 1).at[0].set(loss), one.recent)
         half = jnp.clip(state.step // 2, 1, WINDOW).astype(jnp.float32)
-        averaged = jnp.arange(WINDOW) < half
+        averaged = jnp.arange(WINDOW, dtype=jnp.float32) < half
         start, mean = (jnp.where(averaged, losses, 0).sum() / half for losses in (early, recent))
         sound = jnp.isfinite(loss)
         if "grad_norm" in sums:

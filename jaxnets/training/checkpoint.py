@@ -76,6 +76,7 @@ class Checkpointer:
         self._has_scores = True
         try:
             self._manager = manager(scored=True)
+            self._manager.best_step()  # fails where JSON is no score
         except (ValueError, KeyError, TypeError, IsADirectoryError) as error:
             # Orbax reads all scores at once, as JSON.
             if not read_only:
@@ -200,6 +201,8 @@ class Checkpointer:
                 position=args.JsonRestore(),
             ),
         )
+        if not isinstance(read["position"], dict):
+            raise ValueError("its position is no JSON object")
         return read["state"], read["position"]
 
     def _instead_of(self, damaged: int) -> str:

@@ -1,11 +1,13 @@
 """When a run has diverged: its loss is not finite, or far above its start."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from jaxnets.errors import InputError
+from jaxnets.metrics import Metric
 from jaxnets.training.checkpoint import Checkpointer
 
 WINDOW = 10  # steps over which the first and the latest losses are averaged
@@ -37,7 +39,12 @@ def far_above(recent: Any, start: Any, steps: Any, stop_above: float) -> Any:
 
 
 def refuse_divergence(
-    records: list[dict], batch_size: int, stop_above: float | None, checkpointer: Checkpointer | None
+    records: list[dict],
+    batch_size: int,
+    stop_above: float | None,
+    checkpointer: Checkpointer | None,
+    *,
+    opening: Sequence[Metric] = (),
 ) -> None:
     """Raises a `DivergenceError` where the latest record shows divergence.
 
@@ -46,8 +53,15 @@ def refuse_divergence(
         batch_size: examples per step.
         stop_above: see `loop.Schedule`.
         checkpointer: its latest checkpoint is named in the message.
+        opening: where the latest record is the first one, the loss of each of its steps.
     """
     latest = records[-1]
+    single = []
+    for loss in opening if math.isfinite(latest["loss"]) else ():
+        value = float(loss.compute())
+        if math.isfinite(value):  # not so of a step without examples that count
+            single.append({"step": latest["step"], "loss": value, "images": batch_size})
+            refuse_divergence(single, batch_size, stop_above, checkpointer)
     advice = "Try a lower learning rate, a warmup or clip_norm"
     if not math.isfinite(latest["loss"]):
         what = "is not finite"

@@ -127,6 +127,7 @@ def make_predictor(
 
 def _placed(task: Any, source: data.Source, batch_size: int, parallel: DataParallel) -> closing:
     """This process's batches of a source, checked, both on the host and on its devices."""
+    batch_size = min(batch_size, max(1, len(source)))  # more would be padding alone
     whole = -(-batch_size // parallel.replicas) * parallel.replicas
     check = getattr(task, "check", lambda batch: None)
 

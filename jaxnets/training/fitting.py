@@ -157,6 +157,7 @@ def fit(
     position = {}
     if directory is not None:
         state, position = _restored(state, source, Path(directory), resume, checkpoint)
+        wait_for_all("run directory read")  # before any process makes checkpoints in it
     resume_at = int(state.step)
 
     options = {"precision": precision, "parallel": parallel}
@@ -241,7 +242,12 @@ def _restored(
                 "another directory"
             )
         state, position = reader.restore(state, checkpoint)
-    saved, mine = position["data"], source.get_state()
+    saved, mine = position.get("data"), source.get_state()
+    if not isinstance(saved, dict):
+        raise CheckpointError(
+            f"the checkpoint in {directory} is damaged: its position is not that of data; take an older "
+            "one by checkpoint=STEP, --checkpoint STEP"
+        )
     if saved.get("examples") != mine["examples"]:
         raise CheckpointError(
             f"the run in {directory} was trained on {saved.get('examples')} examples, the data has "

@@ -125,6 +125,8 @@ def run(
         nonlocal since, waited
         images = len(stretch) * schedule.batch_size
         sums = metrics.add(stretch)
+        # A loss that explodes within the first record would be taken for its initial value.
+        opening = [one["loss"] for one in stretch] if not history.steps else []
         kinds.update({judging.key_of(name): metric for name, metric in sums.items()})
         stretch.clear()
         now = time.perf_counter()
@@ -140,7 +142,9 @@ def run(
         waited = 0.0
         recorder.add_steps(record)
         reporter.steps(record, kinds)
-        refuse_divergence(history.steps, schedule.batch_size, schedule.stop_above, checkpointer)
+        refuse_divergence(
+            history.steps, schedule.batch_size, schedule.stop_above, checkpointer, opening=opening
+        )
 
     def save(score: float | None = None) -> None:
         if checkpointer is not None:

@@ -28,6 +28,7 @@ from jaxnets.training.step import UpdateRule, make_eval_step, usual_rule
 from jaxnets.training.task import LOSS, Task, Variables, headline_of
 
 MARGIN = 0.1  # share of a range's log width that the narrowed range adds on each side of the survivors
+_FLOAT32 = np.finfo(np.float32)
 _DRAWS = 0x5EA7C  # separates the key of the draws from those of parameters and dropout
 
 
@@ -242,9 +243,10 @@ def _check_space(space: Mapping[str, tuple[float, float]], optimizer: Callable) 
         if name not in named and len(named) == len(parameters):
             raise unknown_name("hyperparameter", name, named)
         low, high = ends
-        if not (0 < low < high and math.isfinite(high)):
+        if not _FLOAT32.tiny <= low < high <= _FLOAT32.max:
             raise InputError(
-                f"space: {name} is from {low:g} to {high:g}; wanted two numbers above 0, the lower first"
+                f"space: {name} is from {low:g} to {high:g}; wanted two numbers above 0 of float32, "
+                "the lower first"
             )
     for parameter in parameters:
         needed = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD

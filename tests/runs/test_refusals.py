@@ -17,7 +17,7 @@ def in_an_empty_folder(tmp_path, monkeypatch):
         "stop-above 0", "stop-above nan", "learning-rate nan", "learning-rate inf", "batch-size -8",
         "warmup-epochs -1", "weight-decay -1", "clip-norm 0", "mixup -1", "cutmix nan",
         "label-smoothing 2", "layer-decay 0", "seed -1", "seed 4294967296", "workers -1", "patience 0",
-        "epochs 0", "ema-decay 1", "checkpoint-every 0",
+        "epochs 0", "ema-decay 1", "checkpoint-every 0", "image-size 65536", "batch-size 2147483648",
     ],
 )  # fmt: skip
 def test_a_number_out_of_its_range_is_named(refused, words):
@@ -46,6 +46,18 @@ def test_a_number_out_of_its_range_is_named(refused, words):
 )
 def test_what_else_cannot_be_is_named(refused, words, message):
     assert message in refused("train", *words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("augmentations --seed 4294967296", "seed is 4294967296; it must be at least 0 and at most"),
+        ("explain smoothgrad a.png --model mlp --seed -1", "seed is -1; it must be at least 0"),
+        ("eval --batch-size 0", "batch_size is 0; it must be at least 1"),
+    ],
+)
+def test_a_number_of_other_commands_is_named_too(refused, words, message):
+    assert message in refused(*words.split())
 
 
 SMALL = ["--model", "mlp", "--settings", "widths=[8]", "--image-size", "8", "--strategy", "single"]

@@ -202,6 +202,29 @@ def test_a_checkpoint_with_parts_missing_is_told_or_not_missed(three, tmp_path, 
     reader.close()
 
 
+def test_a_position_that_is_none_is_damaged(three, tmp_path):
+    state, directory = three
+    shutil.copytree(directory, tmp_path / "run")
+    (tmp_path / "run" / "9" / "position" / "metadata").write_text("[]")
+    reader = Checkpointer(tmp_path / "run", read_only=True)
+    with pytest.raises(CheckpointError, match="step 9 .* is damaged .*--checkpoint 6"):
+        reader.restore(state)
+    reader.close()
+
+
+@pytest.mark.parametrize("foreign", ["[]", "5", '{"a": 1}', '{"score": "good"}'])
+def test_a_score_that_is_none_is_damaged(three, tmp_path, foreign):
+    _, directory = three
+    shutil.copytree(directory, tmp_path / "run")
+    (tmp_path / "run" / "9" / "metrics" / "metrics").write_text(foreign)
+    reader = Checkpointer(tmp_path / "run", read_only=True)
+    with pytest.raises(CheckpointError, match="the best is not known.*3, 6, 9"):
+        _ = reader.best_step
+    reader.close()
+    with pytest.raises(CheckpointError, match="a score .* is damaged .*--checkpoint STEP"):
+        Checkpointer(tmp_path / "run")
+
+
 def test_a_damaged_score_is_told_and_older_checkpoints_are_read(three, tmp_path):
     state, directory = three
     shutil.copytree(directory, tmp_path / "run")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxnets.metrics import Mean
-from jaxnets.training import loop
+from jaxnets.training import DivergenceError, loop
 from jaxnets.training.logs import Recorder
 from jaxnets.training.progress import Reporter
 from jaxnets.training.state import TrainState
@@ -33,6 +33,27 @@ def share_of_waiting(seconds_of_reading, seconds_of_a_step):
     )
     assert len(history.steps) == 4
     return [record["data_wait"] for record in history.steps[1:] + history.epochs[1:]]
+
+
+def run_of_losses(losses):
+    """A run of one epoch of these losses, recorded every four steps; returns its history."""
+
+    def step(state, batch):
+        total = Mean(jnp.float32(losses[state.step]), jnp.ones(()))
+        return state.replace(step=state.step + 1), {"loss": total}
+
+    steps = len(losses)
+    state = TrainState(step=0, params={}, collections={}, opt_state=(), key=None, ema=None)
+    schedule = loop.Schedule(epochs=1, steps_per_epoch=steps, batch_size=1, log_every=4)
+    reporter = Reporter(1, steps, enabled=False)
+    recorder = Recorder(None)
+    return loop.run(step, state, itertools.repeat({}), schedule, recorder=recorder, reporter=reporter)[1]
+
+
+def test_a_loss_that_explodes_within_the_first_record_is_stopped():
+    with pytest.raises(DivergenceError, match="at step 4: .* 1e.04, more than 3 times .*, 2\\. "):
+        run_of_losses([2.0, 2.0, 1e4, 1e4, 1e4, 1e4, 1e4, 1e4])
+    assert len(run_of_losses([2.0, 2.5, 6.0, 2.0]).epochs) == 1
 
 
 def said_of_other_epochs(monkeypatch, before, now):

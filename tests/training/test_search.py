@@ -384,6 +384,7 @@ def test_halving_halves_and_keeps_a_quarter():
         ({"space": {**SPACE, "learning_rate": (0.1, 0.01)}}, "learning_rate is from 0.1 to 0.01"),
         ({"space": {**SPACE, "weight_decay": (0.0, 0.01)}}, "weight_decay is from 0 to 0.01; wanted"),
         ({"space": {**SPACE, "weight_decay": (0.1, math.inf)}}, "weight_decay is from 0.1 to inf"),
+        ({"space": {**SPACE, "weight_decay": (1e-300, 1)}}, "from 1e-300 to 1; .*of float32"),
         ({"space": {"learning_rat": (0.1, 1)}}, "'learning_rat'; did you mean 'learning_rate'"),
         ({"space": {"learning_rate": (0.1, 1)}}, "space has no weight_decay"),
         ({"stop_above": 1.0}, "stop_above is 1.0"),
