@@ -1,6 +1,7 @@
 """Files that are asked for: refused before the work that fills them, and pictures with plain text."""
 
 import os
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,9 @@ def save_figure(figure: Any, path: str | os.PathLike, dpi: int = 120) -> None:
     """
     check_picture(path)
     try:
-        figure.savefig(path, dpi=dpi)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph ")  # boxes for what the font has not: 猫, say
+            figure.savefig(path, dpi=dpi)
     except ValueError as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from error
 
@@ -52,8 +55,10 @@ def save_figure(figure: Any, path: str | os.PathLike, dpi: int = 120) -> None:
 def plain(text: str) -> str:
     """Text for matplotlib that is drawn as it is: a name may hold the dollars of a formula.
 
+    Bytes of a name that are no text are written as such: no font has them.
+
     Example:
         >>> plain("from $5 to $7")
         'from \\\\$5 to \\\\$7'
     """
-    return text.replace("$", r"\$")
+    return text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")
