@@ -56,8 +56,10 @@ def save_figure(figure: Any, path: str | os.PathLike, dpi: int = 120) -> None:
 def plain(text: str) -> str:
     """Text for matplotlib that is drawn as it is: a name may hold the dollars of a formula.
 
+    Bytes of a name that are no text are written as such: no font has them.
+
     Example:
         >>> plain("from $5 to $7")
         'from \\\\$5 to \\\\$7'
     """
-    return text.replace("$", r"\$")
+    return text.encode("utf-8", "backslashreplace").decode().replace("$", r"\$")

@@ -363,6 +363,13 @@ def test_pictures_that_cannot_be_read_are_named(refused_briefly, trained, tmp_pa
         assert path in refused_briefly("predict", str(trained), path)
 
 
+def test_a_directory_is_no_picture_and_no_dataset(refused_briefly, trained, tmp_path):
+    (tmp_path / "pictures").mkdir()
+    message = refused_briefly("predict", str(trained), "pictures")
+    assert "pictures is a directory, and no run; name at least one picture file" in message
+    assert "did you mean 'folder:pictures'?" in refused_briefly(*TRAIN, "--dataset", "pictures")
+
+
 def test_an_empty_folder_and_one_with_other_classes_are_refused(refused_briefly, trained, folder):
     (folder.parent / "empty").mkdir()
     assert "empty" in refused_briefly(*TRAIN, "--dataset", "folder:empty")

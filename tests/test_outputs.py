@@ -33,3 +33,10 @@ def test_plain_text_is_drawn_as_it_is(name):
     text = Text(text=outputs.plain(name))
     shown, is_formula = text._preprocess_math(text.get_text())
     assert (shown, is_formula) == (name, False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_that_no_font_has_or_that_are_no_text_are_drawn_in_silence(tmp_path):
+    figure = Figure(figsize=(1, 1))
+    figure.suptitle(outputs.plain("\u732b\x1b \udcff"))
+    outputs.save_figure(figure, tmp_path / "a.png")

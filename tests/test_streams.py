@@ -36,3 +36,14 @@ def test_a_run_goes_on_when_its_reader_is_gone(monkeypatch):
             for _ in range(2):
                 reporter.say("a line")
                 pipe.flush()
+
+
+def test_an_error_that_nobody_reads_keeps_its_status(monkeypatch):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["eval", "no-such-model"])
+    assert stop.value.code == 2

@@ -60,6 +60,7 @@ def tokenize(text: str, language: str | None = None) -> list[str]:
         ['एक', 'कुत्ता', '猫', 'で', 'す']
     """
     text = unicodedata.normalize("NFC", text).replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
+    text = text.replace("\N{SOFT HYPHEN}", "")  # where a line may end; no part of the word
     if language in ("tr", "az"):
         text = text.translate(_DOTTED_I)
     return _WORD.findall(unicodedata.normalize("NFC", text.lower()))

@@ -79,7 +79,13 @@ class Predict:
 def load(config: Config, about: Mapping[str, Any] | None) -> data.Dataset:
     """The dataset, in images that suit the model, or that are those of the run that has been begun."""
     if about is None:
-        return load_images(config, **_natural_shape(config, wanted_images(config, _images_of)))
+        dataset = load_images(config, **_natural_shape(config, wanted_images(config, _images_of)))
+        if not dataset.class_names:
+            raise InputError(
+                f"dataset {dataset.name} has no classes to tell apart; digits, folder:PATH, "
+                "records:PATH and tfds:NAME have"
+            )
+        return dataset
     side, _, channels = about["image_shape"]
     options = {"size": side, "channels": channels, "interpolation": about.get("interpolation")}
     dataset = load_images(config, **options)

@@ -4,6 +4,7 @@ Each command is a thin face of a library call. What a user got wrong is said in 
 exit status 2 and no traceback.
 """
 
+import contextlib
 import functools
 import io
 import logging
@@ -63,13 +64,19 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as if by the signal that others end with
     except (InputError, OSError, MemoryError) as error:  # OSError: no space, permission or such file
-        print(f"jaxnets: {_printable(str(error))}", file=sys.stderr)
+        _say(f"jaxnets: {_printable(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt as error:
         terminated = isinstance(error, Terminated)
         how = getattr(error, "__notes__", ["a training run goes on with --resume"])
-        print(f"\njaxnets: {'terminated' if terminated else 'interrupted'}; {how[0]}", file=sys.stderr)
+        _say(f"\njaxnets: {'terminated' if terminated else 'interrupted'}; {how[0]}")
         sys.exit(143 if terminated else 130)  # 128 and the number of the signal
+
+
+def _say(text: str) -> None:
+    """Prints to standard error, if anyone reads it: the exit status tells the others."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _printable(text: str) -> str:

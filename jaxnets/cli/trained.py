@@ -8,7 +8,8 @@ from typing import Any, ClassVar, Literal
 import tyro
 
 from jaxnets.cli.tasks import form_of, split_models
-from jaxnets.config import expanded, newest_run, part_of
+from jaxnets.config import expanded, is_run, newest_run, part_of
+from jaxnets.data.decoding import shown
 from jaxnets.errors import InputError
 from jaxnets.ranges import COUNTS, refuse_outside
 
@@ -79,12 +80,14 @@ class Predict:
     def run(self) -> None:
         models, images = split_models(self.files)
         if not images:
-            raise InputError("images: none given; name at least one picture file")
+            other = next((word for word in models if expanded(word).is_dir() and not is_run(word)), None)
+            told = "none given" if other is None else f"{other or '.'} is a directory, and no run"
+            raise InputError(f"images: {told}; name at least one picture file")
         if self.recipe.predict is None:
             raise InputError(f"a run of {self.recipe.name} has no way to predict from files")
         members = _members(self.recipe, models, self.checkpoint)
         for line in self.recipe.predict(members, images, part_of(self.recipe.Predict, self)):
-            print(line)
+            print(shown(line))
 
     @classmethod
     def of(cls, recipe: Any) -> type:

@@ -102,7 +102,8 @@ def load_captions(
     decoding.check_shape_options(size, channels)
     decoding.check_interpolation(interpolation)
     root = Path(path).expanduser()
-    files = sorted([*root.glob("captions*.json"), *root.glob("annotations/captions*.json")])
+    found = [*root.glob("captions*.json"), *root.glob("annotations/captions*.json")]
+    files = sorted(file for file in found if file.is_file())
     if not files:
         raise InputError(f"{root} holds no captions*.json, neither directly nor in annotations/")
     train = [file for file in files if "train" in file.stem]
@@ -110,6 +111,11 @@ def load_captions(
     options = {"size": size, "channels": channels, "strict": strict, "interpolation": interpolation}
     if len(train) == 1 and len(test) == 1:
         parts = [_read(root, file, strict) for file in (*train, *test)]
+        if shared := set.intersection(*({os.path.normpath(path) for path in part[0]} for part in parts)):
+            _logger.warning(
+                "%d images are in both %s and %s, such as %s: what is measured on them is too good",
+                len(shared), train[0].name, test[0].name, decoding.shown(min(shared)),
+            )  # fmt: skip
     elif len(files) == 1:
         parts = _split(*_read(root, files[0], strict), files[0])
     else:
@@ -126,13 +132,14 @@ Part = tuple[list[Path], list[tuple[str, ...]]]
 
 def _split(paths: list[Path], captions: list[tuple[str, ...]], file: Path) -> list[Part]:
     """Holds out a fifth of the files, with all the entries that name them."""
-    names = list(dict.fromkeys(paths))
+    files = [os.path.normpath(path) for path in paths]  # ./0.png is 0.png
+    names = list(dict.fromkeys(files))
     if len(names) < 2:
         raise InputError(f"{file} has one image, and a fifth is held out: add one")
     order = np.random.default_rng(0).permutation(len(names))
     held_out = {names[index] for index in order[: max(1, round(len(names) / 5))]}
-    rows = list(zip(paths, captions, strict=True))
-    parts = ([row for row in rows if (row[0] in held_out) is held] for held in (False, True))
+    rows = list(zip(paths, captions, files, strict=True))
+    parts = ([row[:2] for row in rows if (row[2] in held_out) is held] for held in (False, True))
     return [tuple(map(list, zip(*part, strict=True))) for part in parts]
 
 
@@ -168,7 +175,7 @@ def _parse(file: Path) -> tuple[dict[Any, str], dict[Any, list[Any]]]:
         entries = [(image["id"], str(image["file_name"])) for image in content["images"]]
         told = [(annotation["image_id"], annotation["caption"]) for annotation in content["annotations"]]
         names, said_of = dict(entries), {key for key, _ in told}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{file} is not in COCO's format (images with id and file_name, annotations with "
             f"image_id and caption): {type(error).__name__} {error}"
@@ -193,7 +200,7 @@ def _says_something(caption: Any) -> bool:
 
 def _place(file: Path, name: str, folders: Sequence[Path]) -> Path:
     """Where the image called `name` is."""
-    place = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    place = next((folder / name for folder in folders if os.path.isfile(folder / name)), None)
     if place is None:
         looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
         raise InputError(f"{file} names the image {name}, which is in none of {looked}")

@@ -92,6 +92,21 @@ class Dataset:
         return self.train.image_shape
 
 
+def check_source(name: str, source: Any) -> None:
+    """Checks that something is a source, by its form.
+
+    Raises:
+        InputError: it has no length, or no examples by number.
+    """
+    arrays = isinstance(source, (Mapping, str, np.ndarray))
+    if arrays or not (hasattr(source, "__len__") and hasattr(source, "__getitem__")):
+        hint = f"; give its {name}" if isinstance(source, Dataset) else ""
+        raise InputError(
+            f"{name} is a {type(source).__name__}; wanted a source, with len(source) and "
+            f"source[i]{hint or ', such as ArraySource'}"
+        )
+
+
 class ArraySource:
     """A source over arrays in memory.
 
@@ -228,7 +243,19 @@ def _collated(examples: Sequence[Mapping[str, Any]]) -> Batch:
             )
     names = [name for name in examples[0] if name != "weight"]
     batch = {name: _stacked(name, [example[name] for example in examples]) for name in names}
-    return {**batch, "weight": np.array([e.get("weight", 1) for e in examples], np.float32)}
+    if "label" in batch and batch["label"].dtype == bool:  # of two classes
+        batch["label"] = batch["label"].astype(np.int32)
+    return {**batch, "weight": np.array([_weight(example) for example in examples], np.float32)}
+
+
+def _weight(example: Mapping[str, Any]) -> float:
+    try:
+        weight = float(example.get("weight", 1))
+    except (TypeError, ValueError):
+        weight = -1.0
+    if not 0 <= weight < np.inf:
+        raise InputError(f"source: weight is {example['weight']!r}; wanted a number of 0 or more")
+    return weight
 
 
 def _stacked(name: str, values: Sequence[Any]) -> np.ndarray:

@@ -154,7 +154,10 @@ def shown(name: str | PathLike) -> str:
         caf\udce9\n.png
     """
     characters = str(name)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in characters)
+    kept = "\u200c\u200d"  # the joiners of Indic and Persian letters, and of emoji
+    return "".join(
+        c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in characters
+    )
 
 
 def _of_eight_bits(image: Image.Image) -> Image.Image:

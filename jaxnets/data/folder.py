@@ -82,7 +82,8 @@ def load_folder(
     warning that counts it. Classes are sorted by name.
 
     If the folders in `path` are called as parts of a dataset (train, training; val, valid, validation,
-    dev, eval; test, testing; in any case), each with one folder per class, these are its splits. Epochs
+    dev, eval; test, testing; in any case, also as train2017 or test_set), each with one folder per
+    class, these are its splits. Epochs
     are measured by val if there is one; test is then left for `Dataset.split`. Otherwise every folder in
     `path` is a class. If only training images are given, a fixed fifth of each class is held out.
 
@@ -209,16 +210,19 @@ def _existing(path: str | os.PathLike) -> str:
 def _split_folders(root: str, left_out: Counter[str]) -> dict[str, str]:
     """The folders of splits by "train", "val" and "test"; none if the folders in `root` are classes."""
     found = files.folders_in(root, Counter())
+
+    def is_deep(name: str) -> bool:
+        return bool(files.folders_in(os.path.join(root, name), Counter(), (root,)))
+
     named = {name: splits.split_of(name) for name in found}
+    for name in found:
+        if (split := splits.split_of_folder(name)) and is_deep(name):  # train2017, say
+            named[name] = split
     if not any(named.values()):
         return {}
     others = [name for name in found if named[name] is None]
     if others:
-        deep = [
-            name
-            for name in found
-            if named[name] and files.folders_in(os.path.join(root, name), Counter(), (root,))
-        ]
+        deep = [name for name in found if named[name] and is_deep(name)]
         if deep:
             raise InputError(
                 f"{shown(root)} has {files.named(deep)} with folders inside, as splits have, beside "

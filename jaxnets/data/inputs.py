@@ -57,12 +57,15 @@ def check_images(images: Any, mean: tuple[float, ...], std: tuple[float, ...]) -
     and that their pixels are uint8, or floats in [0, 1].
 
     Raises:
-        InputError: another shape, type or range, or constants for another number of channels.
+        InputError: another shape, type or range, channels that come first, or constants for another
+            number of channels.
     """
     shape = np.shape(images)
     checks.pixels(np.asarray(images))
     if len(shape) != 4:
         raise InputError(f"image has shape {shape}; wanted [N, H, W, C]")
+    if shape[1] in (1, 3) and min(shape[2:]) > 4:
+        raise InputError(f"image has shape {shape}, with its channels first; wanted [N, H, W, C]")
     if not {len(mean), len(std)} <= {1, shape[-1]}:
         raise InputError(
             f"image has {shape[-1]} channels, but mean has {len(mean)} entries and std {len(std)}; give "

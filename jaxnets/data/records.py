@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxnets.data import decoding, splits
+from jaxnets.data import checks, decoding, splits
 from jaxnets.data.dataset import Dataset
 from jaxnets.data.tfds import TfdsSource
 from jaxnets.errors import InputError
@@ -97,12 +97,14 @@ class Manifest:
                 name: [_shard(**shard) for shard in found["splits"][name]] for name in found["splits"]
             }
             manifest = cls(**{**found, "splits": splits, "class_names": tuple(found["class_names"])})
+            if "train" not in splits or len(splits) < 2 or not isinstance(manifest.size, int):
+                raise ValueError("no train and test, or no size")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(
                 f"{directory} has no prepared images; make them with "
                 f"`jaxnets prepare folder:PATH -o {directory}`"
             ) from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{path} is damaged ({decoding.describe(error)}): remove {directory}, prepare it again"
             ) from error
@@ -228,6 +230,23 @@ class Records:
         return ArrayRecordDataSource(self._instructions)
 
 
+def _labels(path: Path, images: int, num_classes: int) -> np.ndarray:
+    """The labels of a split, as they were written.
+
+    Raises:
+        InputError: they are gone or damaged.
+    """
+    try:
+        labels = checks.labels(np.load(path), num_classes)
+        if labels.shape != (images,):
+            raise ValueError(f"it has {labels.size} labels of {images} images")
+    except (OSError, EOFError, ValueError) as error:
+        raise InputError(
+            f"{path} is damaged ({decoding.describe(error)}): remove {path.parent}, prepare it again"
+        ) from error
+    return labels
+
+
 def load_records(
     path: str | os.PathLike,
     *,
@@ -273,7 +292,7 @@ def load_records(
             f"{directory} {split}", manifest.class_names, (size, size, channels), size, strict,
             interpolation,
         )  # fmt: skip
-        source.labels = np.load(labels_path(directory, split))
+        source.labels = _labels(labels_path(directory, split), len(source), len(manifest.class_names))
     test = sources[splits.measuring(sources)]
     count = len(manifest.left_out)
     notes = (

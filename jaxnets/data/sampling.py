@@ -16,6 +16,8 @@ def class_counts(source: Source) -> np.ndarray:
         InputError: a class has no examples, so that the classes cannot be balanced, or a label is not
             that of a class.
     """
+    if not getattr(source, "class_names", ()):
+        raise InputError("source has no class_names; wanted the name of each class, to balance them")
     labels = checks.labels(labels_of(source), len(source.class_names))
     counts = np.bincount(labels, minlength=len(source.class_names))
     if (counts == 0).any():

@@ -1,5 +1,6 @@
 """The parts of a dataset by the names that they commonly have."""
 
+import re
 from collections.abc import Collection, Mapping
 
 NAMES = {
@@ -18,6 +19,17 @@ def split_of(name: str) -> str | None:
         ('val', None)
     """
     return next((split for split, names in NAMES.items() if name.lower() in names), None)
+
+
+def split_of_folder(name: str) -> str | None:
+    """The split that a folder's name stands for, also with a year, a number or a word for data.
+
+    Example:
+        >>> split_of_folder("train2017"), split_of_folder("Test_Set"), split_of_folder("train_station")
+        ('train', 'test', None)
+    """
+    letters = re.sub(r"[\W\d_]+", "", name.lower())
+    return split_of(re.sub(r"(?<=.)(data|dataset|folder|images|imgs|set|split)$", "", letters))
 
 
 def measuring(splits: Collection[str]) -> str:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.data import checks
 from jaxnets.data.dataset import Source, Subset
 from jaxnets.data.pipeline import eval_batches
 from jaxnets.dtypes import at_least_float32
@@ -60,7 +61,7 @@ def channel_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every channel over the pixels of a source, on the host.
 
-    The sums are integers and therefore exact. Images that cannot be read are excluded.
+    The sums of uint8 are integers and therefore exact. Images that cannot be read are excluded.
 
     Args:
         source: N images, read `batch_size` at a time.
@@ -72,17 +73,22 @@ def channel_statistics(
         one gray level, so that constant channels can be divided by it.
 
     Raises:
-        InputError: no image can be read.
+        InputError: no image can be read, or pixels are neither uint8 nor floats in [0, 1].
     """
     if len(source) > at_most:
         source = Subset(source, np.linspace(0, len(source) - 1, at_most).astype(int))
     count, total, squares = 0, 0, 0
     for batch in eval_batches(source, batch_size):
         images = batch["image"][batch["weight"] > 0]
+        checks.pixels(images)
         values = images.reshape(-1, images.shape[-1])
+        wide, sums = np.uint32, np.uint64
+        if values.dtype != np.uint8:
+            wide = sums = np.float64
+            values = values.astype(wide) * 255
         count += len(values)
-        total = total + values.sum(0, dtype=np.uint64)
-        squares = squares + np.square(values, dtype=np.uint32).sum(0, dtype=np.uint64)
+        total = total + values.sum(0, dtype=sums)
+        squares = squares + np.square(values, dtype=wide).sum(0, dtype=sums)
     if count == 0:
         raise InputError("channel_statistics needs at least one image that can be read, got none")
     mean = total / count

@@ -51,7 +51,12 @@ def new_directory(
         missing.insert(0, directory)
     else:
         directory = chosen
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"run_dir: {directory} cannot be made ({error.strerror}); choose another"
+            ) from error
     before = set(directory.iterdir())
     if claim is not None and is_main_process():
         try:
@@ -79,6 +84,25 @@ def refuse_taken(directory: Path | None, taken_by: Mapping[str, str]) -> None:
     for name, words in taken_by.items():
         if (directory / name).exists():
             raise _taken(directory, words)
+
+
+def refuse_inside(directory: Path | None, dataset: str) -> None:
+    """Checks that the folders of a run do not become classes of the folder of images it is trained on.
+
+    Args:
+        directory: that is chosen; None for one under runs/.
+        dataset: such as "folder:PATH".
+
+    Raises:
+        InputError: it is inside.
+    """
+    kind, _, folder = dataset.partition(":")
+    place = directory or RUNS
+    if kind == "folder" and folder and place.resolve().is_relative_to(Path(folder).resolve()):
+        raise InputError(
+            f"run_dir: {place} is inside {folder}, where it would become a class; choose another place "
+            "by --run-dir"
+        )
 
 
 def _taken(directory: Path, words: str) -> InputError:

@@ -25,7 +25,7 @@ from jaxnets.console import PlainConsole, status
 from jaxnets.data import sources
 from jaxnets.errors import InputError
 from jaxnets.layout import CHECKPOINTS, CONFIG_FILE
-from jaxnets.runs.directories import new_directory, refuse_taken
+from jaxnets.runs.directories import new_directory, refuse_inside, refuse_taken
 from jaxnets.runs.pictures import draw_history
 from jaxnets.runs.recipe import Prepared, Recipe, Run, dataset_of, located, prepared, with_batch_size
 from jaxnets.runs.remembered import refuse_other_files, with_files
@@ -207,6 +207,7 @@ def _begun(recipe: Recipe, config: RunConfig) -> tuple[RunConfig, Mapping[str, A
     config.check()
     if not config.resume:
         refuse_taken(config.run_dir, _TAKEN_BY)
+        refuse_inside(config.run_dir, config.dataset)
         return config, None
     config = dataclasses.replace(config, run_dir=config.run_dir or newest_run(usable=False))
     saved, about = read_run(recipe, config.run_dir)

@@ -16,7 +16,7 @@ from jaxnets.config import RunConfig
 from jaxnets.console import status
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layout import CONFIG_FILE
-from jaxnets.runs.directories import new_directory, refuse_taken
+from jaxnets.runs.directories import new_directory, refuse_inside, refuse_taken
 from jaxnets.runs.fitting import make_optimizer
 from jaxnets.runs.recipe import Recipe, dataset_of, located, prepared, with_batch_size
 from jaxnets.training import DataParallel, SearchResult, Stage
@@ -77,6 +77,7 @@ def search(
     config = located(config.completed())
     config.check()
     refuse_taken(config.run_dir, _TAKEN_BY)
+    refuse_inside(config.run_dir, config.dataset)
     space = usual_space(config) if space is None else dict(space)
     _check_space(config, space)
     if not 0 < held_out < 1:

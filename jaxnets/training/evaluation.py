@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxnets import data, metrics
+from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics
 from jaxnets.training.parallel import DataParallel
 from jaxnets.training.precision import cast, compute_dtype
@@ -87,9 +88,20 @@ def make_measure(
     step = parallel.compile_eval_step(make_eval_step(task, precision=precision))
 
     def measure(variables: Variables, source: data.Source, batch_size: int) -> Metrics:
-        variables = parallel.replicate(variables)
+        variables, seen = parallel.replicate(variables), []
+
+        def steps(batches: Iterator[tuple[Batch, Batch]]) -> Iterator[Metrics]:
+            for batch, placed in batches:
+                seen.append(batch["weight"].any())
+                yield step(variables, placed)
+
         with _placed(task, source, batch_size, parallel) as batches:
-            return metrics.add(step(variables, batch) for _, batch in batches)
+            sums = metrics.add(steps(batches))
+        if not any(seen) and jax.process_count() == 1:
+            raise InputError(
+                f"none of the {len(source)} examples to measure by can be read; repair or replace them"
+            )
+        return sums
 
     return measure
 

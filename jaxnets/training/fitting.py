@@ -10,7 +10,7 @@ import optax
 
 from jaxnets import data
 from jaxnets.console import status
-from jaxnets.data.dataset import read_batch
+from jaxnets.data.dataset import check_source, read_batch
 from jaxnets.data.pipeline import BatchIterator
 from jaxnets.errors import InputError
 from jaxnets.layout import CHECKPOINTS, PROFILE
@@ -123,12 +123,17 @@ def fit(
     parallel = parallel or DataParallel.create()
     shard = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
     local_batch_size = parallel.local_batch_size(batch_size)
+    for name, source in {"train": train, **({} if test is None else {"test": test})}.items():
+        check_source(name, source)
     steps_per_epoch = data.steps_per_epoch(train, local_batch_size, jax.process_count())
     check = getattr(task, "check", lambda batch: None)
     example = read_batch(train, np.zeros(1, int))
     check(example)
     if test is not None:
         check(_like(example, test))
+    for name, values in example.items():
+        if values.dtype.kind in "OSUMm":
+            raise InputError(f"source: {name} is {values.dtype}; wanted numbers: leave it out")
     schedule = loop.Schedule(
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,

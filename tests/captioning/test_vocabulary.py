@@ -49,6 +49,7 @@ def test_tokens_are_words_in_lower_case_without_punctuation():
     [
         ("एक कुत्ता दौड़ता है।", ["एक", "कुत्ता", "दौड़ता", "है"]),  # vowels and viramas are marks
         ("cre\u0300me bru\u0302le\u0301e", ["crème", "brûlée"]),
+        ("a snow\u00adboard", ["a", "snowboard"]),
         ("שָׁלוֹם עולם", ["שָׁלוֹם", "עולם"]),
         ("می\u200cخواهم", ["می\u200cخواهم"]),  # a joiner within a word
         ("ΟΔΟΣ, Straße", ["οδος", "straße"]),

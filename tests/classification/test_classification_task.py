@@ -531,6 +531,7 @@ def test_a_label_out_of_range_is_refused(batch, label, words):
     ("options", "shape", "words"),
     [
         ({}, (4, 4), r"image has shape \(6, 4, 4\); wanted \[N, H, W, C\]"),
+        ({}, (3, 8, 8), "with its channels first; wanted"),
         ({"mean": (0.1, 0.2)}, (4, 4, 3), "image has 3 channels, but mean has 2 entries and std 1"),
         ({"std": (0.1, 0.2, 0.3)}, (4, 4, 1), "image has 1 channels, but mean has 1 .* std 3"),
     ],

@@ -169,3 +169,30 @@ def test_folders_without_captions_or_with_too_many_files_are_named(tmp_path):
         write(tmp_path, name, range(2), ".")
     with pytest.raises(InputError, match="captions_a.json, captions_b.json; wanted a single file"):
         data.load(f"captions:{tmp_path}")
+
+
+def test_a_file_of_other_spelling_is_held_out_with_itself(tmp_path):
+    content = write(tmp_path, "captions.json", range(5), ".", captions=1)
+    content["images"] += [{"id": 10 + n, "file_name": f"./000{n}.png"} for n in range(5)]
+    content["annotations"] += [{"image_id": 10 + n, "caption": f"again {n}"} for n in range(5)]
+    (tmp_path / "captions.json").write_text(json.dumps(content))
+    dataset = data.load(f"captions:{tmp_path}", size=4)
+    parts = [{path.resolve() for path in part.paths} for part in (dataset.train, dataset.test)]
+    assert len(dataset.test) == 2
+    assert not parts[0] & parts[1]
+
+
+def test_images_to_learn_from_and_to_measure_by_are_told(tmp_path, caplog):
+    write(tmp_path, "captions_train.json", range(4), ".")
+    write(tmp_path, "captions_val.json", range(3, 6), ".")
+    data.load(f"captions:{tmp_path}", size=4)
+    assert "1 images are in both captions_train.json and captions_val.json, such as" in caplog.text
+
+
+def test_a_folder_or_a_deep_nest_is_no_file_of_captions(tmp_path):
+    (tmp_path / "captions.json").mkdir()
+    with pytest.raises(InputError, match="holds no captions"):
+        data.load(f"captions:{tmp_path}")
+    (tmp_path / "captions_deep.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is not in COCO's format"):
+        data.load(f"captions:{tmp_path}")

@@ -97,6 +97,19 @@ def test_examples_that_differ_are_refused(change, message):
         read_batch(source, np.arange(6))
 
 
+@pytest.mark.parametrize("weight", [-1, float("nan"), None, "much", np.ones((2, 2))])
+def test_a_weight_that_is_no_weight_is_refused(weight):
+    source = Own(lambda i: {"image": IMAGES[i], "label": 0, "weight": weight})
+    with pytest.raises(InputError, match="source: weight is "):
+        read_batch(source, np.arange(2))
+
+
+def test_labels_of_two_classes_may_be_bools():
+    batch = read_batch(Own(lambda i: {"image": IMAGES[i], "label": i > 0}), np.arange(2))
+    assert batch["label"].dtype == np.int32
+    assert batch["label"].tolist() == [0, 1]
+
+
 @pytest.mark.parametrize("example", [(IMAGES[0], 0), None, IMAGES[0]])
 def test_examples_that_are_no_dicts_are_refused(example):
     with pytest.raises(InputError, match=f"an example is a {type(example).__name__}; wanted a dict"):

@@ -188,3 +188,7 @@ def test_unknown_backgrounds_are_refused():
     for color in ("whitish", "", 7):
         with pytest.raises(InputError, match="background must be a color"):
             decoding.check_background(color)
+
+
+def test_the_joiners_of_letters_are_shown_as_they_are():
+    assert decoding.shown("\u0645\u06cc\u200c\u062e") == "\u0645\u06cc\u200c\u062e"

@@ -270,6 +270,27 @@ def test_folders_with_usual_names_of_splits_are_read_as_these(tmp_path, train, h
     assert dataset.notes == (f"{train} (2 images) is trained on, {held_out} (2 images) measures epochs",)
 
 
+@pytest.mark.parametrize(
+    ("train", "held_out"),
+    [
+        ("train2017", "val2017"),
+        ("Training Set", "Test Set"),
+        ("train_images", "valid-data"),
+        ("train ", "dev "),
+    ],
+)
+def test_names_of_splits_with_a_year_or_a_word_for_data_are_understood(tmp_path, train, held_out):
+    dataset = data.load(f"folder:{split(tmp_path, **{train: 'ab', held_out: 'ab'})}", size=4)
+    assert dataset.class_names == ("a", "b")
+    assert (numbers(dataset.train), numbers(dataset.test)) == ([0, 0], [1, 1])
+
+
+def test_classes_with_such_names_are_classes(root):
+    (root / "cat").rename(root / "test_1")
+    (root / "dog").rename(root / "test_2")
+    assert data.load(f"folder:{root}", size=4).class_names == ("test_1", "test_2")
+
+
 def test_val_measures_epochs_and_test_is_for_later(tmp_path):
     dataset = data.load(f"folder:{split(tmp_path, train='ab', test='ab', val='ab')}", size=4)
     assert numbers(dataset.test) == numbers(dataset.split("validation")) == [2, 2]

@@ -163,6 +163,26 @@ def test_what_is_not_complete_or_of_another_version_is_refused(copied):
             data.load(f"records:{copied}")
 
 
+@pytest.mark.parametrize("change", [{"splits": {}}, {"size": "8"}])
+def test_a_manifest_that_does_not_describe_a_dataset_is_refused(copied, change):
+    manifest = json.loads((copied / "prepared.json").read_text())
+    (copied / "prepared.json").write_text(json.dumps({**manifest, **change}))
+    with pytest.raises(InputError, match=r"prepared\.json is damaged"):
+        data.load(f"records:{copied}", size=8)
+
+
+@pytest.mark.parametrize("labels", [None, b"", b"text", [0], [77] * 14, [0.5] * 14])
+def test_labels_that_are_gone_or_damaged_are_refused(copied, labels):
+    path = copied / "train-labels.npy"
+    path.unlink()
+    if isinstance(labels, bytes):
+        path.write_bytes(labels)
+    elif labels is not None:
+        np.save(path, labels)
+    with pytest.raises(InputError, match=r"train-labels\.npy is damaged"):
+        data.load(f"records:{copied}", size=8)
+
+
 def test_a_damaged_file_is_an_error_of_a_line_when_it_is_read(copied):
     shard = next(copied.glob("images-train*00001-of*"))
     shard.write_bytes(b"\xff" * shard.stat().st_size)

@@ -105,3 +105,15 @@ def test_statistics_of_no_image_are_refused():
 def test_to_float_puts_the_ends_of_uint8_on_zero_and_one():
     np.testing.assert_array_equal(data.to_float(np.array([0, 255], np.uint8)), [0, 1])
     assert data.to_float(np.array([51], np.uint8)).dtype == np.float32
+
+
+def test_statistics_of_floats_are_those_of_bytes_and_other_pixels_are_refused():
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 3, 2), np.uint8)
+
+    def statistics(images):
+        return data.channel_statistics([{"image": image} for image in images])
+
+    np.testing.assert_allclose(statistics(pixels / 255), statistics(pixels), rtol=1e-6)
+    for wrong in (pixels * 1.0, pixels * np.nan, pixels.astype(np.uint16)):
+        with pytest.raises(InputError, match="image has"):
+            statistics(wrong)

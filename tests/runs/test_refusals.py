@@ -1,6 +1,9 @@
 """What cannot be is said before anything is made."""
 
+import json
+
 import pytest
+from PIL import Image
 
 from jaxnets import cli
 
@@ -121,3 +124,31 @@ def test_no_command_at_all_is_told_which_there_are(capsys):
         cli.main([])
     assert stop.value.code == 2
     assert "augmentations" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["train", "search"])
+@pytest.mark.parametrize("place", [[], ["--run-dir", "a/run"]])
+def test_a_run_inside_the_folder_that_it_learns_from_is_refused(refused, tmp_path, command, place):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    assert "it would become a class" in refused(command, *SMALL, "--dataset", "folder:.", *place)
+
+
+def test_a_run_directory_that_cannot_be_made_is_named(refused, tmp_path):
+    (tmp_path / "file").touch()
+    message = refused("train", *SMALL, "--run-dir", "file/run")
+    assert "run_dir: file/run cannot be made (Not a directory)" in message
+    (tmp_path / "file").unlink()
+
+
+def test_a_dataset_without_classes_is_said_to_have_none(refused, tmp_path):
+    told = {"images": [], "annotations": []}
+    for number in range(2):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+        told["images"].append({"id": number, "file_name": f"{number}.png"})
+        told["annotations"].append({"image_id": number, "caption": "black"})
+    (tmp_path / "captions.json").write_text(json.dumps(told))
+    message = refused("train", *SMALL, "--dataset", "captions:.", "--run-dir", "run")
+    assert (
+        "has no classes to tell apart; digits, folder:PATH, records:PATH and tfds:NAME have" in message
+    )

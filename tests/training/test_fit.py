@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnets.data import ArraySource
+from jaxnets.data import ArraySource, Dataset
 from jaxnets.errors import InputError
 from jaxnets.metrics import Mean, Score
 from jaxnets.training import (
@@ -437,3 +437,35 @@ def test_an_unknown_headline_is_refused(task, source, one_device, tmp_path):
         judged, source, measure=lambda found: {"accuraccy": Score(len(list(found)), 1)}, **options
     )
     assert known[1].headline == "test accuracy 4.0000"
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (None, "train is a NoneType; wanted a source"),
+        ((i for i in range(3)), "train is a generator"),
+        ({"image": 0, "label": 0}, "train is a dict"),
+        (np.zeros((8, 4, 4, 1)), "train is a ndarray"),
+    ],
+)
+def test_what_is_no_source_is_refused(run, train, message):
+    with pytest.raises(InputError, match=message):
+        run(train=train)
+
+
+def test_a_dataset_is_refused_with_the_way_to_its_source(run, source):
+    with pytest.raises(InputError, match="test is a Dataset; .*give its test"):
+        run(test=Dataset("own", source, source, ("a", "b")))
+
+
+def test_texts_beside_the_image_are_refused(run, source):
+    own = [{**source[index], "name": "x"} for index in range(32)]
+    with pytest.raises(InputError, match="source: name is <U1; wanted numbers"):
+        run(train=own, test=own)
+
+
+def test_examples_to_measure_by_of_which_none_can_be_read_are_refused(task, run, source, one_device):
+    unread = [{**source[index], "weight": 0.0} for index in range(2)]
+    variables = task.init(jax.random.key(0), {"image": source.images[:1], "label": source.labels[:1]})
+    with pytest.raises(InputError, match="none of the 2 examples to measure by can be read"):
+        evaluate(task, variables, unread, parallel=one_device)
