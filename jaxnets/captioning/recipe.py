@@ -172,6 +172,7 @@ def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | No
         test=test,
         about=about,
         write=vocabulary.save,
+        notes=dataset.notes,
     )
 
 

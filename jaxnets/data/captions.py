@@ -3,17 +3,16 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxnets.data import decoding
+from jaxnets.data import decoding, splits
 from jaxnets.data.dataset import Dataset
 from jaxnets.errors import InputError
-
-HELD_OUT_NAMES = ("test", "val")  # in the name of the JSON file of held-out images
 
 _logger = logging.getLogger("jaxnets")
 
@@ -77,10 +76,11 @@ def load_captions(
 ) -> Dataset:
     """Loads images with captions from a folder in COCO's format.
 
-    The JSON files are `captions*.json` in the folder or its `annotations` sub-folder: either one with
-    "train" and one with "test" or "val" in their names, or a single file, of whose images a fixed
-    fifth is held out. Images are next to the JSON file, in the folder, in its `images` sub-folder, or
-    in a sub-folder named like the part of the file name after `captions_`, as in the unpacked COCO.
+    The JSON files are `captions*.json` in the folder or its `annotations` sub-folder: one for each
+    split, with one of the names that `load_folder` knows in its own (`captions_train2014.json`), or a
+    single one, of whose images a fixed fifth is held out. Images are next to the JSON file, in the
+    folder, in its `images` sub-folder, or in a sub-folder named like the part of the file name after
+    `captions_`, as in the unpacked COCO.
 
     Args:
         path: the folder.
@@ -106,31 +106,51 @@ def load_captions(
     files = sorted(file for file in found if file.is_file())
     if not files:
         raise InputError(f"{root} holds no captions*.json, neither directly nor in annotations/")
-    train = [file for file in files if "train" in file.stem]
-    test = [file for file in files if any(name in file.stem for name in HELD_OUT_NAMES)]
-    options = {"size": size, "channels": channels, "strict": strict, "interpolation": interpolation}
-    if len(train) == 1 and len(test) == 1:
-        parts = [_read(root, file, strict) for file in (*train, *test)]
-        if shared := set.intersection(*({os.path.normpath(path) for path in part[0]} for part in parts)):
-            _logger.warning(
-                "%d images are in both %s and %s, such as %s: what is measured on them is too good",
-                len(shared), train[0].name, test[0].name, decoding.shown(min(shared)),
-            )  # fmt: skip
-    elif len(files) == 1:
+    named = {file: _split_of(file) for file in files}
+    if len(files) == 1:
         parts = _split(*_read(root, files[0], strict), files[0])
+        notes = (f"epochs are measured on a fifth of the images, held out ({len(parts['test'][0]):,})",)
+    elif (
+        len(set(named.values())) == len(files)
+        and None not in named.values()
+        and "train" in named.values()
+    ):
+        parts = {split: _read(root, file, strict) for file, split in named.items()}
+        counts = {split: (file.name, len(parts[split][0])) for file, split in named.items()}
+        notes = (splits.usage(counts),)
+        _warn_of_shared(parts)
     else:
         raise InputError(
-            f"{root} holds {', '.join(file.name for file in files)}; wanted a single file, or one "
-            "with train and one with test or val in its name"
+            f"{root} holds {', '.join(file.name for file in files)}; wanted a single file, or one for "
+            "each split, with train, val or test in their names"
         )
-    train_source, test_source = (CaptionedFiles(*part, **options) for part in parts)
-    return Dataset(f"captions:{root}", train_source, test_source, ())
+    options = {"size": size, "channels": channels, "strict": strict, "interpolation": interpolation}
+    sources = {split: CaptionedFiles(*part, **options) for split, part in parts.items()}
+    test = sources[splits.measuring(sources)]
+    return Dataset(f"captions:{root}", sources["train"], test, (), sources, notes)
 
 
 Part = tuple[list[Path], list[tuple[str, ...]]]
 
 
-def _split(paths: list[Path], captions: list[tuple[str, ...]], file: Path) -> list[Part]:
+def _split_of(file: Path) -> str | None:
+    """The split that one of the words in a file's name stands for; None if none or several do."""
+    found = {splits.split_of(word) for word in re.split(r"[\W\d_]+", file.stem)} - {None}
+    return found.pop() if len(found) == 1 else None
+
+
+def _warn_of_shared(parts: Mapping[str, Part]) -> None:
+    """Warns of images that are trained on and measured by."""
+    files = {split: {os.path.normpath(path) for path in paths} for split, (paths, _) in parts.items()}
+    for split in files.keys() - {"train"}:
+        if shared := files["train"] & files[split]:
+            _logger.warning(
+                "%d images are in both train and %s, such as %s: what is measured on them is too good",
+                len(shared), split, decoding.shown(min(shared)),
+            )  # fmt: skip
+
+
+def _split(paths: list[Path], captions: list[tuple[str, ...]], file: Path) -> dict[str, Part]:
     """Holds out a fifth of the files, with all the entries that name them."""
     files = [os.path.normpath(path) for path in paths]  # ./0.png is 0.png
     names = list(dict.fromkeys(files))
@@ -139,8 +159,12 @@ def _split(paths: list[Path], captions: list[tuple[str, ...]], file: Path) -> li
     order = np.random.default_rng(0).permutation(len(names))
     held_out = {names[index] for index in order[: max(1, round(len(names) / 5))]}
     rows = list(zip(paths, captions, files, strict=True))
-    parts = ([row[:2] for row in rows if (row[2] in held_out) is held] for held in (False, True))
-    return [tuple(map(list, zip(*part, strict=True))) for part in parts]
+    return {
+        split: tuple(
+            map(list, zip(*(row[:2] for row in rows if (row[2] in held_out) is held), strict=True))
+        )
+        for split, held in (("train", False), ("test", True))
+    }
 
 
 def _read(root: Path, file: Path, strict: bool) -> Part:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import jax
 import optax
 
-from jaxnets import data, training
+from jaxnets import atomic, data, training
 from jaxnets.config import (
     RunConfig,
     expanded,
@@ -252,14 +252,20 @@ def _in_directory(
             claim=CHECKPOINTS,
         )
     with making as directory:
+        before = None
         if is_main_process():
+            if config.resume:
+                before = (directory / CONFIG_FILE).read_text(encoding="utf-8")
             if new:
                 run.write(directory)
             # Also of a run that is resumed: it may have more epochs now, and its data lie elsewhere.
             write_config(directory, recipe.name, config, remembered)
+        began = len(training.read_history(directory).steps)
         try:
             yield directory
         except BaseException as error:
+            if before and len(training.read_history(directory).steps) == began:  # it was refused
+                atomic.write_text(directory / CONFIG_FILE, before)
             if isinstance(error, KeyboardInterrupt):
                 error.add_note(f"resume it by {resume_command(directory, script)}")
             with contextlib.suppress(OSError):  # of a full disk, say, which the first error tells better

@@ -121,10 +121,19 @@ def run(
     since, waited = time.perf_counter(), 0.0
 
     def record_stretch() -> None:
-        """Records the steps since the last record; waits for the devices to finish them."""
+        """Records the steps since the last record; waits for the devices to finish them.
+
+        Steps whose images could not be read have no loss and wait for the next record.
+        """
         nonlocal since, waited
         images = len(stretch) * schedule.batch_size
         sums = metrics.add(stretch)
+        if not float(sums["loss"].weight):
+            if taken % schedule.steps_per_epoch == 0 and not _of_epoch(history, schedule, taken):
+                raise InputError(
+                    f"train: no example up to step {taken} has weight; are its images readable?"
+                )
+            return
         # A loss that explodes within the first record would be taken for its initial value.
         opening = [one["loss"] for one in stretch] if not history.steps else []
         kinds.update({judging.key_of(name): metric for name, metric in sums.items()})
@@ -212,10 +221,16 @@ def _rate_change(steps: list[dict], began: int, epochs_before: int, schedule: Sc
     return f"{said} change the schedule: the learning rate was {was} up to step {began} and is now {now}"
 
 
+def _of_epoch(history: History, schedule: Schedule, taken: int) -> list[dict]:
+    """The records of the steps of an epoch, at its end."""
+    epoch = taken // schedule.steps_per_epoch
+    return [record for record in history.steps if record["epoch"] == epoch]
+
+
 def _epoch_record(history: History, schedule: Schedule, taken: int, sums: Metrics) -> dict:
     """Averages an epoch's records of steps, weighted by their examples, and adds the test metrics."""
     epoch = taken // schedule.steps_per_epoch
-    parts = [record for record in history.steps if record["epoch"] == epoch]
+    parts = _of_epoch(history, schedule, taken)
     images = sum(part["images"] for part in parts)
 
     def mean(name: str) -> float:

@@ -130,6 +130,15 @@ def told(tmp_path, images, annotations, held_out=("e.png", "what is held out")):
     return [(source.paths[index].name, source.captions(index)) for index in range(len(source))]
 
 
+def test_val_measures_epochs_and_test_is_left_for_the_end(tmp_path):
+    for name, own in (("train", range(5)), ("dev", range(5, 8)), ("test", range(8, 10))):
+        write(tmp_path, f"annotations/captions_mine_{name}2014.json", own, "images")
+    dataset = data.load(f"captions:{tmp_path}", size=4)
+    assert numbers(dataset.test) == [5, 6, 7]
+    assert numbers(dataset.split("test")) == [8, 9]
+    assert "captions_mine_dev2014.json (3 images) measures epochs" in dataset.notes[0]
+
+
 def test_two_entries_of_one_file_keep_their_own_captions(tmp_path):
     assert told(tmp_path, [(1, "a.png"), (2, "a.png"), (3, "a.png")], [(1, "one"), (3, "three")]) == [
         ("a.png", ("one",)),
@@ -186,7 +195,7 @@ def test_images_to_learn_from_and_to_measure_by_are_told(tmp_path, caplog):
     write(tmp_path, "captions_train.json", range(4), ".")
     write(tmp_path, "captions_val.json", range(3, 6), ".")
     data.load(f"captions:{tmp_path}", size=4)
-    assert "1 images are in both captions_train.json and captions_val.json, such as" in caplog.text
+    assert "1 images are in both train and val, such as" in caplog.text
 
 
 def test_a_folder_or_a_deep_nest_is_no_file_of_captions(tmp_path):

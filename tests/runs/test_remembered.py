@@ -72,6 +72,14 @@ def test_other_data_are_not_gone_on_with(run, refused, folder_of, change, words)
     assert words in refused(*command)
 
 
+def test_a_resumption_that_is_refused_leaves_the_configuration(run, refused):
+    before = (run / "config.json").read_text()
+    assert "no checkpoint of step 3" in refused(
+        "train", "--resume", "--run-dir", "run", "--epochs", "9", "--checkpoint", "3"
+    )
+    assert (run / "config.json").read_text() == before
+
+
 def test_a_dataset_of_another_kind_is_another_dataset(refused):
     message = refused("train", "--resume", "--run-dir", "run", "--dataset", "digits")
     assert "dataset is 'digits', but the run" in message

@@ -6,6 +6,7 @@ import time
 import jax.numpy as jnp
 import pytest
 
+from jaxnets.errors import InputError
 from jaxnets.metrics import Mean
 from jaxnets.training import DivergenceError, loop
 from jaxnets.training.logs import Recorder
@@ -35,16 +36,17 @@ def share_of_waiting(seconds_of_reading, seconds_of_a_step):
     return [record["data_wait"] for record in history.steps[1:] + history.epochs[1:]]
 
 
-def run_of_losses(losses):
-    """A run of one epoch of these losses, recorded every four steps; returns its history."""
+def run_of_losses(losses, log_every=4):
+    """A run of one epoch of these losses, None for no example that counts; returns its history."""
 
     def step(state, batch):
-        total = Mean(jnp.float32(losses[state.step]), jnp.ones(()))
+        loss = losses[state.step]
+        total = Mean(jnp.float32(loss or 0), jnp.float32(loss is not None))
         return state.replace(step=state.step + 1), {"loss": total}
 
     steps = len(losses)
     state = TrainState(step=0, params={}, collections={}, opt_state=(), key=None, ema=None)
-    schedule = loop.Schedule(epochs=1, steps_per_epoch=steps, batch_size=1, log_every=4)
+    schedule = loop.Schedule(epochs=1, steps_per_epoch=steps, batch_size=1, log_every=log_every)
     reporter = Reporter(1, steps, enabled=False)
     recorder = Recorder(None)
     return loop.run(step, state, itertools.repeat({}), schedule, recorder=recorder, reporter=reporter)[1]
@@ -54,6 +56,17 @@ def test_a_loss_that_explodes_within_the_first_record_is_stopped():
     with pytest.raises(DivergenceError, match="at step 4: .* 1e.04, more than 3 times .*, 2\\. "):
         run_of_losses([2.0, 2.0, 1e4, 1e4, 1e4, 1e4, 1e4, 1e4])
     assert len(run_of_losses([2.0, 2.5, 6.0, 2.0]).epochs) == 1
+
+
+def test_steps_without_a_readable_image_are_recorded_with_the_next():
+    history = run_of_losses([2.0, None, 1.0, None], log_every=1)
+    assert [(record["step"], record["loss"], record["images"]) for record in history.steps] == [
+        (1, 2.0, 1),
+        (3, 1.0, 2),
+    ]
+    assert history.epochs[0]["train_loss"] == pytest.approx(4 / 3)
+    with pytest.raises(InputError, match="no example up to step 2 has weight"):
+        run_of_losses([None, None], log_every=1)
 
 
 def said_of_other_epochs(monkeypatch, before, now):
