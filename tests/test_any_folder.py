@@ -87,7 +87,7 @@ def test_names_that_mean_something_elsewhere_are_names(tmp_path, monkeypatch):
     assert run("plots", run_dir) == (0, "")
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(names, folders)
 def test_a_folder_is_trained_on_measured_and_predicted_or_refused_in_a_line(name, content):
     with tempfile.TemporaryDirectory() as place, contextlib.chdir(place):

@@ -209,6 +209,7 @@ def test_what_cannot_be_explained_is_said(refused_briefly, trained, digit, argum
         assert word in message
 
 
+@pytest.mark.slow
 def test_explain_says_the_probability_that_the_loss_means(folder, monkeypatch, capsys):
     options = [
         *TRAIN,

@@ -92,6 +92,7 @@ def test_the_command_equals_the_python_lines_bit_for_bit(home, capsys):
     assert "head kept, for the classes of the weights" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_starts_over_from_the_weights(home, lenet):
     pictures, net = f"folder:{home / 'pictures'}", str(home / "net.safetensors")
     options = ["--epochs", "1", "--optimizer", "sgd", "--learning-rate", "1e-9"]

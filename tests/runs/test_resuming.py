@@ -56,6 +56,7 @@ def test_a_checkpoint_without_resume_is_refused_before_a_directory_is_made(capsy
     assert not Path("run").exists()
 
 
+@pytest.mark.slow
 def test_epochs_that_were_added_are_those_of_the_run_from_then_on(capsys, monkeypatch):
     train("--epochs", "1")
     add = Recorder.add_steps

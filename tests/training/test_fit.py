@@ -294,6 +294,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_is_resumed_to_the_same_bits(run, 
     assert [record["train_loss"] for record in found.epochs] == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_more_epochs_tell_what_becomes_of_the_learning_rate(run, said, tmp_path):
     for epochs in (2, 3):
         optimizer = create_optimizer("momentum", create_schedule("cosine", 0.05, 4 * epochs))

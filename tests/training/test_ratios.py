@@ -43,6 +43,7 @@ def test_a_layer_of_zeros_has_no_ratio():
     assert sums["update_ratio/ones"].compute() == 0.5
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_with_or_without_ratios_and_ends_in_the_same_bits(
     task, source, tmp_path, one_device
 ):
