@@ -77,23 +77,37 @@ def channel_statistics(
     """
     if len(source) > at_most:
         source = Subset(source, np.linspace(0, len(source) - 1, at_most).astype(int))
-    count, total, squares = 0, 0, 0
+    count, total, squares = 0, 0.0, 0.0
     for batch in eval_batches(source, batch_size):
         images = batch["image"][batch["weight"] > 0]
         checks.pixels(images)
         values = images.reshape(-1, images.shape[-1])
-        wide, sums = np.uint32, np.uint64
-        if values.dtype != np.uint8:
-            wide = sums = np.float64
-            values = values.astype(wide) * 255
-        count += len(values)
-        total = total + values.sum(0, dtype=sums)
-        squares = squares + np.square(values, dtype=wide).sum(0, dtype=sums)
+        sums = _sums(values if values.dtype == np.uint8 else values.astype(np.float64) * 255)
+        count, total, squares = count + len(values), total + sums[0], squares + sums[1]
     if count == 0:
         raise InputError("channel_statistics needs at least one image that can be read, got none")
     mean = total / count
     std = np.sqrt(np.maximum(squares / count - mean**2, 1))
     return (mean / 255).astype(np.float32), (std / 255).astype(np.float32)
+
+
+def _sums(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sums of values [N, C] and of their squares, f64[C] each; exact for uint8.
+
+    float32 holds the sums of 256 squares of uint8 exactly, and adds much faster than integers.
+    """
+    channels, whole = values.shape[1], len(values) // 2**16 * 2**16
+    if values.dtype != np.uint8:
+        whole = 0
+    blocks = values[:whole].reshape(-1, 256, 256 * channels).astype(np.float32)
+    rest = values[whole:].astype(np.float64)
+
+    def total(blocks: np.ndarray) -> np.ndarray:
+        rows = blocks.sum(1).sum(0, dtype=np.float64)
+        return rows.reshape(256, channels).sum(0)
+
+    first = total(blocks) + rest.sum(0)
+    return first, total(np.square(blocks, out=blocks)) + np.square(rest).sum(0)
 
 
 def fit_whitening(
