@@ -99,7 +99,9 @@ def decode(
 def clip(boxes: jax.Array, size: tuple[int, int] | jax.Array) -> jax.Array:
     """Boxes f[..., 4] cut at the borders of a picture of `size` (height, width)."""
     height, width = size[0], size[1]
-    return jnp.clip(boxes, 0, jnp.stack([jnp.asarray(side, boxes.dtype) for side in (width, height)] * 2))
+    return jnp.clip(
+        boxes, 0, jnp.stack([jnp.asarray(side, boxes.dtype) for side in (width, height)] * 2)
+    )
 
 
 def convert(boxes: jax.Array, source: str, target: str) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Features of regions: RoIAlign and RoIPool, on one map or a pyramid, and masks back in their pictures."""
+"""Features of regions: RoIAlign and RoIPool, on a map or a pyramid; and masks put in their pictures."""
 
 import math
 from collections.abc import Sequence
@@ -92,7 +92,15 @@ def pyramid_roi_align(
     starts = np.cumsum([0, *shapes.prod(1)[:-1]], dtype=np.int32)
     own_scales = jnp.asarray(scales, boxes.dtype)
     return _align(
-        maps, jnp.array(shapes), jnp.array(starts), boxes, level, own_scales, size, sampling_ratio, aligned
+        maps,
+        jnp.array(shapes),
+        jnp.array(starts),
+        boxes,
+        level,
+        own_scales,
+        size,
+        sampling_ratio,
+        aligned,
     )
 
 
