@@ -1,6 +1,6 @@
 """Metrics, as sums that are accumulated over devices and batches."""
 
-from jaxnets.metrics import text
+from jaxnets.metrics import detection, text
 from jaxnets.metrics.classification import confusion_matrix, in_top_k
 from jaxnets.metrics.sums import (
     Mean,
@@ -27,6 +27,7 @@ __all__ = [
     "as_text",
     "compute",
     "confusion_matrix",
+    "detection",
     "in_top_k",
     "reduce",
     "scalars",

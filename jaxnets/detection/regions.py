@@ -1,0 +1,264 @@
+"""Features of regions: RoIAlign and RoIPool, on a map or a pyramid; and masks put in their pictures."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+AT_A_TIME = 64  # regions whose samples are in memory together
+
+
+def roi_align(
+    features: jax.Array,
+    boxes: jax.Array,
+    size: int,
+    scale: float | jax.Array,
+    *,
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+) -> jax.Array:
+    """Averages bilinear samples in each bin of a region (He et al. 2017, arXiv:1703.06870, section 3).
+
+    Equal to torchvision's operator. Samples more than a pixel outside of the map are 0.
+
+    Args:
+        features: f[H, W, C].
+        boxes: f[R, 4] in pixels of the picture.
+        size: bins along each side.
+        scale: pixels of the map per pixel of the picture, such as 1 / 16.
+        sampling_ratio: samples along each side of a bin; 0 for as many as the bin has pixels of the
+            map, rounded up.
+        aligned: shift by half a pixel, so that the centers of pixels are at .5, as Detectron2 does;
+            otherwise a region is also at least one pixel of the map wide and high.
+
+    Returns:
+        f[R, size, size, C].
+    """
+    height, width, _ = features.shape
+    if sampling_ratio == 0:
+        by_row, by_column = (
+            _adaptive(lows, highs, extent, size, aligned)
+            for lows, highs, extent in _sides(boxes * scale, (height, width))
+        )
+        return jnp.einsum("hwc,rih,rjw->rijc", features, by_row, by_column, precision="highest")
+    maps = features.reshape(height * width, -1)
+    zeros = jnp.zeros(len(boxes), jnp.int32)
+    sizes = jnp.array([[height, width]], jnp.int32)
+    scales = jnp.asarray(scale, boxes.dtype).reshape(1)
+    return _align(maps, sizes, zeros[:1], boxes, zeros, scales, size, sampling_ratio, aligned)
+
+
+def pyramid_roi_align(
+    features: Sequence[jax.Array],
+    boxes: jax.Array,
+    size: int,
+    scales: Sequence[float],
+    *,
+    sampling_ratio: int = 2,
+    aligned: bool = False,
+    canonical_size: int = 224,
+    canonical_level: int = 4,
+) -> jax.Array:
+    """RoIAlign on the level of a feature pyramid that fits each region.
+
+    Lin et al. 2017, arXiv:1612.03144, equation 1: a region of w x h pixels is taken from level
+    floor(canonical_level + log2(sqrt(w h) / canonical_size)).
+
+    Args:
+        features: maps f[H, W, C], from fine to coarse, of successive levels.
+        boxes: f[R, 4] in pixels of the picture.
+        size: bins along each side.
+        scales: of each map, as for `roi_align`: 1 / 4, 1 / 8 ...
+        sampling_ratio: samples along each side of a bin, at least 1.
+        aligned: as for `roi_align`.
+        canonical_size: side of a region on `canonical_level`.
+        canonical_level: level of such a region; the level of a map of scale 1 / 2**n is n.
+
+    Returns:
+        f[R, size, size, C].
+    """
+    first = round(-math.log2(scales[0]))
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    side = jnp.sqrt(jnp.maximum(area, 0))
+    level = jnp.floor(canonical_level + jnp.log2(side / canonical_size) + 1e-6)
+    level = jnp.clip(level - first, 0, len(features) - 1).astype(jnp.int32)
+
+    channels = features[0].shape[-1]
+    maps = jnp.concatenate([own.reshape(-1, channels) for own in features])
+    shapes = np.array([own.shape[:2] for own in features], np.int32)
+    starts = np.cumsum([0, *shapes.prod(1)[:-1]], dtype=np.int32)
+    own_scales = jnp.asarray(scales, boxes.dtype)
+    return _align(
+        maps,
+        jnp.array(shapes),
+        jnp.array(starts),
+        boxes,
+        level,
+        own_scales,
+        size,
+        sampling_ratio,
+        aligned,
+    )
+
+
+def roi_pool(features: jax.Array, boxes: jax.Array, size: int, scale: float) -> jax.Array:
+    """The largest feature in each bin of a region (Girshick 2015, arXiv:1504.08083, section 2.1).
+
+    Equal to torchvision's operator: corners are rounded to pixels of the map, which both belong to the
+    region; bins overlap where its side is no multiple of `size`, and empty ones are 0.
+
+    Args:
+        features: f[H, W, C].
+        boxes: f[R, 4] in pixels of the picture.
+        size: bins along each side.
+        scale: pixels of the map per pixel of the picture, such as 1 / 16.
+
+    Returns:
+        f[R, size, size, C].
+    """
+    height, width, _ = features.shape
+    scaled = boxes * scale
+    corners = (jnp.sign(scaled) * jnp.floor(jnp.abs(scaled) + 0.5)).astype(jnp.int32)
+
+    def pool(corner: jax.Array) -> jax.Array:
+        rows = _bins(corner[1], corner[3], height, size)
+        columns = _bins(corner[0], corner[2], width, size)
+
+        def largest_in(bins: jax.Array, values: jax.Array) -> jax.Array:  # [size, N], [N, ...]
+            shape = (*bins.shape, *[1] * (values.ndim - 1))
+            return jnp.where(bins.reshape(shape), values[None], -jnp.inf).max(1)
+
+        by_row = largest_in(rows, features)
+        found = jax.vmap(lambda row: largest_in(columns, row))(by_row)
+        return jnp.where(jnp.isfinite(found), found, 0)
+
+    return lax.map(pool, corners)
+
+
+def paste_masks(masks: jax.Array, boxes: jax.Array, height: int, width: int) -> jax.Array:
+    """Masks of regions, each resized to its box in an otherwise empty picture.
+
+    As torchvision's Mask R-CNN does: a border of one pixel is added, the box grows alike, its corners
+    are truncated to whole pixels, and the mask is resized bilinearly.
+
+    Args:
+        masks: f[R, M, M], probabilities.
+        boxes: f[R, 4] in pixels of the picture.
+        height: of the picture.
+        width: of the picture.
+
+    Returns:
+        f[R, height, width], of which what is at least 0.5 is the object.
+    """
+    side = masks.shape[-1] + 2
+    padded = jnp.pad(masks, ((0, 0), (1, 1), (1, 1)))
+    growth = side / masks.shape[-1]
+    center = (boxes[:, :2] + boxes[:, 2:]) * 0.5
+    half = (boxes[:, 2:] - boxes[:, :2]) * 0.5 * growth
+    low, high = (center - half).astype(jnp.int32), (center + half).astype(jnp.int32)
+    by_column, by_row = (
+        jax.vmap(lambda lo, hi, extent=extent: _resizing(lo, hi, extent, side))(low[:, k], high[:, k])
+        for k, extent in enumerate((width, height))
+    )
+    return jnp.einsum("rmn,rhm,rwn->rhw", padded, by_row, by_column, precision="highest")
+
+
+def _align(maps, sizes, starts, boxes, level, scales, size, ratio, aligned):
+    """Samples of regions on one of several maps.
+
+    Args:
+        maps: f[P, C], the pixels of all maps, row by row.
+        sizes: i32[L, 2], height and width of each.
+        starts: i32[L], their first pixels.
+        boxes: f[R, 4].
+        level: i32[R], the map of each.
+        scales: f[L].
+        size, ratio, aligned: as for `roi_align`.
+    """
+
+    def align(region):
+        box, own = region
+        scaled = box * scales[own] - (0.5 if aligned else 0.0)
+        rows, by_row = _corners(scaled[1], scaled[3], sizes[own, 0], size, ratio, aligned)
+        columns, by_column = _corners(scaled[0], scaled[2], sizes[own, 1], size, ratio, aligned)
+        pixels = maps[starts[own] + rows[:, None] * sizes[own, 1] + columns[None]]
+        return jnp.einsum("yxc,iy,jx->ijc", pixels, by_row, by_column, precision="highest")
+
+    return lax.map(align, (boxes, level), batch_size=AT_A_TIME)
+
+
+def _corners(low, high, extent, size, ratio, aligned):
+    """The pixels i32[2 * size * ratio] along one side between which a region is sampled, and the weight
+    f[size, 2 * size * ratio] of each in each bin."""
+    length = high - low if aligned else jnp.maximum(high - low, 1)
+    step = _over(length, size)
+    starts = low + jnp.arange(size) * step
+    places = starts[:, None] + _over((jnp.arange(ratio) + 0.5) * step, ratio)
+    inside = (places >= -1) & (places <= extent)
+    places = jnp.clip(places, 0, extent - 1)
+    before = jnp.floor(places).astype(jnp.int32)
+    after = jnp.minimum(before + 1, extent - 1)
+    share = places - before
+    weights = jnp.stack([1 - share, share], -1) * inside[..., None] / ratio
+    pixels = jnp.stack([before, after], -1).reshape(-1)
+    spread = jnp.eye(size, dtype=weights.dtype)[:, :, None] * weights.reshape(1, size, -1)
+    return pixels, spread.reshape(size, -1)
+
+
+def _over(values, count):
+    """values / count. XLA would turn the division by a constant into a product with its inverse, and by
+    the last bit a sample falls outside of the map, or one more fits into a bin."""
+    return values / (count + 0 * values)
+
+
+def _sides(boxes, extents):
+    """The low and high ends of regions along the rows and the columns, and the map's extent there."""
+    height, width = extents
+    return (boxes[:, 1], boxes[:, 3], height), (boxes[:, 0], boxes[:, 2], width)
+
+
+def _adaptive(low, high, extent, size, aligned):
+    """The weight f[R, size, extent] of each pixel along one side in each bin, with about one sample for
+    each pixel. They are added sample by sample, as a region may be as long as the map."""
+    shift = 0.5 if aligned else 0.0
+    low, high = low - shift, high - shift
+    length = high - low if aligned else jnp.maximum(high - low, 1)
+    step = _over(length, size)
+    count = jnp.ceil(step)
+    starts = low[:, None] + jnp.arange(size) * step[:, None]
+    pixels = jnp.arange(extent)
+
+    def add(total, k):
+        places = starts + ((k + 0.5) * step / jnp.maximum(count, 1))[:, None]
+        inside = (places >= -1) & (places <= extent) & (k < count)[:, None]
+        nearness = 1 - jnp.abs(jnp.clip(places, 0, extent - 1)[..., None] - pixels)
+        return total + jnp.maximum(nearness, 0) * inside[..., None], None
+
+    most = -(-4 * extent // size)  # of a region four times as long as the map
+    total, _ = lax.scan(add, jnp.zeros((len(low), size, extent), low.dtype), jnp.arange(most))
+    return total / jnp.maximum(count, 1)[:, None, None]
+
+
+def _bins(low, high, extent, size):
+    """Which pixels along one side each bin covers, bool[size, extent]."""
+    # From a table, as XLA would turn the division by a constant into a product, which rounds otherwise.
+    lengths = np.arange(4 * extent + 2, dtype=np.float32)
+    step, bins = lengths[:, None] / np.float32(size), np.arange(size, dtype=np.float32)
+    firsts = jnp.asarray(np.floor(bins * step).astype(np.int32))
+    lasts = jnp.asarray(np.ceil((bins + 1) * step).astype(np.int32))
+    length = jnp.clip(high - low + 1, 1, len(lengths) - 1)
+    pixels = jnp.arange(extent)
+    return (pixels >= (low + firsts[length])[:, None]) & (pixels < (low + lasts[length])[:, None])
+
+
+def _resizing(low, high, extent, side):
+    """The weight f[extent, side] of each entry of a mask at each pixel from low to high."""
+    length = jnp.maximum(high - low + 1, 1)
+    pixels = jnp.arange(extent)
+    place = jnp.maximum((pixels - low + 0.5) * (side / length) - 0.5, 0)
+    place = jnp.minimum(place, side - 1)[:, None]
+    weights = jnp.maximum(1 - jnp.abs(place - jnp.arange(side)), 0)
+    return weights * ((pixels >= low) & (pixels < low + length))[:, None]
