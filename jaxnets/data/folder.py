@@ -241,13 +241,18 @@ def _split_folders(root: str, left_out: Counter[str]) -> dict[str, str]:
 
 
 def _classes(root: str, left_out: Counter[str], above: Sequence[str] = ()) -> Classes:
-    """The image files of each class folder, by the class names in their composed form (NFC)."""
+    """The image files of each class folder, by class name."""
     names = files.folders_in(root, left_out, above)
     found: Classes = {}
     for name in tracked(names, len(names), f"listing {shown(root)}"):
         paths = files.image_files(os.path.join(root, name), left_out, (*above, root))
-        found.setdefault(unicodedata.normalize("NFC", name), []).extend(paths)
+        found.setdefault(_class_name(name), []).extend(paths)
     return {name: found[name] for name in sorted(found)}
+
+
+def _class_name(folder: str) -> str:
+    """A folder's name as text, whatever the locale: UTF-8, in the composed form (NFC)."""
+    return unicodedata.normalize("NFC", os.fsencode(folder).decode("utf-8", "surrogateescape"))
 
 
 def _check_classes(root: str, found: Classes) -> None:

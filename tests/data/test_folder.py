@@ -4,6 +4,8 @@ import io
 import logging
 import os
 import pickle
+import subprocess
+import sys
 import tempfile
 
 import numpy as np
@@ -367,6 +369,17 @@ def test_classes_are_called_alike_however_their_accents_are_written(tmp_path):
     composed, decomposed = "caf\u00e9", "cafe\u0301"
     split(tmp_path, train=["tea", composed], val=["tea", decomposed])
     assert data.load(f"folder:{tmp_path}", size=4).class_names == (composed, "tea")
+
+
+def test_class_names_are_the_same_in_a_locale_without_utf8(root):
+    (root / "cat").rename(root / "ch\u00e2t")
+    program = "import sys; from jaxnets import data; print(ascii(data.load(sys.argv[1]).class_names))"
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    found = subprocess.run(
+        [sys.executable, "-c", program, f"folder:{root}"],
+        env=os.environ | locale, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout.strip() == ascii(("ch\u00e2t", "dog"))
 
 
 def test_evaluation_takes_the_part_that_is_asked_for(tmp_path, caplog):
