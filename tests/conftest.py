@@ -1,6 +1,7 @@
 """Settings shared by all tests. They must be made before JAX is first imported, so it is not here."""
 
 import os
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +18,9 @@ _CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
 _CACHE.chmod(0o700)
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(_CACHE)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+
+# What runs in the background of a shell ignores interrupts, and so would the processes that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, so that what passed once passes again.
 hypothesis.settings.register_profile("repeatable", derandomize=True)
