@@ -107,6 +107,7 @@ def test_train_leaves_a_run_that_eval_and_predict_can_use(trained, capsys, tmp_p
     assert printed.count("%") == 3
 
 
+@pytest.mark.slow
 def test_a_run_without_a_name_gets_the_next_free_one_and_the_newest_is_resumed(capsys, tmp_path):
     for _ in range(2):
         cli.main([*TRAIN, *SMALL, "--epochs", "1"])
@@ -125,6 +126,7 @@ def test_train_on_a_folder_of_pictures_in_batches_that_suit_a_small_set(folder, 
     assert "digit1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_val_measures_epochs_and_test_is_measured_when_asked(folder, refused_briefly, capsys):
     for part, count in (("train", 12), ("Validation", 5), ("test", 3)):
         for label in folder.glob("digit*"):

@@ -36,6 +36,7 @@ def test_a_task_of_ones_own_is_trained_and_measured_in_under_60_lines(capsys):
     assert f"error     {last['test_error']:.4f}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_classifies_and_captions():
     *_, last = train("own_model.py", "--model", "plain_net", "--learning-rate", "0.01", "--augment")
     assert last["test_top1"] > 0.2

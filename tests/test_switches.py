@@ -273,6 +273,7 @@ def test_captions_are_decoded_in_every_way(switch):
         assert types(jax.eval_shape(decoded, KEY)) == {jnp.dtype("int32")}
 
 
+@pytest.mark.slow
 @switched
 @pytest.mark.parametrize("name", ["resnet18", "vit_base_patch16_224", "fractalnet", "googlenet"])
 def test_models_of_the_zoo_initialize_and_answer_in_float32(switch, name):
@@ -285,6 +286,7 @@ def test_models_of_the_zoo_initialize_and_answer_in_float32(switch, name):
         assert types((variables, logits)) == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 def test_float64_parameters_and_images_give_float64_logits_and_gradients():
     task, batch = make_classifier(augment=None), make_images()
     batch = {**batch, "image": batch["image"] / 255.0}
@@ -387,6 +389,7 @@ def test_losses_keep_float32(switch):
         assert weighted == {jnp.dtype("float32")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("enabled", [False, True])
 def test_models_are_explained(enabled):
     model, images = make_classifier().model, np.ones((2, 6, 6, 3), np.float32)
@@ -417,6 +420,7 @@ class Rows:
         return {"x": np.full(3, index, np.float32)}
 
 
+@pytest.mark.slow
 @switched
 def test_candidates_of_a_search_are_trained(switch):
     with switch():

@@ -55,6 +55,7 @@ def final(directory):
     return Checkpointer(Path(directory) / "checkpoints", read_only=True).restore_variables()
 
 
+@pytest.mark.slow
 def test_the_command_equals_the_python_lines_bit_for_bit(home, capsys):
     pictures, net = f"folder:{home / 'pictures'}", str(home / "net.safetensors")
     cli.main(["train", "--pretrained", net, "--dataset", pictures, "--epochs", "2", "--batch-size", "16",
@@ -106,6 +107,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_over_from_the_weights(h
     np.testing.assert_allclose(whole["params"]["backbone"]["conv1"]["kernel"], kernel, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_perceptron_of_another_image_size_goes_through_a_file(home):
     pictures = f"folder:{home / 'pictures'}"
     small = ["--model", "mlp", "--settings", "widths=[4]", "--image-size", "8", "--epochs", "1"]

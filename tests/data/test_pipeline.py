@@ -143,6 +143,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_batches_resume_and_end_without_a_murmur(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(WORKERS)

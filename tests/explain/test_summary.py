@@ -188,7 +188,10 @@ def test_receptive_fields_are_those_of_the_formula_and_of_the_literature(
 
 
 # Araujo et al. 2019, table 1: the largest over all paths.
-@pytest.mark.parametrize(("name", "published"), [("mobilenet_v1_100", 315), ("inception_v3", 1311)])
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("mobilenet_v1_100", 315), pytest.param("inception_v3", 1311, marks=pytest.mark.slow)],
+)
 def test_receptive_fields_are_the_largest_of_all_paths(name, published):
     rows = summary_of(name).rows
     fields = [row.receptive_field for row in rows if row.path.startswith("backbone/")]

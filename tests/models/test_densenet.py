@@ -89,6 +89,7 @@ def test_maps_at_224_have_the_sizes_of_the_papers_table_1(map_sizes):
     }
 
 
+@pytest.mark.slow
 def test_maps_of_the_small_images_net(map_sizes):
     sizes = [(32, 80), (32, 1320), (16, 1900), (8, 2190)]
     names = ["stem", "denseblock1", "denseblock2", "denseblock3"]

@@ -16,7 +16,7 @@ SMALL = {"widths": (4, 6), "columns": 3}
 IMAGES = np.random.default_rng(1).normal(size=(3, 8, 12, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("columns", [1, 3, 4])
+@pytest.mark.parametrize("columns", [1, pytest.param(3, marks=pytest.mark.slow), 4])
 def test_parameter_count_is_that_of_the_fractal(columns, count_parameters):
     count, inputs = 0, 3
     for width in (64, 128, 256, 512, 512):

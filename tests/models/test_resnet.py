@@ -413,7 +413,7 @@ def test_frozen_norms_compute_and_differentiate_in_training_as_batch_norm_does_i
         )
 
 
-@pytest.mark.parametrize("devices", [1, 3])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_training_changes_no_bit_of_frozen_norms(devices, drawn_variables):
     """Not by weight decay, nor by the mean over three devices, in which a third may be rounded."""
     parallel = DataParallel.create("shard_map", devices=jax.devices()[:devices])

@@ -140,7 +140,7 @@ def test_gradients_are_finite_and_reach_every_parameter(dtype, drawn_variables, 
         assert jnp.any(gradient != 0), path
 
 
-@pytest.mark.parametrize("setting", ["drop_path", "dropout"])
+@pytest.mark.parametrize("setting", ["drop_path", pytest.param("dropout", marks=pytest.mark.slow)])
 def test_what_is_dropped_is_drawn_in_training_only(setting, drawn_variables):
     plain, dropping = small(), small(**{setting: 0.5})
     variables = drawn_variables(plain, IMAGES)

@@ -123,6 +123,7 @@ def test_the_commands_know_it(toy, capsys):
     recipes.register(monkey)
 
 
+@pytest.mark.slow
 def test_it_is_searched_with_both_optimizers(toy, capsys):
     cli.main(["search", "line", "--candidates", "4", "--stages", "1", "2", "--space",
               "learning_rate=1e-6:0.3"])  # fmt: skip

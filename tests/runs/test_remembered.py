@@ -36,6 +36,7 @@ def dataset_of(run):
     return json.loads((run / "config.json").read_text())["dataset"]
 
 
+@pytest.mark.slow
 def test_a_run_is_used_from_another_directory(run, tmp_path, monkeypatch, capsys):
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")

@@ -320,6 +320,7 @@ def test_a_finished_run_that_is_resumed_says_so(run, said, tmp_path):
     assert history.headline == f"test accuracy {history.epochs[-1]['test_top1']:.2%}"
 
 
+@pytest.mark.slow
 def test_a_run_that_patience_ended_goes_on_only_with_other_epochs_or_patience(run, said, tmp_path):
     options = {"optimizer": optax.set_to_zero(), "monitor": "train_loss", "directory": tmp_path}
     _, first = run(epochs=9, patience=1, **options)

@@ -225,6 +225,7 @@ def test_several_devices_share_the_candidates(perceptron, make_trainer):
         assert one.measured == pytest.approx(other.measured, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_group_of_which_none_goes_on_ends_at_once(perceptron, make_trainer, monkeypatch):
     monkeypatch.setattr(candidates, "LOOK_EVERY", 2)
     trainer, done = make_trainer(perceptron, epochs=50), []
