@@ -6,7 +6,6 @@ images: its fields and defaults, which `jaxnets train --help` shows.
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Literal, Self, get_origin, get_type_hints
 from jaxnets import atomic
 from jaxnets.errors import InputError
 from jaxnets.layout import CHECKPOINTS, CONFIG_FILE
+from jaxnets.paths import expanded
 from jaxnets.ranges import COUNTS, SEEDS, SIDES, Range, fits, refuse_outside
 
 RUNS = Path("runs")
@@ -233,11 +233,6 @@ def newest_run(usable: bool = True) -> Path:
         which = " with a checkpoint" if usable else ""
         raise InputError(f"there is no run under {RUNS}/{which}; train one, or name its directory")
     return found
-
-
-def expanded(path: str | Path) -> Path:
-    """A path with the home directory in place of a leading ~."""
-    return Path(os.path.expanduser(path))
 
 
 def parse_settings(

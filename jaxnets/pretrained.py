@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets import recipes, weights
-from jaxnets.config import expanded, is_run
+from jaxnets.config import is_run
 from jaxnets.errors import InputError
 from jaxnets.models import Classifier
+from jaxnets.paths import expanded
 from jaxnets.runs import load_run
 from jaxnets.weights import Pretrained
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from jaxnets.config import newest_run, read_config
 from jaxnets.errors import InputError, unknown_name
+from jaxnets.paths import expanded
 
 if TYPE_CHECKING:
     from jaxnets.runs import Recipe, Run
@@ -70,7 +70,7 @@ def run_script(path: str | Path) -> Recipe | None:
     Raises:
         InputError: there is no such file, or it is not Python.
     """
-    path = Path(os.path.expanduser(path)).resolve()
+    path = expanded(path).resolve()
     if not path.is_file():
         raise InputError(f"{path} is not a file; wanted a Python script that registers something")
     if getattr(sys.modules.get(path.stem), "__file__", str(path)) != str(path):

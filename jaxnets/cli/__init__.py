@@ -29,6 +29,7 @@ from jaxnets.cli.zoo import Augmentations, Convert, Models, Summary
 from jaxnets.config import newest_run
 from jaxnets.console import status
 from jaxnets.errors import InputError
+from jaxnets.paths import shown
 
 _COMMANDS = {
     "train": Train,
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)  # as if by the signal that others end with
     except (InputError, OSError, MemoryError) as error:  # OSError: no space, permission or such file
-        _say(f"jaxnets: {_printable(str(error))}")
+        _say(f"jaxnets: {shown(str(error))}")
         sys.exit(2)
     except KeyboardInterrupt as error:
         terminated = isinstance(error, Terminated)
@@ -77,11 +78,6 @@ def _say(text: str) -> None:
     """Prints to standard error, if anyone reads it: the exit status tells the others."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
-
-
-def _printable(text: str) -> str:
-    """A text on a line of its own: names of files may hold line ends and a terminal's commands."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _prepare_streams() -> None:

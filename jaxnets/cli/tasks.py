@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxnets import config, recipes
+from jaxnets import paths, recipes
 from jaxnets.config import find_newest_run, is_run, newest_run
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def expanded(command: Any) -> Any:
     def expand(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(map(expand, value))
-        return config.expanded(value) if isinstance(value, Path) else value
+        return paths.expanded(value) if isinstance(value, Path) else value
 
     return dataclasses.replace(command, **{name: expand(value) for name, value in vars(command).items()})
 
@@ -66,13 +66,13 @@ def is_model(word: str) -> bool:
     from jaxnets.weights import sources
 
     name = word.partition("=")[0]
-    return config.expanded(word).is_dir() or name in list_models() or sources.is_weights(word)
+    return paths.expanded(word).is_dir() or name in list_models() or sources.is_weights(word)
 
 
 def split_models(words: tuple[str, ...]) -> tuple[list[str], list[Path]]:
     """The models that come first among the words, and the files that follow."""
     count = next((k for k, word in enumerate(words) if not is_model(word)), len(words))
-    return list(words[:count]), [config.expanded(word) for word in words[count:]]
+    return list(words[:count]), [paths.expanded(word) for word in words[count:]]
 
 
 def _run_dir(words: list[str]) -> str | None:

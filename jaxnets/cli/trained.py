@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 import tyro
 
 from jaxnets.cli.tasks import form_of, split_models
-from jaxnets.config import expanded, is_run, newest_run, part_of
-from jaxnets.data.decoding import shown
+from jaxnets.config import is_run, newest_run, part_of
 from jaxnets.errors import InputError
+from jaxnets.paths import expanded, shown
 from jaxnets.ranges import COUNTS, refuse_outside
 
 

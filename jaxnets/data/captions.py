@@ -13,6 +13,7 @@ import numpy as np
 from jaxnets.data import decoding, splits
 from jaxnets.data.dataset import Dataset
 from jaxnets.errors import InputError
+from jaxnets.paths import expanded, shown
 
 _logger = logging.getLogger("jaxnets")
 
@@ -101,7 +102,7 @@ def load_captions(
     size = 224 if size is None else size
     decoding.check_shape_options(size, channels)
     decoding.check_interpolation(interpolation)
-    root = Path(path).expanduser()
+    root = expanded(path)
     found = [*root.glob("captions*.json"), *root.glob("annotations/captions*.json")]
     files = sorted(file for file in found if file.is_file())
     if not files:
@@ -146,7 +147,7 @@ def _warn_of_shared(parts: Mapping[str, Part]) -> None:
         if shared := files["train"] & files[split]:
             _logger.warning(
                 "%d images are in both train and %s, such as %s: what is measured on them is too good",
-                len(shared), split, decoding.shown(min(shared)),
+                len(shared), split, shown(min(shared)),
             )  # fmt: skip
 
 

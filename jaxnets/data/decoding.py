@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
 from jaxnets.errors import InputError, unknown_name
+from jaxnets.paths import shown
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 INTERPOLATIONS = {
@@ -144,20 +145,6 @@ def header_error(path: str) -> str | None:
 def describe(error: Exception) -> str:
     """Describes an error in one line."""
     return shown(" ".join(str(error).split())) or type(error).__name__
-
-
-def shown(name: str | PathLike) -> str:
-    r"""A file's name, or another text, as it can be printed on one line whatever its bytes are.
-
-    Example:
-        >>> print(shown("caf\udce9\n.png"))
-        caf\udce9\n.png
-    """
-    characters = str(name)
-    kept = "\u200c\u200d"  # the joiners of Indic and Persian letters, and of emoji
-    return "".join(
-        c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in characters
-    )
 
 
 def _of_eight_bits(image: Image.Image) -> Image.Image:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from jaxnets.data import decoding
-from jaxnets.data.decoding import shown
 from jaxnets.data.waiting import tracked
 from jaxnets.errors import InputError
+from jaxnets.paths import shown
 
 ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 """Of the files that are taken; their content decides what they are."""

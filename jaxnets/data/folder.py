@@ -14,9 +14,9 @@ import numpy as np
 
 from jaxnets.data import decoding, files, sampling, splits
 from jaxnets.data.dataset import Dataset
-from jaxnets.data.decoding import shown
 from jaxnets.data.waiting import tracked
 from jaxnets.errors import InputError, unknown_name
+from jaxnets.paths import expanded, shown
 
 _logger = logging.getLogger("jaxnets")
 
@@ -199,7 +199,7 @@ def _part(root: str, folders: Mapping[str, str], split: str | None) -> str:
 
 
 def _existing(path: str | os.PathLike) -> str:
-    root = str(Path(os.path.expanduser(path)))
+    root = str(expanded(path))
     if not os.path.isdir(root):
         raise InputError(
             f"dataset folder {str(root)!r} is not a folder; wanted one with a sub-folder per class"

@@ -19,6 +19,7 @@ from jaxnets.data.records import Manifest, Shard, Unreadable
 from jaxnets.data.shortening import Job, example_of
 from jaxnets.data.waiting import tracked
 from jaxnets.errors import InputError
+from jaxnets.paths import expanded, shown
 
 IMAGES_PER_SHARD = 4096  # about 100 MiB at 256 pixels
 MAX_SHARDS = 512  # of a split: its readers hold all files open, of which many systems allow 1,024
@@ -74,7 +75,7 @@ def prepare(
     kind, _, folder = spec.partition(":")
     if kind != "folder" or not folder:
         raise InputError(f"only folders of images can be prepared: expected folder:PATH, got {spec!r}")
-    root, directory = Path(folder).expanduser(), Path(output).expanduser()
+    root, directory = expanded(folder), expanded(output)
     if directory.resolve().is_relative_to(root.resolve()):
         raise InputError(
             f"output {directory} is inside {root}, where it would become a class; choose another place"
@@ -264,7 +265,7 @@ def _complete(directory: Path, manifest: Manifest, jobs: dict[str, _Jobs]) -> No
             raise InputError(f"no image of split {split} can be read: {_named(manifest.left_out)}")
         np.save(records.labels_path(directory, split), labels)
     # It writes names on lines, as UTF-8, without spaces around them; the manifest has them as they are.
-    names = [decoding.shown(name).strip() for name in manifest.class_names]
+    names = [shown(name).strip() for name in manifest.class_names]
     label = {"names": names} if len(set(names)) == len(names) else {"num_classes": len(names)}
     tfds.folder_dataset.write_metadata(
         data_dir=str(directory),

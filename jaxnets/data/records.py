@@ -20,6 +20,7 @@ from jaxnets.data import checks, decoding, splits
 from jaxnets.data.dataset import Dataset
 from jaxnets.data.tfds import TfdsSource
 from jaxnets.errors import InputError
+from jaxnets.paths import expanded
 
 DATASET = "images"  # what TensorFlow Datasets calls it
 MANIFEST = "prepared.json"
@@ -271,7 +272,7 @@ def load_records(
     size = 224 if size is None else size
     decoding.check_shape_options(size, channels)
     decoding.check_interpolation(interpolation)
-    directory = Path(path).expanduser()
+    directory = expanded(path)
     manifest = Manifest.read(directory)
     files = list(files_of(directory, manifest))
     missing = [file.name for file, shard in files if not is_whole(shard, file)]

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxnets.data.dataset import ArraySource, Dataset
 from jaxnets.errors import InputError, unknown_name
+from jaxnets.paths import expanded
 
 _LOADERS: dict[str, Callable[..., Dataset] | str] = {
     "digits": "jaxnets.data.sources:load_digits",
@@ -71,7 +72,7 @@ def load(spec: str, **options: Any) -> Dataset:
         (found for (name, takes), found in known.items() if name == kind and bool(takes) == bool(rest)),
         None,
     )
-    if loader is None and os.path.isdir(os.path.expanduser(spec)):
+    if loader is None and os.path.isdir(expanded(spec)):
         raise InputError(f"dataset {spec!r} is a directory; did you mean 'folder:{spec}'?")
     if loader is None:
         raise unknown_name("dataset", spec, _LOADERS)
@@ -103,7 +104,7 @@ def has_path(spec: str) -> bool:
 
 
 def _path_of(spec: str) -> Path:
-    return Path(os.path.expanduser(spec.partition(":")[2]))
+    return expanded(spec.partition(":")[2])
 
 
 def load_digits(*, size: int = 32, channels: int = 1, interpolation: str = "bilinear") -> Dataset:

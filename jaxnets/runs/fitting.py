@@ -14,7 +14,6 @@ import optax
 from jaxnets import atomic, data, training
 from jaxnets.config import (
     RunConfig,
-    expanded,
     has_checkpoint,
     newest_run,
     read_config,
@@ -25,6 +24,7 @@ from jaxnets.console import PlainConsole, status
 from jaxnets.data import sources
 from jaxnets.errors import InputError
 from jaxnets.layout import CHECKPOINTS, CONFIG_FILE
+from jaxnets.paths import expanded
 from jaxnets.runs.directories import new_directory, refuse_inside, refuse_taken
 from jaxnets.runs.pictures import draw_history
 from jaxnets.runs.recipe import Prepared, Recipe, Run, dataset_of, located, prepared, with_batch_size
@@ -256,11 +256,11 @@ def _in_directory(
         if is_main_process():
             if config.resume:
                 before = (directory / CONFIG_FILE).read_text(encoding="utf-8")
+                began = len(training.read_history(directory).steps)
             if new:
                 run.write(directory)
             # Also of a run that is resumed: it may have more epochs now, and its data lie elsewhere.
             write_config(directory, recipe.name, config, remembered)
-        began = len(training.read_history(directory).steps)
         try:
             yield directory
         except BaseException as error:

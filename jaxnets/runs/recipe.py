@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import optax
 
 from jaxnets import metrics
-from jaxnets.config import ImageConfig, RunConfig, expanded
+from jaxnets.config import ImageConfig, RunConfig
 from jaxnets.data import Dataset, Source, augmentation, load, sources
 from jaxnets.metrics import Metrics
+from jaxnets.paths import expanded
 from jaxnets.training import DataParallel, Task, UpdateRule, usual_rule
 from jaxnets.training.evaluation import Predictions, make_measure, predict_all
 from jaxnets.training.task import Variables

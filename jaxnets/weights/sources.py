@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxnets.errors import InputError
+from jaxnets.paths import expanded
 from jaxnets.weights import files
 
 PUBLISHED = {
@@ -54,13 +55,13 @@ class Checkpoint:
 
 def is_source(text: str) -> bool:
     """Whether a text is a source of weights, not the name of a model."""
-    return is_weights(text) or os.path.exists(os.path.expanduser(text))
+    return is_weights(text) or os.path.exists(expanded(text))
 
 
 def is_weights(text: str) -> bool:
     """Whether a text names a source of weights by its form, as no picture does."""
     kind = text.partition(":")[0]
-    whole = (Path(os.path.expanduser(text)) / WEIGHTS_FILE).is_file()
+    whole = (expanded(text) / WEIGHTS_FILE).is_file()
     return kind in (HUB, *PUBLISHED) or _suffix(text) != "" or whole
 
 
@@ -80,7 +81,7 @@ def read(source: str | os.PathLike) -> Checkpoint:
         return _read_hub(rest)
     if kind in PUBLISHED and colon:
         return _read_file(_published_file(kind, rest), source)
-    path = Path(os.path.expanduser(source))
+    path = expanded(source)
     if path.is_dir():
         return _read_folder(path)
     return _read_file(path, source)

@@ -136,3 +136,9 @@ def test_the_path_of_a_spec_is_made_absolute_and_nothing_else_is(tmp_path, monke
         del sources._LOADERS["shapes:PATH"]
     for spec in ("digits", "tfds:cifar10/x:1.0.0", "folder:", "nothing:~/x", ""):
         assert sources.located(spec) == spec
+
+
+@pytest.mark.parametrize("kind", ["folder", "captions", "records"])
+def test_the_home_of_an_unknown_user_is_no_dataset(kind):
+    with pytest.raises(InputError, match="~nobody-of-this-name/x"):
+        data.load(f"{kind}:~nobody-of-this-name/x")

@@ -212,32 +212,35 @@ def test_a_position_that_is_none_is_damaged(three, tmp_path):
     reader.close()
 
 
+@pytest.fixture
+def with_score(three, tmp_path):
+    """The three checkpoints with another score of the last; the best of them must not be known."""
+
+    def with_score(text):
+        shutil.copytree(three[1], tmp_path / "run")
+        (tmp_path / "run" / "9" / "metrics" / "metrics").write_text(text)
+        reader = Checkpointer(tmp_path / "run", read_only=True)
+        with pytest.raises(CheckpointError, match="the best is not known.*3, 6, 9"):
+            _ = reader.best_step
+        with pytest.raises(CheckpointError, match="a score .* is damaged .*--checkpoint STEP"):
+            Checkpointer(tmp_path / "run")
+        return reader
+
+    return with_score
+
+
 @pytest.mark.parametrize("foreign", ["[]", "5", '{"a": 1}', '{"score": "good"}'])
-def test_a_score_that_is_none_is_damaged(three, tmp_path, foreign):
-    _, directory = three
-    shutil.copytree(directory, tmp_path / "run")
-    (tmp_path / "run" / "9" / "metrics" / "metrics").write_text(foreign)
-    reader = Checkpointer(tmp_path / "run", read_only=True)
-    with pytest.raises(CheckpointError, match="the best is not known.*3, 6, 9"):
-        _ = reader.best_step
-    reader.close()
-    with pytest.raises(CheckpointError, match="a score .* is damaged .*--checkpoint STEP"):
-        Checkpointer(tmp_path / "run")
+def test_a_score_that_is_none_is_damaged(with_score, foreign):
+    with_score(foreign).close()
 
 
-def test_a_damaged_score_is_told_and_older_checkpoints_are_read(three, tmp_path):
-    state, directory = three
-    shutil.copytree(directory, tmp_path / "run")
-    (tmp_path / "run" / "9" / "metrics" / "metrics").write_text("{")
-    reader = Checkpointer(tmp_path / "run", read_only=True)
+def test_a_damaged_score_is_told_and_older_checkpoints_are_read(three, with_score):
+    state, _ = three
+    reader = with_score("{")
     with pytest.raises(CheckpointError, match="step 9 .* is damaged .*--checkpoint 6"):
         reader.restore(state)
     assert_equal(reader.restore(state, 3)[0], at_step(state, 3))
-    with pytest.raises(CheckpointError, match="the best is not known.*3, 6, 9"):
-        _ = reader.best_step
     reader.close()
-    with pytest.raises(CheckpointError, match="a score .* is damaged .*--checkpoint STEP"):
-        Checkpointer(tmp_path / "run")
 
 
 def test_where_no_checkpoint_is_whole_that_is_told(three, tmp_path):
