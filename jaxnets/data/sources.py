@@ -72,7 +72,7 @@ def load(spec: str, **options: Any) -> Dataset:
         (found for (name, takes), found in known.items() if name == kind and bool(takes) == bool(rest)),
         None,
     )
-    if loader is None and os.path.isdir(expanded(spec)):
+    if loader is None and os.path.isdir(os.path.expanduser(spec)):
         raise InputError(f"dataset {spec!r} is a directory; did you mean 'folder:{spec}'?")
     if loader is None:
         raise unknown_name("dataset", spec, _LOADERS)

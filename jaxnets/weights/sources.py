@@ -55,7 +55,7 @@ class Checkpoint:
 
 def is_source(text: str) -> bool:
     """Whether a text is a source of weights, not the name of a model."""
-    return is_weights(text) or os.path.exists(expanded(text))
+    return is_weights(text) or os.path.exists(os.path.expanduser(text))
 
 
 def is_weights(text: str) -> bool:
