@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,10 +46,10 @@ def roi_align(
         )
         return jnp.einsum("hwc,rih,rjw->rijc", features, by_row, by_column, precision="highest")
     maps = features.reshape(height * width, -1)
-    zeros = jnp.zeros(len(boxes), jnp.int32)
-    sizes = jnp.array([[height, width]], jnp.int32)
-    scales = jnp.asarray(scale, boxes.dtype).reshape(1)
-    return _align(maps, sizes, zeros[:1], boxes, zeros, scales, size, sampling_ratio, aligned)
+    extents = jnp.array([[height, width]], jnp.int32)
+    layout = _Layout(jnp.zeros(1, jnp.int32), extents[:, 1], extents)
+    level, scales = jnp.zeros(len(boxes), jnp.int32), jnp.asarray(scale, boxes.dtype).reshape(1)
+    return _align(maps, layout, boxes, level, scales, size, sampling_ratio, aligned)
 
 
 def pyramid_roi_align(
@@ -61,6 +62,7 @@ def pyramid_roi_align(
     aligned: bool = False,
     canonical_size: int = 224,
     canonical_level: int = 4,
+    extents: jax.Array | None = None,
 ) -> jax.Array:
     """RoIAlign on the level of a feature pyramid that fits each region.
 
@@ -76,6 +78,7 @@ def pyramid_roi_align(
         aligned: as for `roi_align`.
         canonical_size: side of a region on `canonical_level`.
         canonical_level: level of such a region; the level of a map of scale 1 / 2**n is n.
+        extents: i32[L, 2], the (rows, columns) of each map that belong to the picture; None for all.
 
     Returns:
         f[R, size, size, C].
@@ -91,17 +94,10 @@ def pyramid_roi_align(
     shapes = np.array([own.shape[:2] for own in features], np.int32)
     starts = np.cumsum([0, *shapes.prod(1)[:-1]], dtype=np.int32)
     own_scales = jnp.asarray(scales, boxes.dtype)
-    return _align(
-        maps,
-        jnp.array(shapes),
-        jnp.array(starts),
-        boxes,
-        level,
-        own_scales,
-        size,
-        sampling_ratio,
-        aligned,
+    layout = _Layout(
+        jnp.array(starts), jnp.array(shapes[:, 1]), jnp.array(shapes) if extents is None else extents
     )
+    return _align(maps, layout, boxes, level, own_scales, size, sampling_ratio, aligned)
 
 
 def roi_pool(features: jax.Array, boxes: jax.Array, size: int, scale: float) -> jax.Array:
@@ -166,13 +162,21 @@ def paste_masks(masks: jax.Array, boxes: jax.Array, height: int, width: int) -> 
     return jnp.einsum("rmn,rhm,rwn->rhw", padded, by_row, by_column, precision="highest")
 
 
-def _align(maps, sizes, starts, boxes, level, scales, size, ratio, aligned):
+class _Layout(NamedTuple):
+    """Where maps are among the pixels of all: the first pixel i32[L] and the pixels of a row i32[L] of
+    each, and the (rows, columns) i32[L, 2] that are read."""
+
+    starts: jax.Array
+    pitches: jax.Array
+    extents: jax.Array
+
+
+def _align(maps, layout, boxes, level, scales, size, ratio, aligned):
     """Samples of regions on one of several maps.
 
     Args:
         maps: f[P, C], the pixels of all maps, row by row.
-        sizes: i32[L, 2], height and width of each.
-        starts: i32[L], their first pixels.
+        layout: of the maps.
         boxes: f[R, 4].
         level: i32[R], the map of each.
         scales: f[L].
@@ -182,9 +186,10 @@ def _align(maps, sizes, starts, boxes, level, scales, size, ratio, aligned):
     def align(region):
         box, own = region
         scaled = box * scales[own] - (0.5 if aligned else 0.0)
-        rows, by_row = _corners(scaled[1], scaled[3], sizes[own, 0], size, ratio, aligned)
-        columns, by_column = _corners(scaled[0], scaled[2], sizes[own, 1], size, ratio, aligned)
-        pixels = maps[starts[own] + rows[:, None] * sizes[own, 1] + columns[None]]
+        extent = layout.extents[own]
+        rows, by_row = _corners(scaled[1], scaled[3], extent[0], size, ratio, aligned)
+        columns, by_column = _corners(scaled[0], scaled[2], extent[1], size, ratio, aligned)
+        pixels = maps[layout.starts[own] + rows[:, None] * layout.pitches[own] + columns[None]]
         return jnp.einsum("yxc,iy,jx->ijc", pixels, by_row, by_column, precision="highest")
 
     return lax.map(align, (boxes, level), batch_size=AT_A_TIME)
