@@ -97,3 +97,8 @@ COCO_NAMES = (
     "hair drier",
     "toothbrush",
 )
+
+
+def class_names(count: int) -> tuple[str, ...]:
+    """COCO's names for 91 scores; for another number, the numbers."""
+    return COCO_NAMES if count == len(COCO_NAMES) else tuple(map(str, range(count)))

@@ -47,6 +47,11 @@ class PublishedWeights(NamedTuple):
     settings: Mapping[str, Any] = {}
 
     @property
+    def file(self) -> str:
+        """The last part of the source: the name under which it is published."""
+        return self.source.rpartition(":")[2].rpartition("/")[2]
+
+    @property
     def top1(self) -> float:
         """Claimed accuracy on ImageNet's validation images, in percent."""
         return self.claims[TOP1]

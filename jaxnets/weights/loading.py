@@ -120,10 +120,11 @@ def _model_and_source(name: str | PathLike, source: str | PathLike | None) -> tu
 
 
 def _row(name: str | None, source: str) -> PublishedWeights | None:
-    """The row of this source in the table of public weights."""
+    """The row of this source in the table of public weights, or of a file of the same name."""
     names = list_models(pretrained=True) if name is None else [name]
     rows = [row for name in names for row in published_weights(name)]
-    return next((row for row in rows if row.source == source), None)
+    file = Path(source).name
+    return next((row for row in rows if source == row.source or file == row.file), None)
 
 
 def _about(checkpoint: sources.Checkpoint) -> dict[str, Any]:
