@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flax import linen as nn
+from flax.core import FrozenDict
 
 from jaxnets.errors import InputError
-from jaxnets.models import Classifier, create_model, feature_info
+from jaxnets.models import create_classifier, feature_info
 from jaxnets.models.resnet import RENAMES
+
+NO_SETTINGS = FrozenDict()
 
 _TORCHVISION = tuple(
     (ours, f"backbone.body.{theirs}")
@@ -33,9 +36,7 @@ def backbone_of(
     """
     own = {} if norm == "batch" else {"norm": norm}
     own |= {} if epsilon == 1e-5 else {"epsilon": epsilon}
-    model = create_model(name, num_classes=0, **own, **settings)
-    if not isinstance(model, Classifier):
-        raise InputError(f"backbone: {name} is no classifier; wanted one, such as 'resnet50'")
+    model = create_classifier(name, num_classes=0, **own, **settings)
     by_stride = {stride: name for name, (_, stride) in feature_info(model).items()}
     if missing := [stride for stride in strides if stride not in by_stride]:
         raise InputError(

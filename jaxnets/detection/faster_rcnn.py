@@ -13,12 +13,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax import Array
 
 from jaxnets.detection import losses, matching
 from jaxnets.detection.boxes import clip, decode, encode, iou
-from jaxnets.detection.building import backbone_of, torchvision_rules
+from jaxnets.detection.building import NO_SETTINGS, backbone_of, torchvision_rules
+from jaxnets.detection.coco_names import class_names
 from jaxnets.detection.detector import (
     Detector,
     Found,
@@ -35,6 +35,7 @@ from jaxnets.detection.proposals import RATIOS, RPNHead, best_proposals, propose
 from jaxnets.detection.regions import pyramid_roi_align, roi_align
 from jaxnets.dtypes import at_least_float32
 from jaxnets.layers import NORMS, Conv, ConvTranspose
+from jaxnets.models import published
 from jaxnets.models.settings import Count, NonNegative
 
 PAPER = "Ren et al. 2015, arXiv:1506.01497 (masks: He et al. 2017, arXiv:1703.06870)"
@@ -49,7 +50,29 @@ VARIANTS = {
     "maskrcnn_resnet50_fpn_v2": {**_V2, "masks": True},
 }
 
-WEIGHTS: dict[str, tuple] = {}
+_V1 = {"library": "torchvision_v1", "settings": {"epsilon": 0.0}}
+WEIGHTS = {
+    "fasterrcnn_resnet50_fpn": (
+        published.torchvision_detector(
+            "fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", "fasterrcnn_resnet50_fpn", 37.0, **_V1
+        ),
+    ),
+    "fasterrcnn_resnet50_fpn_v2": (
+        published.torchvision_detector(
+            "fasterrcnn_resnet50_fpn_v2_coco-dd69338a.pth", "fasterrcnn_resnet50_fpn_v2", 46.7
+        ),
+    ),
+    "maskrcnn_resnet50_fpn": (
+        published.torchvision_detector(
+            "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth", "maskrcnn_resnet50_fpn", 37.9, 34.6, **_V1
+        ),
+    ),
+    "maskrcnn_resnet50_fpn_v2": (
+        published.torchvision_detector(
+            "maskrcnn_resnet50_fpn_v2_coco-73cbd019.pth", "maskrcnn_resnet50_fpn_v2", 47.4, 41.8
+        ),
+    ),
+}
 
 CODES = (10.0, 10.0, 5.0, 5.0)  # factors of the regression outputs
 SHORTEST = 1e-2  # pixels of a side of a detection
@@ -304,7 +327,7 @@ def build(
     backbone: str = "resnet50",
     norm: Literal[NORMS] = "frozen",
     epsilon: NonNegative = 1e-5,
-    backbone_settings: Any = FrozenDict(),
+    backbone_settings: Any = NO_SETTINGS,
     version: Literal[1, 2] = 1,
     masks: bool = False,
     first_label: Literal[-1, 0] = 0,
@@ -345,6 +368,7 @@ def build(
         mask_head=MaskHead(num_classes, "batch" if second else None) if masks else None,
         num_classes=num_classes,
         first_label=first_label,
+        class_names=class_names(num_classes) if first_label == 0 else (),
         anchor_size=anchor_size,
         proposals=proposals,
         train_proposals=train_proposals,

@@ -9,12 +9,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax import Array
 
 from jaxnets.detection import losses
 from jaxnets.detection.boxes import area, giou
-from jaxnets.detection.building import backbone_of, torchvision_rules
+from jaxnets.detection.building import NO_SETTINGS, backbone_of, torchvision_rules
+from jaxnets.detection.coco_names import class_names
 from jaxnets.detection.detector import (
     Detector,
     Found,
@@ -30,13 +30,20 @@ from jaxnets.detection.detector import (
 from jaxnets.detection.fpn import FPN
 from jaxnets.detection.heads import NORMAL, PRIOR, ConvTower
 from jaxnets.layers import NORMS, Conv
+from jaxnets.models import published
 from jaxnets.models.settings import Count, NonNegative
 
 PAPER = "Tian et al. 2019, arXiv:1904.01355"
 
 VARIANTS = {"fcos": {"norm": "batch"}, "fcos_resnet50_fpn": {}}
 
-WEIGHTS: dict[str, tuple] = {}
+WEIGHTS = {
+    "fcos_resnet50_fpn": (
+        published.torchvision_detector(
+            "fcos_resnet50_fpn_coco-99b0c9b7.pth", "fcos_resnet50_fpn", 39.2, library="torchvision_v1"
+        ),
+    ),
+}
 
 RADIUS = 1.5  # strides from the center of a box, within which a place is to find it
 REACH = 4, 8  # strides to the farthest side of a box, between which a level is to find it
@@ -220,7 +227,7 @@ def build(
     backbone: str = "resnet50",
     norm: Literal[NORMS] = "frozen",
     epsilon: NonNegative = 1e-5,
-    backbone_settings: Any = FrozenDict(),
+    backbone_settings: Any = NO_SETTINGS,
     first_label: Literal[-1, 0] = 0,
     width: Count = 256,
     stride: Count = 8,
@@ -248,6 +255,7 @@ def build(
         regression=RegressionHead(),
         num_classes=num_classes,
         first_label=first_label,
+        class_names=class_names(num_classes) if first_label == 0 else (),
         stride=stride,
         score=0.2,
         iou=0.6,

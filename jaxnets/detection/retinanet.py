@@ -12,12 +12,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from flax.core import FrozenDict
 from jax import Array
 
 from jaxnets.detection import losses
 from jaxnets.detection.boxes import decode, encode, giou, iou
-from jaxnets.detection.building import backbone_of, torchvision_rules
+from jaxnets.detection.building import NO_SETTINGS, backbone_of, torchvision_rules
+from jaxnets.detection.coco_names import class_names
 from jaxnets.detection.detector import (
     Detector,
     Found,
@@ -47,7 +47,22 @@ VARIANTS = {
     "retinanet_resnext101_64x4d_fpn": {"backbone": "resnext101_64x4d"},
 }
 
-WEIGHTS: dict[str, tuple] = {}
+WEIGHTS = {
+    "retinanet_resnet50_fpn": (
+        published.torchvision_detector(
+            "retinanet_resnet50_fpn_coco-eeacb38b.pth",
+            "retinanet_resnet50_fpn",
+            36.4,
+            library="torchvision_v1",
+            settings={"epsilon": 0.0},
+        ),
+    ),
+    "retinanet_resnet50_fpn_v2": (
+        published.torchvision_detector(
+            "retinanet_resnet50_fpn_v2_coco-5905b1c5.pth", "retinanet_resnet50_fpn_v2", 41.5
+        ),
+    ),
+}
 
 RATIOS = (0.5, 1.0, 2.0)
 CANDIDATES = 1000  # of each level
@@ -192,7 +207,7 @@ def build(
     backbone: str = "resnet50",
     norm: Literal[NORMS] = "frozen",
     epsilon: NonNegative = 1e-5,
-    backbone_settings: Any = FrozenDict(),
+    backbone_settings: Any = NO_SETTINGS,
     version: Literal[1, 2] = 1,
     first_label: Literal[-1, 0] = 0,
     width: Count = 256,
@@ -223,6 +238,7 @@ def build(
         deltas=DenseHead(9 * 4, head_norm),
         num_classes=num_classes,
         first_label=first_label,
+        class_names=class_names(num_classes) if first_label == 0 else (),
         box_loss="giou" if version == 2 else "l1",
         anchor_size=anchor_size,
         k=300,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax import linen as nn
 
 from jaxnets.errors import InputError
 from jaxnets.models import Classifier, create_model
@@ -24,14 +24,15 @@ class Pretrained:
 
     Attributes:
         model, variables: for `model.apply(variables, images)`.
-        preprocessing: of the images; None where it is unknown.
+        preprocessing: of the images; None where it is unknown, and for whole pictures that the model
+            scales itself.
         class_names: of the K scores.
         settings: of `create_model`, without the name and the number of classes.
         origin: where the weights came from, for messages.
         activation: from scores to probabilities.
     """
 
-    model: Classifier
+    model: nn.Module
     variables: Variables
     preprocessing: Preprocessing | None
     class_names: tuple[str, ...]
@@ -79,23 +80,26 @@ class Pretrained:
         model = create_model(old.model_name, num_classes=num_classes, **settings)
         # The size of the images decides the parameters of a perceptron.
         model = model.clone(input_size=(*old.input_size[:2], in_channels))
-        variables = flatten_dict(self.variables)
-        if new_head:
-            wider = create_model(old.model_name, num_classes=old.num_classes + 1, **self.settings)
-            wider = wider.clone(input_size=old.input_size)
-            for path in adaptation.class_leaves(old, wider):
-                variables.pop(path)
+        new_head = new_head or num_classes != old.num_classes
+        anew = self._leaves_of_classes(num_classes) if new_head else ()
         if class_names is not None:
             names = class_names
-        elif new_head or num_classes != old.num_classes:
+        elif new_head:
             names = tuple(map(str, range(num_classes)))
         preprocessing = self.preprocessing
         if preprocessing is not None and in_channels != old.input_size[2]:
             preprocessing = preprocessing.of_channels(in_channels)
         key = jax.random.key(0) if key is None else key
-        variables = adaptation.adapted(unflatten_dict(variables), model, key)
+        variables = adaptation.adapted(self.variables, model, key, anew)
         named = (names, settings, self.origin, self.activation)
         return Pretrained(model, variables, preprocessing, *named)
+
+    def _leaves_of_classes(self, num_classes: int) -> list[adaptation.Path]:
+        """The paths of the variables that score classes, found by another number of these."""
+        old = self.model
+        other = num_classes if num_classes != old.num_classes else old.num_classes + 1
+        resized = create_model(old.model_name, num_classes=other, **self.settings)
+        return adaptation.class_leaves(old, resized.clone(input_size=old.input_size))
 
 
 def preprocessing_of(pretrained: Pretrained) -> Preprocessing:
@@ -104,6 +108,10 @@ def preprocessing_of(pretrained: Pretrained) -> Preprocessing:
     Raises:
         UnknownImagesError: nothing tells.
     """
+    if pretrained.preprocessing is None and not isinstance(pretrained.model, Classifier):
+        raise UnknownImagesError(
+            f"preprocessing: {pretrained.model.model_name} is no classifier and scales pictures itself"
+        )
     if pretrained.preprocessing is None:
         raise UnknownImagesError(
             f"preprocessing: {pretrained.origin} does not tell what images its weights want; save it "
