@@ -151,15 +151,18 @@ def decode_letterboxed(
         Exception: of nearly any type, if the file is broken.
     """
     with Image.open(file, formats=FORMATS) as image:
-        width, height = image.size
+        original = upright_size(image)
         if interpolation != "nearest":
             scale = min(2 * max(canvas) / max(image.size), 1)
-            image.draft(None, (round(scale * width), round(scale * height)))
-        if image.getexif().get(ExifTags.Base.Orientation, 1) > 4:  # it lies on its side
-            height, width = width, height
+            image.draft(None, (round(scale * image.width), round(scale * image.height)))
         ImageOps.exif_transpose(image, in_place=True)
-        original = height, width
         return *letterbox(image, original, canvas, channels, interpolation, background), original
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """The (height, width) of an image that was just opened, with its EXIF orientation applied."""
+    lying = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    return image.size if lying else image.size[::-1]
 
 
 def letterbox(

@@ -164,7 +164,7 @@ def _size(picture: str) -> tuple[int, int]:
     """The (height, width) of an image, by its header."""
     try:
         with Image.open(picture, formats=decoding.FORMATS) as image:
-            return image.height, image.width
+            return decoding.upright_size(image)
     except Exception:  # Pillow's plugins raise nearly anything; it is told when the image is read
         return 1, 1
 
