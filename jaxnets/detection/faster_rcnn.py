@@ -2,8 +2,8 @@
 
 Ren, He, Girshick and Sun 2015, "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal
 Networks", arXiv:1506.01497; He, Gkioxari, Dollar and Girshick 2017, "Mask R-CNN", arXiv:1703.06870; Lin
-et al. 2017, "Feature Pyramid Networks for Object Detection", arXiv:1612.03144. Version 2 is that of Li et
-al. 2021, "Benchmarking Detection Transfer Learning with Vision Transformers", arXiv:2111.11429.
+et al. 2017, "Feature Pyramid Networks for Object Detection", arXiv:1612.03144. Version 2 is that of Li
+et al. 2021, "Benchmarking Detection Transfer Learning with Vision Transformers", arXiv:2111.11429.
 
 As torchvision has it: RoIAlign is not shifted by half a pixel, and the target of a mask is not rounded.
 """
