@@ -81,6 +81,8 @@ class Pretrained:
         # The size of the images decides the parameters of a perceptron.
         model = model.clone(input_size=(*old.input_size[:2], in_channels))
         new_head = new_head or num_classes != old.num_classes
+        if not new_head:
+            model = naming(model, naming_of(old))
         anew = self._leaves_of_classes(num_classes) if new_head else ()
         if class_names is not None:
             names = class_names
@@ -100,6 +102,16 @@ class Pretrained:
         other = num_classes if num_classes != old.num_classes else old.num_classes + 1
         resized = create_model(old.model_name, num_classes=other, **self.settings)
         return adaptation.class_leaves(old, resized.clone(input_size=old.input_size))
+
+
+def naming_of(model: nn.Module) -> tuple[str, ...] | None:
+    """The names that a model has for what it finds; None for one that leaves them to others."""
+    return getattr(model, "class_names", None)
+
+
+def naming(model: nn.Module, names: Sequence[str] | None) -> nn.Module:
+    """The model with these names for what it finds, as `naming_of` another gave them."""
+    return model if names is None else model.clone(class_names=tuple(names))
 
 
 def preprocessing_of(pretrained: Pretrained) -> Preprocessing:
