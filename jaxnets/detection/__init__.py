@@ -13,9 +13,11 @@ from jaxnets.detection.fpn import FPN
 from jaxnets.detection.matching import match, sample
 from jaxnets.detection.regions import paste_masks, pyramid_roi_align, roi_align, roi_pool
 from jaxnets.detection.suppression import nms, soft_nms
+from jaxnets.detection.task import Detection
 
 __all__ = [
     "FPN",
+    "Detection",
     "Detections",
     "Detector",
     "Found",
