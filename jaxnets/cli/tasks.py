@@ -51,10 +51,14 @@ def of_words(words: list[str], registered: Recipe | None) -> tuple[Recipe, list[
 
 
 def of_run_among(words: list[str]) -> Recipe:
-    """The task of the run among these words; without one that of the newest run, or the usual one."""
+    """The task of the run or the model among these words; without one that of the newest run, or the
+    usual one."""
     for word in words:
         if is_run(word):
             return recipes.of_run(word)
+    for word in words:
+        if is_model(word) and (task := task_of(word)) in recipes.names():
+            return recipes.get(task)
     asks_for_help = not {"-h", "--help"}.isdisjoint(words)
     newest = None if asks_for_help or any(map(is_model, words)) else find_newest_run()
     return recipes.get(recipes.DEFAULT) if newest is None else recipes.of_run(newest)
@@ -67,6 +71,15 @@ def is_model(word: str) -> bool:
 
     name = word.partition("=")[0]
     return paths.expanded(word).is_dir() or name in list_models() or sources.is_weights(word)
+
+
+def task_of(word: str) -> str | None:
+    """The task of a model by a word for it; None where the word does not tell."""
+    from jaxnets import weights
+    from jaxnets.models import model_info
+
+    name = weights.model_named_by(word)
+    return None if name is None else model_info(name).task
 
 
 def split_models(words: tuple[str, ...]) -> tuple[list[str], list[Path]]:

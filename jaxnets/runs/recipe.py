@@ -135,6 +135,8 @@ class Recipe(NamedTuple):
         draw: `(run) -> paths` of the pictures of a trained run, drawn into its directory.
         inside: `(run) -> weights.Pretrained`: what of it `load_pretrained`, `explain` and `convert` can
             take; None if nothing.
+        looked_into: `(pretrained) -> pretrained`: what `explain` looks into where a model of the task is
+            no classifier, such as its backbone; None for nothing.
         explain: further methods of `jaxnets explain`, by name: `(run, pictures, path)` draws.
         evaluate_pretrained: `(members, dataset, batch_size, options, split) -> Metrics` of pretrained
             models or several runs, together; None if that has no meaning.
@@ -154,6 +156,7 @@ class Recipe(NamedTuple):
     Predict: type = NoOptions
     draw: Callable[[Run], list[Path]] = lambda run: []
     inside: Callable[[Run], Any] | None = None
+    looked_into: Callable[[Any], Any] | None = None
     explain: Mapping[str, Callable[[Run, Sequence[Path], Path], None]] = {}
     evaluate_pretrained: Callable[[Sequence[Any], str, int, Any, str | None], Metrics] | None = None
     Evaluate: type = NoOptions
@@ -185,11 +188,11 @@ def prepared(
 
 
 def with_batch_size(config: RunConfig, examples: int, replicas: int) -> RunConfig:
-    """The configuration with a batch size: 64 where none is given or, of a small set, the largest power
-    of two that is at most a quarter of it; but one example for each device at least."""
+    """The configuration with a batch size: the usual one where none is given or, of a small set, the
+    largest power of two that is at most a quarter of it; but one example for each device at least."""
     if config.batch_size is not None:
         return config
-    size = min(64, 2 ** max(0, int(examples // 4).bit_length() - 1))
+    size = min(config.usual_batch, 2 ** max(0, int(examples // 4).bit_length() - 1))
     return dataclasses.replace(config, batch_size=-(-size // replicas) * replicas)
 
 

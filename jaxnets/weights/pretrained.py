@@ -1,11 +1,13 @@
 """A model with its weights, its images and its classes; and the same for other ones."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets.errors import InputError
 from jaxnets.models import Classifier, create_model
@@ -112,6 +114,18 @@ def naming_of(model: nn.Module) -> tuple[str, ...] | None:
 def naming(model: nn.Module, names: Sequence[str] | None) -> nn.Module:
     """The model with these names for what it finds, as `naming_of` another gave them."""
     return model if names is None else model.clone(class_names=tuple(names))
+
+
+def in_rgb(pretrained: Pretrained) -> Pretrained:
+    """The same weights for images in RGB, as datasets have them."""
+    images = pretrained.preprocessing
+    if images is None or images.order == "RGB":
+        return pretrained
+    variables = flatten_dict(pretrained.variables)
+    path = adaptation.first_kernel(pretrained.model)
+    variables[path] = variables[path][:, :, ::-1]
+    images = dataclasses.replace(images, order="RGB", mean=images.mean[::-1], std=images.std[::-1])
+    return dataclasses.replace(pretrained, variables=unflatten_dict(variables), preprocessing=images)
 
 
 def preprocessing_of(pretrained: Pretrained) -> Preprocessing:
