@@ -91,6 +91,8 @@ def partly_frozen(
 
 def _of_weights(config: ImageConfig, data: dict[str, Any], of_run: Callable) -> Begun:
     """A detector's weights, whose layers that score classes are drawn anew for other classes."""
+    if config.pretrained and config.weights is not None:
+        raise InputError("pretrained and weights: give one of the two")
     for name in ("backbone", "backbone_settings", "backbone_weights"):
         if getattr(config, name):
             raise InputError(f"{name}: the backbone comes with the detector's weights; leave it out")

@@ -98,7 +98,7 @@ class Config(ImageConfig):
         if self.model is None and self.weights is None:
             usual["model"] = "faster_rcnn"
         kind = usual.get("model", self.model)
-        if scenes and kind in KINDS and self.weights is None:
+        if scenes and kind in KINDS and not self.pretrained and self.weights is None:
             usual["settings"] = _SCENES_SETTINGS[kind]
             if (self.backbone, self.backbone_weights) == (None, None):
                 usual |= _SCENES_BACKBONE
