@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 DIVISOR = 32
-"""A picture is padded to sides that are multiples of it, so that strides divide them, as torchvision does."""
+"""A picture is padded to sides that are multiples of it, which strides divide, as torchvision does."""
 
 
 class Extent(NamedTuple):

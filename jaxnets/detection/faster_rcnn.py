@@ -2,8 +2,8 @@
 
 Ren, He, Girshick and Sun 2015, "Faster R-CNN: Towards Real-Time Object Detection with Region Proposal
 Networks", arXiv:1506.01497; He, Gkioxari, Dollar and Girshick 2017, "Mask R-CNN", arXiv:1703.06870; Lin
-et al. 2017, "Feature Pyramid Networks for Object Detection", arXiv:1612.03144. Version 2 is that of Li et
-al. 2021, "Benchmarking Detection Transfer Learning with Vision Transformers", arXiv:2111.11429.
+et al. 2017, "Feature Pyramid Networks for Object Detection", arXiv:1612.03144. Version 2 is that of Li
+et al. 2021, "Benchmarking Detection Transfer Learning with Vision Transformers", arXiv:2111.11429.
 
 As torchvision has it: RoIAlign is not shifted by half a pixel, and the target of a mask is not rounded.
 """
@@ -290,16 +290,18 @@ class FasterRCNN(Detector):
         channels, matched = (jnp.take_along_axis(x, index, axis=1) for x in (channels, matched))
         logits = self.region_masks(pyramid, boxes, channels, train)
 
-        def aim(masks, boxes, matched):
+        def aim(masks, boxes, matched, size):
             def of_region(region):
-                mask = masks[region[1]].astype(boxes.dtype)[..., None]
-                return roi_align(mask, region[0][None], logits.shape[-1], 1.0, sampling_ratio=0)[
-                    0, ..., 0
-                ]
+                box, truth = region
+                mask = masks[truth].astype(boxes.dtype)[..., None]
+                aims = roi_align(mask, box[None], side, 1.0, sampling_ratio=0, extent=size)
+                return aims[0, ..., 0]
 
             return jax.lax.map(of_region, (boxes, matched.clip(0)))
 
-        aims = jax.vmap(aim)(truths.masks, boxes, matched)
+        side = logits.shape[-1]
+        sizes = pyramid.extent.size
+        aims = jax.vmap(aim)(truths.masks, boxes, matched, sizes)
         entropy = losses.sigmoid_cross_entropy(logits, aims).mean((2, 3))
         return jax.vmap(losses.summed)(entropy, there), there.sum(1).astype(jnp.float32)
 

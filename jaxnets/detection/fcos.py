@@ -64,8 +64,8 @@ class ScoreHead(nn.Module):
 
 
 class RegressionHead(nn.Module):
-    """Distances [N, H, W, 4] to the left, top, right and bottom, in strides, and logits of the centerness
-    [N, H, W, 1]."""
+    """Distances [N, H, W, 4] to the left, top, right and bottom, in strides, and logits of the
+    centerness [N, H, W, 1]."""
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
@@ -207,7 +207,7 @@ def _distances(anchors: Array, boxes: Array) -> Array:
 
 
 def _matched(anchors: Array, low: Array, high: Array, boxes: Array, valid: Array) -> tuple:
-    """The truth that each place is to find, the smallest of several, i32[A], and whether there is one."""
+    """The truth that each place is to find, i32[A], the smallest of several, and whether it has one."""
     center, side = _places(anchors)
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2
     near = jnp.abs(center[:, None] - middle[None]).max(-1) < RADIUS * side

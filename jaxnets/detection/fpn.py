@@ -1,4 +1,5 @@
-"""Feature pyramids. Lin et al. 2017, "Feature Pyramid Networks for Object Detection", arXiv:1612.03144."""
+"""Feature pyramids. Lin et al. 2017, "Feature Pyramid Networks for Object Detection",
+arXiv:1612.03144."""
 
 from collections.abc import Sequence
 from typing import Literal

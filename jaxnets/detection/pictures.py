@@ -30,8 +30,8 @@ def read(picture: str | PathLike | np.ndarray | Any) -> np.ndarray:
     """A picture as f32[H, W, 3] in 0 to 1.
 
     Args:
-        picture: a path, a Pillow image, uint8[H, W, 3] or floats in 0 to 1; gray ones [H, W] or [H, W, 1]
-            are repeated.
+        picture: a path, a Pillow image, uint8[H, W, 3] or floats in 0 to 1; gray ones, [H, W] or
+            [H, W, 1], are repeated.
 
     Raises:
         InputError: a file that cannot be read, or an array of another shape or type.
@@ -51,8 +51,8 @@ def read(picture: str | PathLike | np.ndarray | Any) -> np.ndarray:
         pixels = pixels.astype(np.float32) / np.float32(255)
     elif pixels.dtype.kind != "f" or pixels.min() < 0 or pixels.max() > 1:
         raise InputError(
-            f"pictures: an array of {pixels.dtype} from {pixels.min():g} to {pixels.max():g}; wanted uint8, "
-            "or floats from 0 to 1"
+            f"pictures: an array of {pixels.dtype} from {pixels.min():g} to {pixels.max():g}; wanted "
+            "uint8, or floats from 0 to 1"
         )
     return np.broadcast_to(pixels.astype(np.float32), (*pixels.shape[:2], 3))
 

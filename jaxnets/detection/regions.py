@@ -20,6 +20,7 @@ def roi_align(
     *,
     sampling_ratio: int = 2,
     aligned: bool = False,
+    extent: jax.Array | None = None,
 ) -> jax.Array:
     """Averages bilinear samples in each bin of a region (He et al. 2017, arXiv:1703.06870, section 3).
 
@@ -34,20 +35,22 @@ def roi_align(
             map, rounded up.
         aligned: shift by half a pixel, so that the centers of pixels are at .5, as Detectron2 does;
             otherwise a region is also at least one pixel of the map wide and high.
+        extent: i32[2], the (rows, columns) of the map that belong to the picture; None for all.
 
     Returns:
         f[R, size, size, C].
     """
     height, width, _ = features.shape
+    extent = jnp.array([height, width], jnp.int32) if extent is None else extent
     if sampling_ratio == 0:
+        scaled = boxes * scale
         by_row, by_column = (
-            _adaptive(lows, highs, extent, size, aligned)
-            for lows, highs, extent in _sides(boxes * scale, (height, width))
+            _adaptive(scaled[:, low], scaled[:, low + 2], length, part, size, aligned)
+            for low, length, part in ((1, height, extent[0]), (0, width, extent[1]))
         )
         return jnp.einsum("hwc,rih,rjw->rijc", features, by_row, by_column, precision="highest")
     maps = features.reshape(height * width, -1)
-    extents = jnp.array([[height, width]], jnp.int32)
-    layout = _Layout(jnp.zeros(1, jnp.int32), extents[:, 1], extents)
+    layout = _Layout(jnp.zeros(1, jnp.int32), jnp.full(1, width, jnp.int32), extent[None])
     level, scales = jnp.zeros(len(boxes), jnp.int32), jnp.asarray(scale, boxes.dtype).reshape(1)
     return _align(maps, layout, boxes, level, scales, size, sampling_ratio, aligned)
 
@@ -202,11 +205,13 @@ def _corners(low, high, extent, size, ratio, aligned):
     step = _over(length, size)
     starts = low + jnp.arange(size) * step
     places = starts[:, None] + _over((jnp.arange(ratio) + 0.5) * step, ratio)
-    inside = (places >= -1) & (places <= extent)
-    places = jnp.clip(places, 0, extent - 1)
-    before = jnp.floor(places).astype(jnp.int32)
-    after = jnp.minimum(before + 1, extent - 1)
+    end = extent.astype(places.dtype)
+    inside = (places >= -1) & (places <= end)
+    places = jnp.clip(places, 0, end - 1)
+    before = jnp.floor(places)
     share = places - before
+    before = before.astype(jnp.int32)
+    after = jnp.minimum(before + 1, extent - 1)
     weights = jnp.stack([1 - share, share], -1) * inside[..., None] / ratio
     pixels = jnp.stack([before, after], -1).reshape(-1)
     spread = jnp.eye(size, dtype=weights.dtype)[:, :, None] * weights.reshape(1, size, -1)
@@ -219,31 +224,27 @@ def _over(values, count):
     return values / (count + 0 * values)
 
 
-def _sides(boxes, extents):
-    """The low and high ends of regions along the rows and the columns, and the map's extent there."""
-    height, width = extents
-    return (boxes[:, 1], boxes[:, 3], height), (boxes[:, 0], boxes[:, 2], width)
-
-
-def _adaptive(low, high, extent, size, aligned):
-    """The weight f[R, size, extent] of each pixel along one side in each bin, with about one sample for
-    each pixel. They are added sample by sample, as a region may be as long as the map."""
+def _adaptive(low, high, length, extent, size, aligned):
+    """The weight f[R, size, length] of each pixel along one side in each bin, with about one sample for
+    each pixel up to the extent. They are added sample by sample, as a region may be as long as the map."""
     shift = 0.5 if aligned else 0.0
     low, high = low - shift, high - shift
-    length = high - low if aligned else jnp.maximum(high - low, 1)
-    step = _over(length, size)
+    span = high - low if aligned else jnp.maximum(high - low, 1)
+    step = _over(span, size)
     count = jnp.ceil(step)
     starts = low[:, None] + jnp.arange(size) * step[:, None]
-    pixels = jnp.arange(extent)
+    pixels, end = jnp.arange(length, dtype=low.dtype), extent.astype(low.dtype)
 
     def add(total, k):
         places = starts + ((k + 0.5) * step / jnp.maximum(count, 1))[:, None]
-        inside = (places >= -1) & (places <= extent) & (k < count)[:, None]
-        nearness = 1 - jnp.abs(jnp.clip(places, 0, extent - 1)[..., None] - pixels)
+        inside = (places >= -1) & (places <= end) & (k < count)[:, None]
+        nearness = 1 - jnp.abs(jnp.clip(places, 0, end - 1)[..., None] - pixels)
         return total + jnp.maximum(nearness, 0) * inside[..., None], None
 
-    most = -(-4 * extent // size)  # of a region four times as long as the map
-    total, _ = lax.scan(add, jnp.zeros((len(low), size, extent), low.dtype), jnp.arange(most))
+    most = -(-4 * length // size)  # of a region four times as long as the map
+    total, _ = lax.scan(
+        add, jnp.zeros((len(low), size, length), low.dtype), jnp.arange(most, dtype=low.dtype)
+    )
     return total / jnp.maximum(count, 1)[:, None, None]
 
 
