@@ -23,7 +23,7 @@ from jaxnets.models.published import PublishedWeights
 from jaxnets.models.registry import family_of
 from jaxnets.weights import adaptation, conversion, imagenet, images, sources
 from jaxnets.weights.images import Preprocessing
-from jaxnets.weights.pretrained import Pretrained, UnknownImagesError
+from jaxnets.weights.pretrained import Pretrained, UnknownImagesError, naming
 from jaxnets.weights.recognition import recognized_model
 from jaxnets.weights.saving import METADATA
 
@@ -145,7 +145,7 @@ def _ours(name: str | None, checkpoint: sources.Checkpoint, dtype: Any) -> Pretr
     model = create_model(about["model"], num_classes=about["num_classes"], **about["settings"])
     # Files that were written before they kept the whole size keep the channels.
     size = about.get("input_size") or (*model.input_size[:2], about["in_channels"])
-    model = model.clone(input_size=tuple(size))
+    model = naming(model.clone(input_size=tuple(size)), about.get("naming"))
     wanted = {"/".join(path): shape for path, shape in conversion.abstract_leaves(model)}
     misfit = conversion.misfit_of(wanted, conversion.shapes_of(checkpoint.tensors))
     if misfit:

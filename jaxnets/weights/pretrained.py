@@ -8,6 +8,7 @@ import jax
 from flax import linen as nn
 
 from jaxnets.errors import InputError
+from jaxnets.layers import LinearHead
 from jaxnets.models import Classifier, create_model
 from jaxnets.weights import adaptation
 from jaxnets.weights.conversion import Variables
@@ -81,6 +82,8 @@ class Pretrained:
         # The size of the images decides the parameters of a perceptron.
         model = model.clone(input_size=(*old.input_size[:2], in_channels))
         new_head = new_head or num_classes != old.num_classes
+        if not new_head:
+            model = naming(model, naming_of(old))
         anew = self._leaves_of_classes(num_classes) if new_head else ()
         if class_names is not None:
             names = class_names
@@ -100,6 +103,44 @@ class Pretrained:
         other = num_classes if num_classes != old.num_classes else old.num_classes + 1
         resized = create_model(old.model_name, num_classes=other, **self.settings)
         return adaptation.class_leaves(old, resized.clone(input_size=old.input_size))
+
+
+def naming_of(model: nn.Module) -> tuple[str, ...] | None:
+    """The names that a model has for what it finds; None for one that leaves them to others."""
+    return getattr(model, "class_names", None)
+
+
+def naming(model: nn.Module, names: Sequence[str] | None) -> nn.Module:
+    """The model with these names for what it finds, as `naming_of` another gave them."""
+    return model if names is None else model.clone(class_names=tuple(names))
+
+
+def inside(pretrained: Pretrained) -> Pretrained:
+    """What of a model can be looked into: a classifier itself; of another model that states the pictures
+    it was made for (`resizing`) the backbone, as a classifier without a head."""
+    model, images = pretrained.model, getattr(pretrained.model, "resizing", None)
+    if images is None or isinstance(model, Classifier):
+        return pretrained
+    side = images.min_size
+    return Pretrained(
+        model=Classifier(
+            backbone=model.backbone,
+            head=LinearHead(0),
+            num_classes=0,
+            input_size=(side, side, model.input_size[2]),
+            min_size=model.min_size,
+            model_name=model.model_name,
+        ),
+        variables={
+            kind: {"backbone": parts["backbone"]}
+            for kind, parts in pretrained.variables.items()
+            if "backbone" in parts
+        },
+        preprocessing=Preprocessing(side, side, "bilinear", images.mean, images.std),
+        class_names=(),
+        settings={},
+        origin=pretrained.origin,
+    )
 
 
 def preprocessing_of(pretrained: Pretrained) -> Preprocessing:

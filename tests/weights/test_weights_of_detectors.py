@@ -1,6 +1,7 @@
 """Models of another task than classification, in the registry, weights, summaries and commands: a small
 detector that stands in for all."""
 
+import dataclasses
 import functools
 import types
 from typing import Literal, NamedTuple
@@ -10,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from PIL import Image
 
 import jaxnets
 from jaxnets import cli, detection, explain, weights
 from jaxnets.captioning import create_captioner
 from jaxnets.errors import InputError
-from jaxnets.layers import Conv, LinearHead
+from jaxnets.layers import Conv
 from jaxnets.layers.initialization import InitializedAtOnce
 from jaxnets.models import (
-    Classifier,
     create_classifier,
     create_model,
     list_models,
@@ -47,6 +48,8 @@ class Detector(InitializedAtOnce):
     num_classes: int
     input_size: tuple[int, int, int]
     min_size: int = 1
+    class_names: tuple[str, ...] = ()
+    resizing: detection.detector.Resizing = detection.detector.Resizing(48, 96)
     model_name: str = "the model"
 
     @nn.compact
@@ -87,7 +90,7 @@ def stand_in(monkeypatch):
     vars(family).update(
         TASK="detection",
         build=build,
-        VARIANTS={"dots": {}},
+        VARIANTS={"any_dots": {}, "dots": {}},  # the same net, as of a kind for any backbone
         PAPER="none",
         WEIGHTS={"dots": (row,)},
         RENAMES={"torchvision": renames("fpn.0"), "torchvision_v1": renames("fpn")},
@@ -122,7 +125,7 @@ def assert_same(a, b):
 
 
 def test_the_registry_knows_a_detector_as_any_model():
-    assert "dots" in list_models(task="detection")
+    assert {"any_dots", "dots"} <= set(list_models(task="detection"))
     assert "dots" in list_models(pretrained=True)
     assert "dots" not in list_models(task="classification")
     assert model_info("dots").task == "detection"
@@ -175,10 +178,13 @@ def test_another_setting_is_no_reason_to_draw_layers_anew(written):
 
 def test_our_own_files_hold_detectors(written, tmp_path):
     loaded = weights.load("dots", written[0])
+    named = loaded.model.clone(class_names=("a", "b", "c", "d"))
+    loaded = dataclasses.replace(loaded, model=named)
     weights.save(tmp_path / "ours.safetensors", loaded)
     again = weights.load(tmp_path / "ours.safetensors")
     assert_same(again.variables, loaded.variables)
-    assert again.model == loaded.model
+    assert again.model == named
+    assert again.adapted(3).model.class_names == ()
     assert again.class_names == loaded.class_names
 
 
@@ -209,7 +215,6 @@ def test_what_needs_a_classifier_refuses_a_detector(written, capsys, tmp_path, m
     for words in (
         ["train", "--model", "dots"],
         ["train", "--pretrained", f"dots={path}"],
-        ["explain", "grad_cam", "p.png", "--model", f"dots={path}"],
         ["predict", f"dots={path}", "p.png"],
     ):
         with pytest.raises(SystemExit) as stop:
@@ -233,16 +238,18 @@ def test_a_summary_of_a_detector_adds_up():
     assert "dots on 1x48x64x3" in found.table(1)
 
 
-def test_the_backbone_of_a_detector_is_explained_as_a_classifiers():
-    model = create_model("dots", 5)
-    variables = drawn(model)
-    headless = Classifier(model.backbone, LinearHead(0), 0, model.input_size, model.min_size)
-    inside = {kind: {"backbone": parts["backbone"]} for kind, parts in variables.items()}
-    images = jnp.ones((1, 48, 64, 3))
-    maps = explain.feature_maps(headless, inside, images, "backbone/stage2_block1")
-    own = {kind: parts["backbone"] for kind, parts in variables.items()}
-    np.testing.assert_allclose(maps, model.backbone.apply(own, images)["stage2"], rtol=1e-5)
-    assert (
-        explain.deconvnet(headless, inside, images, "backbone/stage1_block1", 0).pixels.shape
-        == images.shape
-    )
+def test_the_backbone_of_a_detector_is_looked_into(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = weights.load("dots", written[0])
+    inside = weights.inside(loaded)
+    assert inside.preprocessing == weights.Preprocessing(48, 48)
+    backbones = {kind: parts["backbone"] for kind, parts in loaded.variables.items()}
+    assert_same({kind: parts["backbone"] for kind, parts in inside.variables.items()}, backbones)
+    images = jax.ShapeDtypeStruct((1, 48, 48, 3), jnp.float32)
+    assert "backbone/stage2_block1" in explain.layer_shapes(inside.model, inside.variables, images)
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save("p.png")
+    drawn = []
+    monkeypatch.setattr("jaxnets.explain.show_filters", lambda kernels, *rest: drawn.append(kernels))
+    cli.main(["explain", "filters", "p.png", "--model", f"dots={written[0]}", "-o", "filters.png"])
+    kernel = backbones["params"]["stem"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(drawn[0], np.moveaxis(kernel, -1, 0))
