@@ -203,8 +203,8 @@ def _corners(low, high, extent, size, ratio, aligned):
     f[size, 2 * size * ratio] of each in each bin."""
     length = high - low if aligned else jnp.maximum(high - low, 1)
     step = _over(length, size)
-    starts = low + jnp.arange(size) * step
-    places = starts[:, None] + _over((jnp.arange(ratio) + 0.5) * step, ratio)
+    starts = low + jnp.arange(size, dtype=low.dtype) * step
+    places = starts[:, None] + _over((jnp.arange(ratio, dtype=low.dtype) + 0.5) * step, ratio)[None]
     end = extent.astype(places.dtype)
     inside = (places >= -1) & (places <= end)
     places = jnp.clip(places, 0, end - 1)
@@ -212,7 +212,7 @@ def _corners(low, high, extent, size, ratio, aligned):
     share = places - before
     before = before.astype(jnp.int32)
     after = jnp.minimum(before + 1, extent - 1)
-    weights = jnp.stack([1 - share, share], -1) * inside[..., None] / ratio
+    weights = jnp.where(inside[..., None], jnp.stack([1 - share, share], -1), 0) / ratio
     pixels = jnp.stack([before, after], -1).reshape(-1)
     spread = jnp.eye(size, dtype=weights.dtype)[:, :, None] * weights.reshape(1, size, -1)
     return pixels, spread.reshape(size, -1)
@@ -232,14 +232,14 @@ def _adaptive(low, high, length, extent, size, aligned):
     span = high - low if aligned else jnp.maximum(high - low, 1)
     step = _over(span, size)
     count = jnp.ceil(step)
-    starts = low[:, None] + jnp.arange(size) * step[:, None]
+    starts = low[:, None] + jnp.arange(size, dtype=low.dtype)[None] * step[:, None]
     pixels, end = jnp.arange(length, dtype=low.dtype), extent.astype(low.dtype)
 
     def add(total, k):
         places = starts + ((k + 0.5) * step / jnp.maximum(count, 1))[:, None]
         inside = (places >= -1) & (places <= end) & (k < count)[:, None]
-        nearness = 1 - jnp.abs(jnp.clip(places, 0, end - 1)[..., None] - pixels)
-        return total + jnp.maximum(nearness, 0) * inside[..., None], None
+        nearness = 1 - jnp.abs(jnp.clip(places, 0, end - 1)[..., None] - pixels[None, None])
+        return total + jnp.where(inside[..., None], jnp.maximum(nearness, 0), 0), None
 
     most = -(-4 * length // size)  # of a region four times as long as the map
     total, _ = lax.scan(
@@ -256,15 +256,16 @@ def _bins(low, high, extent, size):
     firsts = jnp.asarray(np.floor(bins * step).astype(np.int32))
     lasts = jnp.asarray(np.ceil((bins + 1) * step).astype(np.int32))
     length = jnp.clip(high - low + 1, 1, len(lengths) - 1)
-    pixels = jnp.arange(extent)
+    pixels = jnp.arange(extent, dtype=jnp.int32)[None]
     return (pixels >= (low + firsts[length])[:, None]) & (pixels < (low + lasts[length])[:, None])
 
 
 def _resizing(low, high, extent, side):
     """The weight f[extent, side] of each entry of a mask at each pixel from low to high."""
     length = jnp.maximum(high - low + 1, 1)
-    pixels = jnp.arange(extent)
-    place = jnp.maximum((pixels - low + 0.5) * (side / length) - 0.5, 0)
+    pixels = jnp.arange(extent, dtype=jnp.int32)
+    centers = (pixels - low).astype(jnp.float32) + 0.5
+    place = jnp.maximum(centers * (side / length.astype(jnp.float32)) - 0.5, 0)
     place = jnp.minimum(place, side - 1)[:, None]
-    weights = jnp.maximum(1 - jnp.abs(place - jnp.arange(side)), 0)
-    return weights * ((pixels >= low) & (pixels < low + length))[:, None]
+    weights = jnp.maximum(1 - jnp.abs(place - jnp.arange(side, dtype=jnp.float32)[None]), 0)
+    return jnp.where(((pixels >= low) & (pixels < low + length))[:, None], weights, 0)
