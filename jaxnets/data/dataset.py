@@ -4,7 +4,8 @@ A source supports ``len(source)`` and ``source[i]``, a dict with ``image`` (uint
 [0, 1]), its annotations, such as ``label`` (int32), and, for sources with images that may be unreadable,
 ``weight`` (float32; 0 if unreadable). All arrays of the same name have the same shape. Sources can be
 pickled, so that they can be sent to Grain's workers. A source with captions also has
-``source.captions(i) -> tuple[str, ...]``.
+``source.captions(i) -> tuple[str, ...]``, and one with objects ``source.truth(i)``, what is annotated in
+pixels of the picture's file (`objects.ObjectFiles.truth`).
 
 A batch is also a dict: ``image`` uint8[B, H, W, C], ``label`` int32[B] and ``weight`` float32[B],
 which is 1 for examples and 0 for padding and for the stand-ins of unreadable images.
