@@ -56,7 +56,7 @@ def load_coco(
         interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Returns:
-        A dataset of `ObjectFiles`.
+        A dataset of `ObjectFiles`; where a fifth was held out, its split "all" is the whole.
 
     Raises:
         InputError: no such folder or files, a file that is not in this format or contradicts itself, a

@@ -52,7 +52,8 @@ class Dataset:
         test: source of held-out examples, by which epochs are measured.
         class_names: the K class names; label k stands for ``class_names[k]``.
         splits: all sources, by the names "train", "val" and "test". `test` is "val" where there is one,
-            and `splits["test"]` is then another part, that no run sees.
+            and `splits["test"]` is then another part, that no run sees. Where a part of a single set was
+            held out, "all" may be the whole set, for evaluating what was trained elsewhere.
         notes: lines for the user, of what is used for what.
         fingerprint: hash of the names of its files, which stays when their folder is moved; None if it
             is not made of files.
@@ -78,7 +79,7 @@ class Dataset:
         """
         if name is None:
             return self.test
-        known = splits.split_of(name)
+        known = name if name in self.splits else splits.split_of(name)
         if known not in self.splits:
             raise unknown_name(f"split of {self.name}", name, self.splits)
         return self.splits[known]

@@ -86,7 +86,7 @@ def test_a_picture_fills_the_upper_left_of_the_canvas_and_its_boxes_go_with_it(t
 def test_of_a_single_file_a_fifth_is_held_out_and_images_without_objects_stay(tmp_path):
     write(tmp_path, content(10, annotations=[annotation(3)]), folder="images")
     dataset = load(tmp_path)
-    assert (len(dataset.train), len(dataset.test)) == (8, 2)
+    assert (len(dataset.train), len(dataset.test), len(dataset.split("all"))) == (8, 2, 10)
     parts = [
         part.truth(i)["labels"].tolist()
         for part in (dataset.train, dataset.test)
