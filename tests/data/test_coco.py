@@ -212,3 +212,9 @@ def test_a_folder_of_captions_alone_has_no_instances(tmp_path):
     (tmp_path / "captions.json").write_text("{}")
     with pytest.raises(InputError, match="holds no instances"):
         by_split(tmp_path, "instances")
+
+
+def test_what_is_around_pictures_is_not_in_their_statistics(tmp_path):
+    pair(tmp_path, content())
+    mean, _ = data.channel_statistics(load(tmp_path).train)
+    np.testing.assert_allclose(mean * 255, [0, 3, 0], atol=1e-4)  # of 1 to 5
