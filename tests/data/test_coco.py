@@ -114,15 +114,15 @@ def test_truths_are_in_pixels_of_the_file_and_as_they_are_annotated(tmp_path, ca
 
 def test_masks_of_polygons_and_run_lengths(tmp_path):
     whole = np.zeros((20, 40), np.uint8, order="F")
-    whole[4:10, 8:20] = 1
+    whole[5:10, 8:20] = 1
     packed = rle.encode(whole)
-    counts = [4 + 20 * 8] + [6, 14] * 11 + [6, 10 + 20 * 20]
+    counts = [5 + 20 * 8] + [5, 15] * 11 + [5, 10 + 20 * 20]
     annotations = [
-        annotation(1, (8, 4, 12, 6)),
+        annotation(1, (8, 5, 12, 5)),
         annotation(1, segmentation={"size": [20, 40], "counts": packed["counts"].decode()}),
         annotation(1, segmentation={"size": [20, 40], "counts": counts}, iscrowd=1),
         annotation(
-            2, segmentation=[[0, 0, 4, 0, 4, 4, 0, 4], [10, 0, 14, 0, 14, 4, 10, 4], [1, 1, 30, 9]]
+            2, segmentation=[[1, 1, 30, 9], [0, 0, 4, 0, 4, 4, 0, 4], [10, 0, 14, 0, 14, 4, 10, 4]]
         ),
     ]
     pair(tmp_path, content(annotations=annotations))

@@ -172,6 +172,8 @@ def test_objects_come_with_their_images(folder):
             wanted = np.multiply([2, 1, 8, 6], np.tile(example["ratio"], 2))
             np.testing.assert_allclose(example["box"][0], wanted, atol=1e-5)
             assert example["size"][0] == 16  # as high as the canvas
+            pixels = (10, 8 + number)
+            np.testing.assert_allclose(example["ratio"], example["size"][::-1] / pixels, 1e-6)
     assert data.dataset.read_batch(dataset.train, np.arange(6))["weight"].sum() == 5
     few = data.load("tfds:voc_blobs", boxes=2, data_dir=folder).train
     with pytest.raises(InputError, match=r"voc_blobs train\[\d\] has \d objects, and boxes is 2"):
