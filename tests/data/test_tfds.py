@@ -182,6 +182,21 @@ def test_objects_come_with_their_images(folder):
         data.load("tfds:blob_images", boxes=2, data_dir=folder)
 
 
+def test_what_takes_tensorflow_to_prepare_is_read_without(folder, monkeypatch):
+    def without(self):
+        raise ModuleNotFoundError("No module named 'tensorflow'")
+
+    wanted = data.load("tfds:voc_blobs", data_dir=folder).train
+    monkeypatch.setattr(VocBlobs, "_info", without)
+    source = data.load("tfds:voc_blobs", data_dir=folder).train
+    source = pickle.loads(pickle.dumps(source))
+    for index in range(6):
+        np.testing.assert_array_equal(source[index]["box"], wanted[index]["box"])
+    monkeypatch.setattr(BlobImages, "_info", without)
+    with pytest.raises(InputError, match="'blob_images' is not prepared; prepare it once"):
+        data.load("tfds:blob_images", data_dir=f"{folder}/elsewhere")
+
+
 def test_strict_refuses_images_that_cannot_be_decoded(folder):
     dataset = data.load("tfds:blob_images", size=4, data_dir=folder, strict=True)
     with pytest.raises(InputError, match=r"blob_images train\["):
