@@ -154,6 +154,8 @@ def test_an_augmentation_preserves_types(name, enabled):
         "box": jax.ShapeDtypeStruct((2, 4), jnp.float32),
         "mask": jax.ShapeDtypeStruct((2, 8, 9), bool),
         "segmentation": jax.ShapeDtypeStruct((8, 9), jnp.int32),
+        "size": jax.ShapeDtypeStruct((2,), jnp.int32),
+        "crowd": jax.ShapeDtypeStruct((2,), bool),
     }
     with strict(), jax.enable_x64(enabled):
         after = jax.eval_shape(augmentation.by_name([name]), KEY, shapes)

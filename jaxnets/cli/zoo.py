@@ -98,7 +98,7 @@ class Augmentations:
     """Draw every augmentation, applied to a few images of a dataset, into one picture."""
 
     dataset: str = "digits"
-    """digits, folder:PATH, records:PATH or tfds:NAME."""
+    """digits, scenes, folder:PATH, records:PATH, coco:PATH, voc:PATH or tfds:NAME."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("augmentations.png")
     """The picture to write."""
     seed: int = 0

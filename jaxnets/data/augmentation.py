@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 
-from jaxnets.data import checks, color, geometry
+from jaxnets.data import checks, color, crops, geometry
 from jaxnets.data.example import IGNORE, KEYS, Augmentation, Example, on_image
 from jaxnets.data.movement import Movement, move, moving
 from jaxnets.errors import InputError, unknown_name
@@ -22,6 +22,7 @@ __all__ = [
     "AUGMENTATIONS",
     "BATCH_AUGMENTATIONS",
     "COLOR",
+    "CROPS",
     "GEOMETRY",
     "IGNORE",
     "PRESETS",
@@ -39,7 +40,9 @@ __all__ = [
     "mixup",
     "move",
     "moving",
+    "objects",
     "on_image",
+    "ssd",
 ]
 
 BatchAugmentation = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -167,6 +170,16 @@ def imagenet() -> Augmentation:
     return compose(geometry.random_resized_crop(), geometry.random_flip())
 
 
+def objects() -> Augmentation:
+    """For pictures with objects: moderate scale jitter, then flip (Ghiasi et al. 2021, section 3)."""
+    return compose(crops.scale_jitter((0.8, 1.25)), geometry.random_flip())
+
+
+def ssd() -> Augmentation:
+    """Colors, crops that keep objects, flip, as SSD (Liu et al. 2016, section 2.2); no zooming out."""
+    return compose(color.photometric_distortion(), crops.iou_crop(), geometry.random_flip())
+
+
 GEOMETRY: dict[str, Callable[..., Augmentation]] = {
     "flip": geometry.random_flip,
     "crop": geometry.pad_and_crop,
@@ -177,18 +190,25 @@ GEOMETRY: dict[str, Callable[..., Augmentation]] = {
     "stretch": geometry.random_stretch,
     "lens": geometry.lens_distortion,
 }
+CROPS: dict[str, Callable[..., Augmentation]] = {
+    "scale_jitter": crops.scale_jitter,
+    "iou_crop": crops.iou_crop,
+}
 COLOR: dict[str, Callable[..., Augmentation]] = {
     "color": color.color_jitter,
+    "photometric": color.photometric_distortion,
     "gray": color.random_gray,
     "channel_mix": color.random_channel_mix,
     "noise": color.gaussian_noise,
     "erase": color.random_erasing,
 }
-AUGMENTATIONS = GEOMETRY | COLOR
+AUGMENTATIONS = GEOMETRY | CROPS | COLOR
 PRESETS: dict[str, Callable[[], Augmentation]] = {
     "digits": digits,
     "cifar": cifar,
     "imagenet": imagenet,
+    "objects": objects,
+    "ssd": ssd,
 }
 BATCH_AUGMENTATIONS: dict[str, Callable[..., BatchAugmentation]] = {
     "mixup": mixup,

@@ -51,6 +51,42 @@ def color_jitter(
     return augment
 
 
+def photometric_distortion(p: float = 0.5) -> Augmentation:
+    """Distorts colors as SSD does (Liu et al. 2016, section 2.2), each way with probability `p`.
+
+    As torchvision's RandomPhotometricDistort, by its factors: brightness 0.875 to 1.125, contrast 0.5 to
+    1.5 (before or after what follows), saturation 0.5 to 1.5, hue shifted by up to 0.05 of the circle,
+    and the channels in another order. Contrast, saturation and hue are those of `color_jitter`.
+
+    Raises:
+        InputError: `p` is not a probability.
+    """
+    checks.within("p", p, 0, 1)
+
+    @on_image
+    def augment(key: jax.Array, image: jax.Array) -> jax.Array:
+        import dm_pix
+
+        dtype = image.dtype
+        draw_key, order_key = jax.random.split(key)
+        draws = jax.random.uniform(draw_key, (2, 5), dtype)
+        strength = jnp.where(draws[1] < p, 2 * draws[0] - 1, 0)
+        early = draws[0, 4] < 0.5
+        contrast = 1 + 0.5 * strength[1]
+        image = jnp.clip(image * (1 + 0.125 * strength[0]), 0, 1)
+        with implicit_promotion():
+            first, last = jnp.where(early, contrast, 1), jnp.where(early, 1, contrast)
+            image = jnp.clip(dm_pix.adjust_contrast(image, first), 0, 1)
+            if image.shape[-1] == 3:
+                image = dm_pix.adjust_saturation(image, 1 + 0.5 * strength[2])
+                image = jnp.clip(dm_pix.adjust_hue(image, 0.05 * strength[3]), 0, 1)
+            image = jnp.clip(dm_pix.adjust_contrast(image, last), 0, 1).astype(dtype)
+        order = jax.random.permutation(order_key, image.shape[-1])
+        return jnp.where(draws[1, 4] < p, image[..., order], image)
+
+    return augment
+
+
 def random_gray(p: float = 0.2) -> Augmentation:
     """Replaces colors with their luma (ITU-R BT.601), with probability `p`.
 

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,8 @@ import numpy as np
 
 from jaxnets.data import augmentation
 from jaxnets.data.dataset import Dataset, Source, read_batch
+from jaxnets.data.example import KEYS, Example
+from jaxnets.data.marking import marked
 from jaxnets.errors import InputError
 from jaxnets.outputs import check_picture, save_figure
 
@@ -20,7 +23,7 @@ def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike
     """Writes a PNG with a row for every augmentation: the original, then eight samples.
 
     Presets and augmentations of batches are included. The rows cycle through the images. Augmentations
-    that are applied with a probability are always applied.
+    that are applied with a probability are always applied. Boxes and masks are drawn as they are moved.
 
     Args:
         images: a dataset (its training images), a source, or uint8[N, H, W, C] with C = 1 or 3, of
@@ -36,17 +39,21 @@ def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike
     from matplotlib.figure import Figure
 
     check_picture(path)
-    originals = _first_images(images) / np.float32(255)
+    examples = _first_examples(images)
+    examples["image"] = originals = examples["image"] / np.float32(255)
     factories = augmentation.AUGMENTATIONS | augmentation.PRESETS
     batch_key, *keys = jax.random.split(jax.random.key(seed), 1 + len(factories))
     rows = {}
     for number, (name, factory) in enumerate(factories.items()):
-        original = originals[number % len(originals)]
+        original = {entry: values[number % len(originals)] for entry, values in examples.items()}
         by_chance = "p" in inspect.signature(factory).parameters
         augment = factory(p=1) if by_chance else factory()
-        rows[name] = _strip(original, _samples(keys[number], original, augment))
+        samples = jax.tree.map(np.asarray, _samples(keys[number], original, augment))
+        shown = ({entry: values[k] for entry, values in samples.items()} for k in range(SAMPLES))
+        rows[name] = _strip(_drawn(original), [_drawn(one) for one in shown])
     for name, factory in augmentation.BATCH_AUGMENTATIONS.items():
-        rows[name] = _strip(originals[0], _batch_samples(batch_key, originals, factory(1.0)))
+        samples = np.asarray(_batch_samples(batch_key, originals, factory(1.0)))
+        rows[name] = _strip(originals[0], samples)
 
     width = 2 + SAMPLES  # inches
     height, length, _ = rows[name].shape
@@ -61,35 +68,53 @@ def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike
     save_figure(figure, path, dpi=100)
 
 
-def _strip(original: np.ndarray, samples: jax.Array) -> np.ndarray:
+def _drawn(example: dict[str, np.ndarray]) -> np.ndarray:
+    """The image of an example with its objects drawn into it, f32[H, W, C]."""
+    if "box" not in example:
+        return example["image"]
+    valid = example.get("valid", np.ones(len(example["box"]), bool))
+    labels = example.get("label", np.zeros(len(valid), int))
+    masks = example["mask"][valid] >= 0.5 if "mask" in example else None
+    height, width, _ = example["image"].shape
+    image = np.broadcast_to(np.round(255 * example["image"]), (height, width, 3)).astype(np.uint8)
+    line = max(1, width // 100)
+    drawn = marked(image, example["box"][valid], np.ravel(labels)[valid], masks, line=line)
+    return drawn / np.float32(255)
+
+
+def _strip(original: np.ndarray, samples: Sequence[np.ndarray]) -> np.ndarray:
     """Images side by side with white gaps, f32[H, W', 3]; the gap after the original is wider."""
     height, width, _ = original.shape
     gap = np.ones((height, max(width // 16, 1), 3))
     cells = [gap]
-    for image in np.asarray(samples):
+    for image in samples:
         cells += [gap, np.broadcast_to(image, (height, width, 3))]
     return np.concatenate([np.broadcast_to(original, (height, width, 3)), *cells], axis=1)
 
 
-def _first_images(images: Dataset | Source | np.ndarray) -> np.ndarray:
-    """The first images of a dataset, source or array, at most eight, uint8[N, H, W, C]."""
+def _first_examples(images: Dataset | Source | np.ndarray) -> dict[str, np.ndarray]:
+    """The first examples of a dataset or source, or images of an array, at most eight, stacked."""
     if isinstance(images, Dataset):
         images = images.train
-    if not isinstance(images, np.ndarray):
-        images = read_batch(images, np.arange(min(SAMPLES, len(images))))["image"]
+    if isinstance(images, np.ndarray):
+        examples = {"image": images[:SAMPLES]}
+    else:
+        batch = read_batch(images, np.arange(min(SAMPLES, len(images))))
+        examples = {name: values for name, values in batch.items() if name in KEYS}
+    images = examples["image"]
     shape = images.shape
     if images.dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3) or not shape[0]:
         raise InputError(
             f"images must be uint8[N, H, W, C] with C = 1 or 3, got {images.dtype}{list(shape)}"
         )
-    return images[:SAMPLES]
+    return examples
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def _samples(key: jax.Array, image: jax.Array, augment: augmentation.Augmentation) -> jax.Array:
-    """Eight samples of one image, f32[8, H, W, C]."""
-    images = jnp.broadcast_to(image, (SAMPLES, *image.shape))
-    return augmentation.apply(key, {"image": images}, augment)["image"]
+def _samples(key: jax.Array, example: Example, augment: augmentation.Augmentation) -> Example:
+    """Eight samples of one example, stacked."""
+    examples = jax.tree.map(lambda entry: jnp.broadcast_to(entry, (SAMPLES, *entry.shape)), example)
+    return augmentation.apply(key, examples, augment)
 
 
 @functools.partial(jax.jit, static_argnums=2)

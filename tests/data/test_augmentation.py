@@ -10,14 +10,16 @@ from scipy.stats import beta
 from sklearn.neighbors import KNeighborsClassifier
 
 from jaxnets import data
-from jaxnets.data import augmentation, color, geometry
+from jaxnets.data import augmentation, color, crops, geometry
 from jaxnets.errors import InputError
 
 # Each program runs only a few times: compiling it quickly is worth more than running it quickly.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
+# Crops by overlap need objects (`test_crops.py`).
+PLAIN = {name: own for name, own in augmentation.AUGMENTATIONS.items() if name != "iou_crop"}
 # Of the presets one; the others are movements of `test_movement.py`.
-EVERY = augmentation.AUGMENTATIONS | {"imagenet": augmentation.PRESETS["imagenet"]}
+EVERY = PLAIN | {"imagenet": augmentation.PRESETS["imagenet"]}
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +59,7 @@ def test_keys_decide_and_shape_type_and_range_stay(name, images):
     assert len({one.tobytes() for one in got}) > 1, "keys of one batch must differ"
 
 
-@pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_a_batch_is_its_images_one_by_one_and_gradients_are_finite(name, images):
     """GANs are trained through augmentations, on flat images as well."""
     augment = augmentation.AUGMENTATIONS[name]()
@@ -76,7 +78,7 @@ def test_a_batch_is_its_images_one_by_one_and_gradients_are_finite(name, images)
     assert np.isfinite(one(np.full_like(image, 0.5), jax.random.key(0))[0]).all()
 
 
-@pytest.mark.parametrize("name", augmentation.AUGMENTATIONS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_gray_images_pass(name, images):
     image = with_extremes(images[0])
     got = np.asarray(eight(name)(jax.random.key(0), image)[1])
@@ -103,7 +105,10 @@ def test_zero_strength_changes_nothing(images):
         "shear": geometry.random_shear(0),
         "stretch": geometry.random_stretch(1),
         "lens": geometry.lens_distortion(0),
+        "scale_jitter": crops.scale_jitter((1, 1)),
+        "iou_crop": crops.iou_crop(overlaps=(1,)),
         "color": color.color_jitter(0, 0, 0, 0),
+        "photometric": color.photometric_distortion(p=0),
         "gray": color.random_gray(p=0),
         "channel_mix": color.random_channel_mix(p=0),
         "noise": color.gaussian_noise(0),

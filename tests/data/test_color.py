@@ -155,3 +155,17 @@ def test_erasing_leaves_an_image_whole_that_no_box_fits():
 def test_color_parameters_out_of_range_are_refused_by_name(factory, arguments):
     with pytest.raises(InputError, match=next(iter(arguments))):
         factory(**arguments)
+
+
+def test_a_photometric_distortion_fills_its_ranges_and_reorders_channels():
+    """Of one gray, contrast, saturation and hue change nothing."""
+    gray = np.full((4, 4, 3), 0.4, np.float32)
+    factors = samples(color.photometric_distortion(p=1), gray, 40) / gray
+    np.testing.assert_allclose(factors, np.broadcast_to(factors[:, :1, :1, :1], factors.shape), 1e-4)
+    assert spread(factors[:, 0, 0, 0], 0.125)
+    red = np.broadcast_to(np.float32([0.7, 0.2, 0.2]), (4, 4, 3))
+    assert set(samples(color.photometric_distortion(p=1), red, 20)[:, 0, 0].argmax(-1)) == {0, 1, 2}
+    contrast = np.concatenate([gray - 0.1, gray + 0.1])
+    strengths = np.ptp(samples(color.photometric_distortion(p=1), contrast, 40)[..., 0], (1, 2)) / 0.2
+    assert 0.4 < strengths.min() < 0.7
+    assert 1.3 < strengths.max() < 1.7

@@ -45,6 +45,37 @@ def test_a_row_shows_the_original_and_then_the_samples(few, tmp_path):
     assert order == ["RB"] + ["BR"] * 8
 
 
+class Boxed:
+    """Black images with a box on the left, beside one that is padding."""
+
+    image_shape, class_names = (16, 16, 3), ("thing",)
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        box = np.array([[1, 4, 5, 12], [6, 0, 16, 16]], np.float32)
+        return {
+            "image": np.zeros((16, 16, 3), np.uint8),
+            "box": box,
+            "label": np.zeros(2, np.int32),
+            "valid": np.array([True, False]),
+        }
+
+
+def test_boxes_are_drawn_where_they_are_moved(few, tmp_path):
+    data.contact_sheet(Boxed(), tmp_path / "sheet.png")
+    picture = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
+    middle = picture[picture.shape[0] // 4, picture.shape[1] // 8 :]
+    red, white = middle[:, 0] - middle[:, 1] > 150, middle.min(1) > 200
+    cells = "".join("." if w else "R" if r else "B" for r, w in zip(red, white, strict=True))
+    found = [part for part in cells.split(".") if "R" in part]
+    lines = [[place for place, own in enumerate(part) if own == "R"] for part in found]
+    sides = [np.mean(own) / len(part) for own, part in zip(lines, found, strict=True)]
+    assert sides[0] < 0.3  # a part of the first cell is below the text
+    np.testing.assert_allclose(sides[1:], [13 / 16] * 8, atol=0.05)
+
+
 def test_datasets_and_sources_are_drawn_and_the_seed_decides(few, tmp_path):
     digits = data.load("digits", size=8)
     pictures = []
