@@ -1,5 +1,6 @@
 """Features of regions: RoIAlign and RoIPool, on a map or a pyramid; and masks put in their pictures."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-AT_A_TIME = 64  # regions whose samples are in memory together
+from jaxnets.dtypes import at_least_float32
 
 
 def roi_align(
@@ -186,21 +187,26 @@ def _align(maps, layout, boxes, level, scales, size, ratio, aligned):
         size, ratio, aligned: as for `roi_align`.
     """
 
-    def align(region):
-        box, own = region
-        scaled = box * scales[own] - (0.5 if aligned else 0.0)
-        extent = layout.extents[own]
-        rows, by_row = _corners(scaled[1], scaled[3], extent[0], size, ratio, aligned)
-        columns, by_column = _corners(scaled[0], scaled[2], extent[1], size, ratio, aligned)
-        pixels = maps[layout.starts[own] + rows[:, None] * layout.pitches[own] + columns[None]]
-        return jnp.einsum("yxc,iy,jx->ijc", pixels, by_row, by_column, precision="highest")
-
-    return lax.map(align, (boxes, level), batch_size=AT_A_TIME)
+    shift = 0.5 if aligned else 0.0
+    scaled, extent = boxes * scales[level][:, None] - shift, layout.extents[level]
+    (rows, by_row), (columns, by_column) = (
+        jax.vmap(lambda low, high, end: _corners(low, high, end, size, ratio, aligned))(
+            scaled[:, axis], scaled[:, axis + 2], extent[:, 1 - axis]
+        )
+        for axis in (1, 0)
+    )
+    rows = layout.starts[level][:, None, None] + rows * layout.pitches[level][:, None, None]
+    total = 0
+    # One after another, so that XLA adds each where it is read and none is kept.
+    for i, j in itertools.product(range(2 * ratio), repeat=2):
+        pixels = at_least_float32(maps[rows[:, :, None, i] + columns[:, None, :, j]])
+        total += pixels * (by_row[:, :, None, i] * by_column[:, None, :, j])[..., None]
+    return total
 
 
 def _corners(low, high, extent, size, ratio, aligned):
-    """The pixels i32[2 * size * ratio] along one side between which a region is sampled, and the weight
-    f[size, 2 * size * ratio] of each in each bin."""
+    """The pixels i32[size, 2 * ratio] along one side between which each bin is sampled, and their
+    weights f[size, 2 * ratio]."""
     length = high - low if aligned else jnp.maximum(high - low, 1)
     step = _over(length, size)
     starts = low + jnp.arange(size, dtype=low.dtype) * step
@@ -213,9 +219,8 @@ def _corners(low, high, extent, size, ratio, aligned):
     before = before.astype(jnp.int32)
     after = jnp.minimum(before + 1, extent - 1)
     weights = jnp.where(inside[..., None], jnp.stack([1 - share, share], -1), 0) / ratio
-    pixels = jnp.stack([before, after], -1).reshape(-1)
-    spread = jnp.eye(size, dtype=weights.dtype)[:, :, None] * weights.reshape(1, size, -1)
-    return pixels, spread.reshape(size, -1)
+    pixels = jnp.stack([before, after], -1)
+    return pixels.reshape(size, -1), weights.reshape(size, -1)
 
 
 def _over(values, count):
@@ -226,7 +231,10 @@ def _over(values, count):
 
 def _adaptive(low, high, length, extent, size, aligned):
     """The weight f[R, size, length] of each pixel along one side in each bin, with about one sample for
-    each pixel up to the extent. They are added sample by sample, as a region may be as long as the map."""
+    each pixel up to the extent.
+
+    They are added sample by sample, as a region may be as long as the map.
+    """
     shift = 0.5 if aligned else 0.0
     low, high = low - shift, high - shift
     span = high - low if aligned else jnp.maximum(high - low, 1)
