@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jaxnets.dtypes import at_least_float32
+
 
 def roi_align(
     features: jax.Array,
@@ -197,10 +199,10 @@ def _align(maps, layout, boxes, level, scales, size, ratio, aligned):
 
     def add(total, sample):
         pixels, weights = sample
-        return total + maps[pixels] * weights[..., None], None
+        return total + at_least_float32(maps[pixels]) * weights[..., None], None
 
     # One pixel of each bin at a time: neither all samples nor a sparse matrix of weights is made.
-    start = jnp.zeros((len(boxes), size, size, maps.shape[-1]), maps.dtype)
+    start = jnp.zeros((len(boxes), size, size, maps.shape[-1]), boxes.dtype)
     total, _ = lax.scan(add, start, jax.vmap(samples, out_axes=1)(boxes, level))
     return total
 
