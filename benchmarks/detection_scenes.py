@@ -79,7 +79,10 @@ def main() -> None:
         for seed in arguments.seeds:
             found, minutes, parameters = train(kind, seed, arguments.steps)
             values = (f"{found[name]:.3f}" if name in found else "" for name in MEASURES)
-            print(f"| {kind} | {parameters:,} | {seed} | {' | '.join(values)} | {minutes:.1f} |", flush=True)
+            print(
+                f"| {kind} | {parameters:,} | {seed} | {' | '.join(values)} | {minutes:.1f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

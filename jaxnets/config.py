@@ -106,6 +106,8 @@ class RunConfig:
     }
     """The numbers that a field may have, where it is not None."""
 
+    usual_batch: ClassVar[int] = 64  # examples a step
+
     # What may differ between a run and its continuation; the dataset may lie elsewhere.
     free_on_resume: ClassVar[frozenset[str]] = frozenset(
         {"epochs", "run_dir", "resume", "checkpoint", "log_every", "checkpoint_every", "keep", "workers",

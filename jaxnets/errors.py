@@ -6,7 +6,7 @@ message and exits with status 2.
 """
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -29,3 +29,13 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:
         f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(known)}"
     )
     return InputError(f"unknown {kind} {name!r}; {hint}")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few of many names.
+
+    >>> some(["ant", "bee", "cat", "dog", "elk"])
+    'ant, bee, cat, ... (5 in all)'
+    """
+    shown = ", ".join(names[:3])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > 3 else shown

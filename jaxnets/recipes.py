@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 TASKS = {
     "classification": ("Classification",),
     "captioning": ("Captioning", "create_captioner"),
+    "detection": ("Detection", "create_detector"),
 }
 """The tasks, and what `jaxnets` itself offers of each."""
 

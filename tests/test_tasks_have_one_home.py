@@ -57,6 +57,7 @@ def naming(words, paths, texts_alone=False):
 NAME_TASKS = {  # beside the folder of the task
     ROOT / "recipes.py",  # what runs and commands know of it
     ROOT / "models" / "families.py",  # its models, which weights and summaries know without recipes
+    ROOT / "metrics" / "__init__.py",  # `metrics.detection`, which is not of the task alone
 }
 
 

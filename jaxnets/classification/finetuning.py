@@ -1,17 +1,14 @@
 """Fine-tuning: a run that begins with the weights of another classifier, and their images."""
 
-import dataclasses
-
 import jax
 import optax
-from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets import weights
 from jaxnets.config import ImageConfig, is_run, parse_settings
 from jaxnets.data import Dataset
 from jaxnets.errors import InputError
 from jaxnets.models import Classifier
-from jaxnets.weights import Preprocessing, Pretrained, adaptation
+from jaxnets.weights import Preprocessing, Pretrained
 
 
 def wanted_images(config: ImageConfig, images_of) -> Preprocessing | None:
@@ -57,7 +54,7 @@ def read_pretrained(config: ImageConfig, of_run, dataset: Dataset) -> tuple[Pret
     class_names = tuple(dataset.class_names)
     kept = class_names == loaded.class_names
     old = len(loaded.class_names)
-    loaded = _in_rgb(loaded).adapted(
+    loaded = weights.in_rgb(loaded).adapted(
         class_names=class_names,
         in_channels=dataset.image_shape[2],
         key=jax.random.key(config.seed),
@@ -101,15 +98,3 @@ def _told_apart(config: ImageConfig) -> tuple[str, str | None]:
     if config.model not in (None, config.pretrained):
         return config.model, config.pretrained
     return config.pretrained, None
-
-
-def _in_rgb(loaded: Pretrained) -> Pretrained:
-    """The same weights for images in RGB, as datasets have them."""
-    images = loaded.preprocessing
-    if images is None or images.order == "RGB":
-        return loaded
-    variables = flatten_dict(loaded.variables)
-    path = adaptation.first_kernel(loaded.model)
-    variables[path] = variables[path][:, :, ::-1]
-    images = dataclasses.replace(images, order="RGB", mean=images.mean[::-1], std=images.std[::-1])
-    return dataclasses.replace(loaded, variables=unflatten_dict(variables), preprocessing=images)

@@ -14,7 +14,7 @@ from jaxnets.classification import folders, pictures
 from jaxnets.classification.finetuning import read_pretrained, transformed, wanted_images
 from jaxnets.classification.task import Classification
 from jaxnets.config import ImageConfig, parse_settings
-from jaxnets.errors import InputError
+from jaxnets.errors import InputError, some
 from jaxnets.metrics import Metrics
 from jaxnets.models import create_classifier
 from jaxnets.ranges import Range
@@ -91,8 +91,8 @@ def load(config: Config, about: Mapping[str, Any] | None) -> data.Dataset:
     dataset = load_images(config, **options)
     if dataset.class_names != tuple(about["class_names"]):
         raise InputError(
-            f"dataset {dataset.name} has classes {_some(dataset.class_names)}, but the run in "
-            f"{config.run_dir} was trained on {_some(about['class_names'])}"
+            f"dataset {dataset.name} has classes {some(dataset.class_names)}, but the run in "
+            f"{config.run_dir} was trained on {some(about['class_names'])}"
         )
     return dataset
 
@@ -282,11 +282,6 @@ def _usual_augmentation(dataset: data.Dataset) -> str:
     if channels == 1:
         return "digits"
     return "cifar" if height <= 64 else "imagenet"
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > 3 else shown
 
 
 RECIPE = Recipe(

@@ -68,6 +68,26 @@ def load(spec: str, **options: Any) -> Dataset:
         InputError: an unknown spec, an option that this dataset does not take, or an error of its
             loader.
     """
+    loader, known = _loader_of(spec)
+    options = {name: value for name, value in options.items() if value is not None}
+    for name in options:
+        if name not in known:
+            raise InputError(f"dataset {spec!r} takes no option {name!r}; it takes {', '.join(known)}")
+    rest = str(_path_of(spec)) if has_path(spec) else spec.partition(":")[2]
+    return loader(*([rest] if rest else []), **options)
+
+
+def options_of(spec: str) -> list[str]:
+    """The names of the options that a dataset takes, such as "boxes" of those with objects.
+
+    Raises:
+        InputError: an unknown spec.
+    """
+    return _loader_of(spec)[1]
+
+
+def _loader_of(spec: str) -> tuple[Callable[..., Dataset], list[str]]:
+    """The loader of a spec, and the names of its options."""
     kind, _, rest = spec.partition(":")
     known = {name.partition(":")[::2]: loader for name, loader in _LOADERS.items()}
     loader = next(
@@ -81,17 +101,11 @@ def load(spec: str, **options: Any) -> Dataset:
     if isinstance(loader, str):
         module, _, function = loader.partition(":")
         loader = getattr(importlib.import_module(module), function)
-    known = [
+    return loader, [
         name
         for name, parameter in inspect.signature(loader).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     ]
-    options = {name: value for name, value in options.items() if value is not None}
-    for name in options:
-        if name not in known:
-            raise InputError(f"dataset {spec!r} takes no option {name!r}; it takes {', '.join(known)}")
-    rest = str(_path_of(spec)) if has_path(spec) else rest
-    return loader(*([rest] if rest else []), **options)
 
 
 def located(spec: str) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 from jaxnets.detection.detector import Detector
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.models import create_model
+from jaxnets.models.registry import family_of
 
 KINDS = {"faster_rcnn": True, "mask_rcnn": True, "retinanet": False, "fcos": False}
 """The kinds of detectors, and whether the first channel of their scores is the background."""
@@ -40,11 +41,15 @@ def create_detector(
         )
     if "first_label" in settings:
         raise InputError("first_label: it follows from the kind; leave it out")
-    background = KINDS[kind]
-    return create_model(
-        kind,
-        num_classes=num_classes + background,
-        backbone=backbone,
-        first_label=-int(background),
-        **settings,
-    )
+    return create_model(kind, backbone=backbone, **own_classes(kind, num_classes), **settings)
+
+
+def own_classes(name: str, num_classes: int) -> dict[str, int]:
+    """The settings by which the labels of any detector count classes of one's own from 0.
+
+    >>> own_classes("maskrcnn_resnet50_fpn", 3)
+    {'num_classes': 4, 'first_label': -1}
+    """
+    family = family_of(name)
+    background = next(first for kind, first in KINDS.items() if family_of(kind) is family)
+    return {"num_classes": num_classes + background, "first_label": -int(background)}

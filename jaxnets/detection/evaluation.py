@@ -5,9 +5,12 @@ from typing import Any
 import numpy as np
 
 from jaxnets.detection.detecting import pasted
+from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics, Score
 from jaxnets.metrics.detection import coco
 from jaxnets.training.evaluation import Predictions
+
+Image = dict[str, np.ndarray]
 
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 
@@ -27,20 +30,36 @@ def evaluate(predictions: Predictions) -> Metrics:
     Args:
         predictions: of `training.predict_all`. Pictures of weight 0 do not count.
     """
+    return measures(*collected(predictions))
+
+
+def collected(predictions: Predictions) -> tuple[list[Image], list[Image]]:
+    """What was found and what there is, as `jaxnets.metrics.detection` takes them."""
     found, there = [], []
     for batch, outputs in predictions:
         for row in np.flatnonzero(batch["weight"] > 0):
-            found.append(_found(outputs, batch, row))
-            there.append(_truth(batch, row))
+            found.append(found_in(outputs, batch, row))
+            there.append(truth_of(batch, row))
+    return found, there
+
+
+def measures(found: list[Image], there: list[Image]) -> Metrics:
+    """COCO's measures of boxes and, where both have masks, of these with a prefix `mask_`.
+
+    Raises:
+        InputError: no images.
+    """
+    if not found:
+        raise InputError("none of the pictures to measure by can be read; repair or replace them")
     boxes = coco(found, there, "box")
     measures = {name: boxes[name] for name in SHOWN}
-    if found and "masks" in found[0]:
+    if "masks" in found[0] and "masks" in there[0]:
         masks = coco(found, there, "mask")
         measures |= {f"mask_{name}": masks[name] for name in SHOWN}
     return {name: Precision(value, 1.0) for name, value in measures.items()}
 
 
-def _found(outputs: Any, batch: Any, row: int) -> dict[str, np.ndarray]:
+def found_in(outputs: Any, batch: Any, row: int) -> Image:
     """What was found in a picture."""
     valid = outputs.valid[row]
     boxes = outputs.boxes[row][valid]
@@ -57,7 +76,7 @@ def _found(outputs: Any, batch: Any, row: int) -> dict[str, np.ndarray]:
     return image
 
 
-def _truth(batch: Any, row: int) -> dict[str, np.ndarray]:
+def truth_of(batch: Any, row: int) -> Image:
     """What there is to find in a picture."""
     valid = batch["valid"][row].astype(bool)
     names = {

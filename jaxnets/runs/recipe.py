@@ -185,11 +185,11 @@ def prepared(
 
 
 def with_batch_size(config: RunConfig, examples: int, replicas: int) -> RunConfig:
-    """The configuration with a batch size: 64 where none is given or, of a small set, the largest power
-    of two that is at most a quarter of it; but one example for each device at least."""
+    """The configuration with a batch size: the usual one where none is given or, of a small set, the
+    largest power of two that is at most a quarter of it; but one example for each device at least."""
     if config.batch_size is not None:
         return config
-    size = min(64, 2 ** max(0, int(examples // 4).bit_length() - 1))
+    size = min(config.usual_batch, 2 ** max(0, int(examples // 4).bit_length() - 1))
     return dataclasses.replace(config, batch_size=-(-size // replicas) * replicas)
 
 

@@ -74,12 +74,12 @@ def search(
         DivergenceError: if every candidate diverges.
     """
     _refuse_what_has_no_use(config)
-    config = located(config.completed())
+    given, config = config, located(config.completed())
     config.check()
     refuse_taken(config.run_dir, _TAKEN_BY)
     refuse_inside(config.run_dir, config.dataset)
-    space = usual_space(config) if space is None else dict(space)
-    _check_space(config, space)
+    space = usual_space(given) if space is None else dict(space)
+    _check_space(given, space)
     if not 0 < held_out < 1:
         raise InputError(f"held_out is {held_out}; it must be between 0 and 1, such as 0.2")
     with status(f"reading {config.dataset}", progress):
@@ -137,12 +137,14 @@ def search(
 
 
 def usual_space(config: RunConfig) -> Space:
-    """Learning rate and weight decay, two decades about what is usual; but those that are set."""
+    """Learning rate and weight decay, two decades about what is usual of the optimizer, or of the task
+    with it; but those that are set."""
     if config.optimizer not in OPTIMIZERS:
         raise unknown_name("optimizer", config.optimizer, OPTIMIZERS)
-    usual = OPTIMIZERS[config.optimizer]
-    space = {name: (value / REACH, value * REACH) for name, value in usual._asdict().items()}
-    if not usual.weight_decay:
+    usual, completed = OPTIMIZERS[config.optimizer]._asdict(), config.completed()
+    usual |= {name: own for name in usual if (own := getattr(completed, name)) is not None}
+    space = {name: (value / REACH, value * REACH) for name, value in usual.items()}
+    if not usual["weight_decay"]:
         space["weight_decay"] = NO_USUAL_DECAY
     return {name: ends for name, ends in space.items() if getattr(config, name) is None}
 

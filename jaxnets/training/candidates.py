@@ -27,8 +27,9 @@ from jaxnets.data.dataset import read_batch
 from jaxnets.data.prefetching import Prefetch
 from jaxnets.training.divergence import WINDOW, far_above
 from jaxnets.training.parallel import DataParallel
+from jaxnets.training.precision import cast, compute_dtype
 from jaxnets.training.state import TrainState, create_state
-from jaxnets.training.step import UpdateRule, make_eval_step, usual_rule
+from jaxnets.training.step import EvalStep, UpdateRule, make_eval_step, usual_rule
 from jaxnets.training.task import Batch, Task, Variables
 
 LOOK_EVERY = 10  # steps between checks for candidates still training; each check waits for the device
@@ -115,9 +116,8 @@ class Trainer:
         parallel = self._enough_devices(len(candidates))
         size, step = self._compile(candidates, parallel)
         start = parallel.compile_group(self._start)
-        measure = parallel.compile_group(
-            jax.vmap(make_eval_step(self.task, precision=self.precision), in_axes=(0, None))
-        )
+        compare = make_comparison(self.task, precision=self.precision)
+        measure = parallel.compile_group(jax.vmap(compare, in_axes=(0, None)))
         outcomes = []
         for first in range(0, len(candidates), size):
             group = candidates[first : first + size]
@@ -264,6 +264,21 @@ class Trainer:
         if hasattr(self.task, "check"):
             self.task.check(batch)
         return batch
+
+
+def make_comparison(task: Task, *, precision: str = "float32") -> EvalStep:
+    """As `make_eval_step`; of a task that is measured on whole sets alone, the loss it is trained by."""
+    measure, dtype = make_eval_step(task, precision=precision), compute_dtype(precision)
+
+    def step(variables: Variables, batch: Batch) -> metrics.Metrics:
+        sums = measure(variables, batch)
+        if sums:
+            return sums
+        variables = {**variables, "params": cast(variables["params"], dtype)}
+        _, (_, sums) = task.loss(variables, batch, jax.random.key(0))
+        return {"loss": sums["loss"]}
+
+    return step
 
 
 def _ceil(count: int, parts: int) -> int:

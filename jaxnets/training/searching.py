@@ -18,13 +18,13 @@ import optax
 from jaxnets import data, metrics
 from jaxnets.data.dataset import read_batch
 from jaxnets.errors import InputError, unknown_name
-from jaxnets.training.candidates import Outcome, Trainer, Values
+from jaxnets.training.candidates import Outcome, Trainer, Values, make_comparison
 from jaxnets.training.divergence import DivergenceError, refuse_low_limit
 from jaxnets.training.judging import scalar_kinds
 from jaxnets.training.parallel import DataParallel
 from jaxnets.training.progress import SearchReporter
 from jaxnets.training.search_result import SearchResult, Space, Stage, Trial
-from jaxnets.training.step import UpdateRule, make_eval_step, usual_rule
+from jaxnets.training.step import UpdateRule, usual_rule
 from jaxnets.training.task import LOSS, Task, Variables, headline_of
 
 MARGIN = 0.1  # share of a range's log width that the narrowed range adds on each side of the survivors
@@ -94,7 +94,8 @@ def search(
         seed: seed of the draws, parameters, data order, augmentation and dropout.
         precision: "float32" or "bfloat16".
         monitor: the metric to compare by; None for the task's headline, or `loss` if the headline is a
-            metric of whole sets. Ties are broken by the lower loss.
+            metric of whole sets: that of training, of a task without other metrics. Ties are broken by
+            the lower loss.
         stop_above: give up a candidate when its loss exceeds this many times its initial value, as
             `fit` with `log_every=1` does, or is not finite; None for the latter only.
         together: number of candidates trained at once. None for as many as fit into memory according
@@ -207,7 +208,7 @@ def _choose_monitor(task: Task, train: data.Source, monitor: str | None) -> tupl
     example = read_batch(train, np.zeros(1, int))
     getattr(task, "check", lambda batch: None)(example)
     variables = jax.eval_shape(task.init, jax.random.key(0), example)
-    sums = jax.eval_shape(make_eval_step(task), variables, example)
+    sums = jax.eval_shape(make_comparison(task), variables, example)
     names = scalar_kinds(sums)
     if monitor is None:
         headline = headline_of(task).metric

@@ -21,7 +21,7 @@ from jaxnets.errors import InputError
 from jaxnets.models import create_model, list_models, model_info, published_weights
 from jaxnets.models.published import PublishedWeights
 from jaxnets.models.registry import family_of
-from jaxnets.weights import adaptation, conversion, imagenet, images, sources
+from jaxnets.weights import adaptation, conversion, files, imagenet, images, sources
 from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.pretrained import Pretrained, UnknownImagesError, naming
 from jaxnets.weights.recognition import recognized_model
@@ -57,6 +57,16 @@ def load(
     else:
         loaded = _theirs(name, source, checkpoint, dtype, settings)
     return loaded.adapted(key=key, **settings)
+
+
+def model_named_by(source: str | PathLike) -> str | None:
+    """The model that NAME, NAME=SOURCE or a file of ours says it is of; None where nothing is said."""
+    name = os.fspath(source).partition("=")[0]
+    if name in list_models():
+        return name
+    if not sources.is_weights(name) or not os.path.exists(name) or Path(name).suffix in files.TORCH:
+        return None
+    return _about(sources.read(name)).get("model")
 
 
 def find_preprocessing(name: str | PathLike, source: str | PathLike | None = None) -> Preprocessing:

@@ -1,11 +1,13 @@
 """A model with its weights, its images and its classes; and the same for other ones."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets.errors import InputError
 from jaxnets.layers import LinearHead
@@ -141,6 +143,18 @@ def inside(pretrained: Pretrained) -> Pretrained:
         settings={},
         origin=pretrained.origin,
     )
+
+
+def in_rgb(pretrained: Pretrained) -> Pretrained:
+    """The same weights for images in RGB, as datasets have them."""
+    images = pretrained.preprocessing
+    if images is None or images.order == "RGB":
+        return pretrained
+    variables = flatten_dict(pretrained.variables)
+    path = adaptation.first_kernel(pretrained.model)
+    variables[path] = variables[path][:, :, ::-1]
+    images = dataclasses.replace(images, order="RGB", mean=images.mean[::-1], std=images.std[::-1])
+    return dataclasses.replace(pretrained, variables=unflatten_dict(variables), preprocessing=images)
 
 
 def preprocessing_of(pretrained: Pretrained) -> Preprocessing:

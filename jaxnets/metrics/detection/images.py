@@ -93,5 +93,5 @@ def _image(image: Mapping[str, Any], where: str, kind: str, more: dict[str, type
             f"{where} has {', '.join(f'{n} {name}' for name, n in lengths.items())}; give one each"
         )
     if not np.isfinite(arrays.get("scores", 0.0)).all():
-        raise InputError(f"{where} has a score that is not finite; leave that detection out")
+        raise InputError(f"{where} has a score that is not finite; leave it out")
     return arrays

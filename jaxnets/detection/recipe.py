@@ -1,0 +1,256 @@
+"""How detectors are trained, measured and used by `jaxnets.runs` and the command line."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import jax
+import numpy as np
+import tyro
+
+from jaxnets import data
+from jaxnets.config import ImageConfig
+from jaxnets.data import sources
+from jaxnets.detection import pretrained, sheet
+from jaxnets.detection.beginning import TASK, begin, has_masks, model_of, partly_frozen
+from jaxnets.detection.creating import KINDS, own_classes
+from jaxnets.detection.detecting import Detections, detect
+from jaxnets.detection.drawing import draw as draw_found
+from jaxnets.detection.evaluation import evaluate
+from jaxnets.detection.task import Detection
+from jaxnets.errors import InputError, some
+from jaxnets.metrics import Metrics
+from jaxnets.outputs import check_picture
+from jaxnets.ranges import Range
+from jaxnets.runs.fitting import load_run
+from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
+from jaxnets.training import predict_all
+from jaxnets.weights import Pretrained
+
+SCENES = 4_000  # that an epoch has
+MOST = 1_000  # objects of a picture that is measured but not learned
+
+# What was not said: of photographs, and of scenes as benchmarks/detection_scenes.md has it.
+_USUAL = {"epochs": 12, "boxes": 100, "image_size": 512, "augment": ("objects",)}
+_SCENES = {"epochs": 5, "boxes": 4, "image_size": 96, "augment": ()}
+_ADAMW = {"learning_rate": 2e-4, "weight_decay": 0.05, "clip_norm": 5.0}
+_SCENES_ADAMW = {"learning_rate": 2e-3, "weight_decay": 0.05, "clip_norm": 5.0}
+_SCENES_BACKBONE = {
+    "backbone": "resnetv2_50",
+    "backbone_settings": (
+        "block=basic", "depths=[1,1,1,1]", "widths=[32,64,128,128]", "stem_width=32",
+    ),
+}  # fmt: skip
+_TWO_STAGES = ("width=64", "hidden=256", "anchor_size=8", "proposals=100", "train_proposals=200")
+_SCENES_SETTINGS = {
+    "faster_rcnn": _TWO_STAGES,
+    "mask_rcnn": _TWO_STAGES,
+    "retinanet": ("width=64", "anchor_size=16"),
+    "fcos": ("width=64", "stride=4"),
+}
+
+
+@dataclass(frozen=True)
+class Config(ImageConfig):
+    """A detector: with no arguments, Faster R-CNN on scenes."""
+
+    model: str | None = None
+    """faster_rcnn, mask_rcnn, retinanet, fcos, or one of `jaxnets models --task detection`; None for
+    faster_rcnn, or that of --weights."""
+    dataset: str = "scenes"
+    """scenes, coco:PATH, voc:PATH, tfds:coco/2017 or tfds:voc/2007."""
+    epochs: int | None = None
+    """Passes over the training set; None for 12, or 5 of scenes."""
+    batch_size: int | None = None
+    """Examples a step; None for at most 16."""
+
+    backbone: str | None = None
+    """Classifier to detect with; None for resnet50, a small one for scenes."""
+    backbone_settings: tuple[str, ...] = ()
+    """Its settings: drop_path=0.2 ..."""
+    pretrained: bool = False
+    """Begin with the public weights of the model."""
+    weights: str | None = None
+    """Begin with those of a file, hf:OWNER/NAME or a run."""
+    backbone_weights: str | None = None
+    """Weights of the backbone alone: a classifier's name or file."""
+    frozen_stages: int | None = None
+    """First stages of the backbone not to train; None for 1 with weights."""
+    boxes: int | None = None
+    """Most objects of a picture; None for 100, or 4 of scenes."""
+
+    ranges: ClassVar[Mapping[str, Range]] = ImageConfig.ranges | {
+        "frozen_stages": Range(0, 4),
+        "boxes": Range(1),
+    }
+    usual_batch: ClassVar[int] = 16
+
+    def completed(self) -> "Config":
+        """The configuration with everything filled in that depends on the dataset."""
+        scenes = self.dataset == "scenes"
+        usual: dict[str, Any] = dict(_SCENES if scenes else _USUAL)
+        if self.optimizer == "adamw":
+            usual |= _SCENES_ADAMW if scenes else _ADAMW
+        if self.model is None and self.weights is None:
+            usual["model"] = "faster_rcnn"
+        kind = usual.get("model", self.model)
+        if scenes and kind in KINDS and not self.pretrained and self.weights is None:
+            usual["settings"] = _SCENES_SETTINGS[kind]
+            if (self.backbone, self.backbone_weights) == (None, None):
+                usual |= _SCENES_BACKBONE
+        augment = usual.pop("augment") if self.augment is None else super().completed().augment
+        opened = {name: value for name, value in usual.items() if getattr(self, name) in (None, ())}
+        return dataclasses.replace(self, augment=augment, **opened)
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Of a detector: the objects in each picture, with their boxes as left, top, right, bottom."""
+
+    output: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+    """The picture to draw them into."""
+    score: float = 0.5
+    """Objects of lower scores are left out."""
+
+
+def load(config: Config, about: Mapping[str, Any] | None) -> data.Dataset:
+    """The dataset, with boxes on a canvas, and with masks for a detector of masks.
+
+    Raises:
+        InputError: it has none, or other classes than the run that has been begun.
+    """
+    known = sources.options_of(config.dataset)
+    if "boxes" not in known:
+        raise InputError(
+            f"dataset {config.dataset} has no boxes; scenes, coco:PATH, voc:PATH and tfds:NAME have"
+        )
+    options: dict[str, Any] = {"boxes": config.boxes}
+    if about is not None:
+        options["size"] = about["image_shape"][0]
+    masks = has_masks(config, _of_run) if about is None else model_of(about).mask_head is not None
+    if masks and "masks" not in known:
+        raise InputError(
+            f"dataset {config.dataset} has no masks, which the detector learns; scenes and coco:PATH "
+            "have"
+        )
+    if masks:
+        options["masks"] = True
+    if config.dataset == "scenes":
+        options |= {"objects": config.boxes, "count": SCENES}
+    dataset = load_images(config, **options)
+    if about is not None and dataset.class_names != tuple(about["class_names"]):
+        raise InputError(
+            f"dataset {dataset.name} has classes {some(dataset.class_names)}, but the run in "
+            f"{config.run_dir} was trained on {some(about['class_names'])}"
+        )
+    return dataset
+
+
+def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | None) -> Prepared:
+    """The detector as configured, perhaps with weights, and the usual augmentation."""
+    variables, notes = None, []
+    if about is None:
+        about, variables, notes = begin(config, dataset, _of_run)
+    model = model_of(about)
+    augment = data.augmentation.by_name(config.augment) if config.augment else None
+    return Prepared(
+        name=model.model_name,
+        task=Detection(model, augment),
+        train=dataset.train,
+        test=dataset.test,
+        about=about,
+        variables=variables,
+        transform=lambda optimizer: partly_frozen(optimizer, model, config),
+        notes=(*dataset.notes, *notes),
+    )
+
+
+def restore(config: Config, about: Mapping[str, Any], directory: Path) -> Detection:
+    """The task of a trained run."""
+    return Detection(model_of(about))
+
+
+def inside(run: Run) -> Pretrained:
+    """The detector of a run."""
+    name, count = run.about["model"], len(run.about["class_names"])
+    return Pretrained(
+        model=run.task.model,
+        variables=jax.tree.map(np.asarray, run.variables),
+        preprocessing=None,
+        class_names=tuple(run.about["class_names"]),
+        settings=dict(run.about["settings"]) | {"first_label": own_classes(name, count)["first_label"]},
+        origin=run.origin,
+    )
+
+
+def predict(
+    members: Sequence[Run | Pretrained], images: Sequence[Path], options: Predict
+) -> Iterator[str]:
+    """The objects in each picture, best first; drawn too, if that is asked for."""
+    loaded = pretrained.only(members, inside)
+    if options.output is not None:
+        check_picture(options.output)
+        if len(images) > 1:
+            raise InputError(
+                f"output: {len(images)} pictures given; what is found is drawn into one at a time"
+            )
+    for path in images:
+        (found,) = detect(loaded.model, loaded.variables, [path], score=options.score)
+        yield f"{path}: {_told(found)}"
+        if options.output is not None:
+            draw_found(path, found, options.output)
+            yield str(options.output)
+
+
+def evaluate_pretrained(
+    members: Sequence[Run | Pretrained],
+    dataset: str,
+    batch_size: int,
+    options: Any,
+    split: str | None = None,
+) -> Metrics:
+    """Measures a pretrained detector on a dataset, whose classes are found by their names."""
+    loaded = pretrained.only(members, inside)
+    if not dataset or "boxes" not in (known := sources.options_of(dataset)):
+        raise InputError(
+            f"dataset is {dataset!r}; pretrained detectors are measured on pictures with boxes: give "
+            "--dataset coco:PATH, voc:PATH or tfds:NAME"
+        )
+    has_masks = getattr(loaded.model, "mask_head", None) is not None
+    masks = {"masks": True} if has_masks and "masks" in known else {}
+    side = loaded.model.resizing.max_size
+    source = data.load(dataset, boxes=MOST, size=side, **masks).split(split)
+    return pretrained.measure(loaded, source)
+
+
+def draw(run: Run) -> list[Path]:
+    """`detections.png` and `precision_recall.png`: what it finds in its held-out pictures."""
+    source = run.held_out()
+    return sheet.draw(run.task, predict_all(run.task, run.variables, source), run.directory)
+
+
+def _told(found: Detections) -> str:
+    rows = zip(found.names, found.scores, found.boxes.round().astype(int), strict=True)
+    told = [f"{name} {score:.1%} ({', '.join(map(str, box))})" for name, score, box in rows]
+    return ", ".join(told) or "nothing"
+
+
+def _of_run(directory: str) -> Pretrained:
+    return inside(load_run(RECIPE, directory))
+
+
+RECIPE = Recipe(
+    name=TASK,
+    Config=Config,
+    load=load,
+    prepare=prepare,
+    restore=restore,
+    measure=evaluate,
+    predict=predict,
+    Predict=Predict,
+    draw=draw,
+    inside=inside,
+    evaluate_pretrained=evaluate_pretrained,
+)
