@@ -7,6 +7,7 @@ answers over the pictures, each level and picture counting alike, have the mean 
 `LAST_LAYERS` asks for. Scales and biases are kept in the golden, two numbers a channel.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -54,8 +55,8 @@ DETECTORS = {
     "fasterrcnn_resnet50_fpn_v2": Detector("fasterrcnn_resnet50_fpn_v2", background=10.3),
     "maskrcnn_resnet50_fpn": Detector("maskrcnn_resnet50_fpn", background=10.3),
     "maskrcnn_resnet50_fpn_v2": Detector("maskrcnn_resnet50_fpn_v2", background=10.3),
-    "retinanet_resnet50_fpn": Detector("retinanet_resnet50_fpn", logit=-16.4),
-    "retinanet_resnet50_fpn_v2": Detector("retinanet_resnet50_fpn_v2", logit=-15.7),
+    "retinanet_resnet50_fpn": Detector("retinanet_resnet50_fpn", logit=-17.4),
+    "retinanet_resnet50_fpn_v2": Detector("retinanet_resnet50_fpn_v2", logit=-16.3),
     "fcos_resnet50_fpn": Detector("fcos_resnet50_fpn", logit=-23.0, deviation=3.0),
 }
 """By the name of a file in `data/detectors/`."""
@@ -85,9 +86,7 @@ def last_layers(row: Detector) -> list[dict[str, tuple[np.ndarray, np.ndarray]]]
             },
         ]
         if row.model.startswith("maskrcnn"):
-            stages.append(
-                {"roi_heads.mask_predictor.mask_fcn_logits": channels(NUM_CLASSES, 0.0, 2.0)}
-            )
+            stages.append({"roi_heads.mask_predictor.mask_fcn_logits": channels(NUM_CLASSES, 0.0, 2.0)})
         return stages
     anchors = 9 if row.model.startswith("retinanet") else 1
     stage = {
@@ -140,8 +139,33 @@ def pictures() -> list[np.ndarray]:
     return [picture(name, *size) for name, size in PICTURES.items()]
 
 
+OLD_NAMES = (
+    (r"^(backbone\.fpn\.\w+_blocks\.\d+)\.0\.", lambda found: f"{found[1]}."),
+    (r"^rpn\.head\.conv\.0\.0\.", lambda found: "rpn.head.conv."),
+    (
+        r"^roi_heads\.mask_head\.(\d)\.0\.",
+        lambda found: f"roi_heads.mask_head.mask_fcn{int(found[1]) + 1}.",
+    ),
+    (r"^(head\.\w+_head\.conv)\.(\d)\.0\.", lambda found: f"{found[1]}.{2 * int(found[2])}."),
+)
+"""Names of today, in models without a norm in their pyramid (all but `_v2`), and those of the same
+tensors in torchvision before 0.13, which wrote their files. What FCOS's heads are called is older."""
+
+
+def old_name(name: str) -> str:
+    """What a published v1 file calls a tensor."""
+    for pattern, written in OLD_NAMES:
+        name = re.sub(pattern, written, name)
+    return name
+
+
+def old_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A state dict as a published v1 file has it, which counts no batches."""
+    return {old_name(key): value for key, value in state.items() if not key.endswith("_tracked")}
+
+
 TRAINED = {
-    name: Detector(name, epsilon=1e-5, background=2.0, logit=-5.0, deviation=1.0)
+    name: Detector(name, epsilon=1e-5, background=2.0, logit=-7.0, deviation=1.0)
     for name in (
         *("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"),
         *("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"),
