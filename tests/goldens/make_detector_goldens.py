@@ -1,6 +1,6 @@
-"""Makes data/detectors/*.npz: what torchvision's detectors answer: `python make_detector_goldens.py [NAME ...]`.
+"""Makes data/detectors/*.npz: what torchvision's detectors answer.
 
-Run with torch 2.14.1 and torchvision 0.29.1 (`pip install torch==2.14.1 torchvision==0.29.1`). The
+`python make_detector_goldens.py [NAME ...]`, with torch 2.14.1 and torchvision 0.29.1 (`pip install torch==2.14.1 torchvision==0.29.1`). The
 answers are in float32, as everybody runs them. Printed is how near they are to being others: an answer
 whose labels or order change when everything after the resizing is computed in float64, or by other
 float32 convolutions, is refused; another `seed` of the row will do.
@@ -75,7 +75,7 @@ def calibrated(model: nn.Module, row: Detector, inputs: list[torch.Tensor]) -> d
         answers = {name: [] for name in stage}
         hooks = [
             model.get_submodule(name).register_forward_hook(
-                lambda module, _, answer, name=name: answers[name].append(
+                lambda module, _, answer, into=answers[name]: into.append(
                     (answer - per_channel(module.bias, answer)).transpose(0, 1).flatten(1).double()
                 )
             )
