@@ -1,9 +1,9 @@
 """Makes data/detectors/*.npz: what torchvision's detectors answer.
 
-`python make_detector_goldens.py [NAME ...]`, with torch 2.14.1 and torchvision 0.29.1 (`pip install torch==2.14.1 torchvision==0.29.1`). The
+`python make_detector_goldens.py [NAME ...]`, with torch 2.14.1 and torchvision 0.29.1 from pip. The
 answers are in float32, as everybody runs them. Printed is how near they are to being others: an answer
-whose labels or order change when everything after the resizing is computed in float64, or by other
-float32 convolutions, is refused; another `seed` of the row will do.
+whose labels or order change when all after the resizing is computed in float64, or when the backbone's
+maps have twice the noise of float32, is not to be used; another `seed` or mean of the row will do.
 """
 
 import argparse

@@ -1,6 +1,6 @@
-"""Makes data/detectors/train_*.npz: losses and gradients of torchvision's detectors, see detectors.TRAINED.
+"""Makes data/detectors/train_*.npz: losses and gradients of torchvision's detectors.
 
-`python make_detector_training_goldens.py [NAME ...]`, with what `make_detector_goldens.py` is run with.
+The rows are those of `detectors.TRAINED`: `python make_detector_training_goldens.py [NAME ...]`, with what `make_detector_goldens.py` is run with.
 """
 
 import argparse
@@ -110,15 +110,6 @@ def make(name: str, row: Detector) -> None:
         golden |= {f"{i} single {key}": value for key, value in single.items()}
         golden |= {f"{i} {key}": value for key, value in answers.items()}
         print(name, i, {k: f"{v:.4g} {abs(v - single[k]):.1g}" for k, v in losses.items()})
-        print(
-            {
-                k: len(v)
-                for k, v in answers.items()
-                if k.startswith(("pos", "samp", "prop")) and np.ndim(v)
-            },
-            {k: int(v) for k, v in answers.items() if not k.startswith("grad") and not np.ndim(v)},
-            {k: np.unique(v, return_counts=True)[1] for k, v in answers.items() if "labels" in k},
-        )
     path = DATA / f"train_{name}.npz"
     np.savez_compressed(path, **golden)
     print(name, f"{path.stat().st_size / 1e3:.0f} KB  {time.perf_counter() - start:.1f} s", flush=True)
