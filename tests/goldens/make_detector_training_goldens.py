@@ -1,6 +1,6 @@
 """Makes data/detectors/train_*.npz: losses and gradients of torchvision's detectors.
 
-The rows are those of `detectors.TRAINED`: `python make_detector_training_goldens.py [NAME ...]`, with what
+Rows are those of `detectors.TRAINED`: `python make_detector_training_goldens.py [NAME ...]`, with what
 `make_detector_goldens.py` is run with.
 """
 
