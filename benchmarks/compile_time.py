@@ -41,7 +41,7 @@ def main() -> None:
     print("| model | parameters | side | init | step | bf16 | loss 1 | loss 20 | 1, bf16 | 20, bf16 |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     by_flax, failed = {}, []
-    for name in arguments.names or list_models():
+    for name in arguments.names or list_models(task="classification"):
         command = [sys.executable, __file__, "--one", name]
         found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         cells = [f"`{name}`", f"{found['parameters']:,}", found["side"], f"{found['init']:.1f}"]

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 
 from jaxnets import recipes, weights
 from jaxnets.config import is_run
 from jaxnets.errors import InputError
-from jaxnets.models import Classifier
 from jaxnets.paths import expanded
 from jaxnets.runs import load_run
 from jaxnets.weights import Pretrained
@@ -27,7 +27,7 @@ def load_pretrained(
     dtype: Any = jnp.float32,
     key: jax.Array | None = None,
     **overrides: Any,
-) -> tuple[Classifier, dict[str, Any]]:
+) -> tuple[nn.Module, dict[str, Any]]:
     """A model and its weights, fetched where they are not here yet.
 
     Args:
@@ -38,11 +38,11 @@ def load_pretrained(
         source: weights for the model of that name: a `.safetensors` or `.pth` file (the latter with
             `pip install 'jaxnets[torch]'`), a folder with `model.safetensors`, "hf:OWNER/NAME", a
             published file such as "torchvision:resnet50-0676ba61.pth", or the directory of a run.
-        num_classes: None for those of the weights. With another number the layer that scores classes
-            is drawn anew and all else is loaded; with 0 there is none.
+        num_classes: None for those of the weights. With another number the layers that score classes
+            are drawn anew and all else is loaded; with 0 a classifier has none.
         in_channels: of the images; None for those of the weights. For 1 the first kernel is summed
             over its channels, for more than before they are repeated in order and scaled by old / new.
-        new_head: draw the layer that scores classes anew, also for as many classes as before.
+        new_head: draw the layers that score classes anew, also for as many classes as before.
         dtype: of the variables; None for that of the file.
         key: for what is drawn anew; `jax.random.key(0)` where None.
         **overrides: settings of the model, as for `jaxnets.create_model`, for instance `drop_path=0.2`.

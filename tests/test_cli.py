@@ -237,17 +237,26 @@ def test_explain_says_the_probability_that_the_loss_means(folder, monkeypatch, c
 def test_models_lists_by_pattern(capsys):
     cli.main(["models", "resnet*"])
     printed = capsys.readouterr().out
-    assert "resnet50" in printed
+    assert ["resnet50", "classification", "224x224x3"] in [
+        line.split()[:3] for line in printed.splitlines()
+    ]
     assert "lenet5" not in printed
+
+
+def test_models_of_a_task_that_has_none_are_refused(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["models", "--task", "classificaton"])
+    assert stop.value.code == 2
+    assert "did you mean 'classification'?" in capsys.readouterr().err
 
 
 def test_models_lists_public_weights(capsys):
     cli.main(["models", "resnet5*", "--pretrained"])
     lines = capsys.readouterr().out.splitlines()
-    assert "claimed top-1" in lines[0]
+    assert "claimed" in lines[0]
     (best,) = (line.split() for line in lines if "a1_in1k" in line)
     assert best == [
-        "resnet50", "81.24", "288", "1.000", "bicubic", "Apache-2.0", "hf:timm/resnet50.a1_in1k"
+        "resnet50", "81.24", "top-1", "288", "1.000", "bicubic", "Apache-2.0", "hf:timm/resnet50.a1_in1k"
     ]  # fmt: skip
 
 

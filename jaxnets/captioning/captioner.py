@@ -25,7 +25,7 @@ from jaxnets.captioning.vocabulary import START, Vocabulary
 from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layers.initialization import InitializedAtOnce
-from jaxnets.models import create_model
+from jaxnets.models import create_classifier
 from jaxnets.models.settings import checked, settings_of
 
 DECODERS = {"show_and_tell": ShowAndTell, "lrcn": LRCN, "show_attend_tell": ShowAttendTell}
@@ -122,7 +122,7 @@ def create_captioner(
 
     Args:
         name: "show_and_tell", "lrcn" or "show_attend_tell".
-        backbone: any model of `jaxnets.list_models()`.
+        backbone: any model of `jaxnets.list_models(task="classification")`.
         vocabulary: the vocabulary, or its size.
         feature: the name of the backbone's feature map to use; None for the last.
         backbone_settings: settings of the backbone, passed to `create_model`.
@@ -141,7 +141,7 @@ def create_captioner(
             raise InputError(f"{name} has no setting {setting!r}; known: {', '.join(names)}")
         settings[setting] = checked(setting, value, *known[setting])
     size = vocabulary if isinstance(vocabulary, int | np.integer) else len(vocabulary)
-    model = create_model(backbone, num_classes=0, **(backbone_settings or {}))
+    model = create_classifier(backbone, num_classes=0, **(backbone_settings or {}))
     return Captioner(
         backbone=model.backbone,
         decoder=decoder(size, **settings),

@@ -23,7 +23,7 @@ from jaxnets.config import ImageConfig, parse_settings
 from jaxnets.data import decoding
 from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics, Score, Share
-from jaxnets.models import create_model
+from jaxnets.models import create_classifier
 from jaxnets.ranges import Range
 from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
 from jaxnets.weights import Preprocessing, Pretrained
@@ -265,7 +265,7 @@ def draw_attention(run: Run, images: Sequence[Path], path: Path) -> None:
 def inside(run: Run) -> Pretrained:
     """The backbone of a captioner, as a model without a head."""
     settings = parse_settings(run.config.settings)
-    model = create_model(run.config.model, num_classes=0, **settings)
+    model = create_classifier(run.config.model, num_classes=0, **settings)
     variables = run.task.joined(run.variables)
     side, _, channels = run.about["image_shape"]
     mean, std = (tuple(np.broadcast_to(run.about[name], channels).tolist()) for name in ("mean", "std"))

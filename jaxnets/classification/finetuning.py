@@ -9,6 +9,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxnets import weights
 from jaxnets.config import ImageConfig, is_run, parse_settings
 from jaxnets.data import Dataset
+from jaxnets.errors import InputError
 from jaxnets.models import Classifier
 from jaxnets.weights import Preprocessing, Pretrained, adaptation
 
@@ -41,7 +42,7 @@ def read_pretrained(config: ImageConfig, of_run, dataset: Dataset) -> tuple[Pret
         dataset: what to train on.
 
     Raises:
-        InputError: as of `jaxnets.load_pretrained`.
+        InputError: as of `jaxnets.load_pretrained`, or they are no classifier's.
     """
     settings = parse_settings(config.settings)
     name, source = _told_apart(config)
@@ -51,6 +52,8 @@ def read_pretrained(config: ImageConfig, of_run, dataset: Dataset) -> tuple[Pret
         weights.refuse_other_model(loaded.origin, loaded.model.model_name, wanted)
     else:
         loaded = weights.load(name, source, **settings)
+        if not isinstance(loaded.model, Classifier):
+            raise InputError(f"pretrained: {loaded.model.model_name} is no classifier; give one")
     class_names = tuple(dataset.class_names)
     kept = class_names == loaded.class_names
     old = len(loaded.class_names)

@@ -14,6 +14,7 @@ from jaxnets.classification.task import Classification
 from jaxnets.data.folder import FolderSource, read_held_out
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.metrics import Mean, Metrics, Share, Sum, in_top_k
+from jaxnets.models import Classifier
 from jaxnets.runs.recipe import Run
 from jaxnets.training import predict_all
 from jaxnets.weights import Preprocessing, Pretrained, imagenet
@@ -63,7 +64,7 @@ def members_of(models: Sequence[Run | Pretrained], inside: Callable[[Run], Pretr
     """Runs and pretrained models as what can be averaged.
 
     Raises:
-        InputError: they have different classes.
+        InputError: they have different classes, or one is no classifier.
     """
     members = [
         Member(inside(model), activation(model.task)) if isinstance(model, Run) else Member(model)
@@ -71,6 +72,9 @@ def members_of(models: Sequence[Run | Pretrained], inside: Callable[[Run], Pretr
     ]
     first = members[0]
     for member in members:
+        if not isinstance(member.pretrained.model, Classifier):
+            name = member.pretrained.model.model_name
+            raise InputError(f"models: {name} is no classifier; give one, or the directory of a run")
         if member.pretrained.model.num_classes == 0:
             raise InputError(f"models: {member.pretrained.origin} has no head and scores no classes")
         if member.class_names != first.class_names:

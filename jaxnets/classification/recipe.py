@@ -16,7 +16,7 @@ from jaxnets.classification.task import Classification
 from jaxnets.config import ImageConfig, parse_settings
 from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics
-from jaxnets.models import create_model
+from jaxnets.models import create_classifier
 from jaxnets.ranges import Range
 from jaxnets.runs.fitting import load_run, read_run
 from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
@@ -219,7 +219,7 @@ def _natural_shape(config: Config, wanted: Preprocessing | None) -> dict[str, An
         return shape if config.image_size else {"size": wanted.size, **shape}
     if config.model is None:
         return {}
-    model = create_model(config.model, **parse_settings(config.settings))
+    model = create_classifier(config.model, **parse_settings(config.settings))
     fixed = model.min_size == model.max_size
     if config.image_size or not (fixed or config.dataset.startswith(("folder:", "records:"))):
         return {}
@@ -253,7 +253,7 @@ def _settings(config: Config, about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _model(config: Config, about: Mapping[str, Any]) -> Any:
     name, count = about.get("model", config.model), len(about["class_names"])
-    model = create_model(name, num_classes=count, **_settings(config, about))
+    model = create_classifier(name, num_classes=count, **_settings(config, about))
     return model.clone(input_size=tuple(about["image_shape"]))
 
 

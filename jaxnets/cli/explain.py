@@ -92,7 +92,7 @@ def _opened(source: str, images: Sequence[Path]) -> _Opened:
 
     from jaxnets import weights
 
-    member = load_model(source)
+    member = weights.inside(load_model(source))
     preprocess = weights.preprocessing_of(member)
     pictures = np.stack([preprocess.crops(path)[0] for path in images])
     return _Opened(member, pictures, jnp.asarray(preprocess.normalize(pictures)))

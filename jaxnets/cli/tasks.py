@@ -51,12 +51,17 @@ def of_words(words: list[str], registered: Recipe | None) -> tuple[Recipe, list[
 
 
 def of_run_among(words: list[str]) -> Recipe:
-    """The task of the run among these words; without one that of the newest run, or the usual one."""
+    """The task of the run among these words, or of the model that one of them names; without either that
+    of the newest run, or the usual one."""
     for word in words:
         if is_run(word):
             return recipes.of_run(word)
-    asks_for_help = not {"-h", "--help"}.isdisjoint(words)
-    newest = None if asks_for_help or any(map(is_model, words)) else find_newest_run()
+    if not {"-h", "--help"}.isdisjoint(words):
+        return recipes.get(recipes.DEFAULT)
+    tasks = [task for task in map(_task_of_model, words) if task in recipes.names()]
+    if tasks:
+        return recipes.get(tasks[0])
+    newest = None if any(map(is_model, words)) else find_newest_run()
     return recipes.get(recipes.DEFAULT) if newest is None else recipes.of_run(newest)
 
 
@@ -67,6 +72,14 @@ def is_model(word: str) -> bool:
 
     name = word.partition("=")[0]
     return paths.expanded(word).is_dir() or name in list_models() or sources.is_weights(word)
+
+
+def _task_of_model(word: str) -> str | None:
+    """The task of the model that NAME or NAME=SOURCE names; None for any other word."""
+    from jaxnets.models import list_models, model_info
+
+    name = word.partition("=")[0]
+    return model_info(name).task if name in list_models() else None
 
 
 def split_models(words: tuple[str, ...]) -> tuple[list[str], list[Path]]:

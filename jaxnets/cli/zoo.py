@@ -19,25 +19,28 @@ class Models:
 
     pattern: tyro.conf.Positional[str] = "*"
     """Only names that match, as in a shell: 'resnet*'."""
+    task: str | None = None
+    """Only models of this task; None for all."""
     pretrained: bool = False
-    """List public weights instead, with what their publishers claim."""
+    """List public weights instead, with what their publishers claim: top-1 on ImageNet's validation
+    images, AP on COCO val2017."""
 
     def run(self) -> None:
         from jaxnets.models import list_models, model_info
 
-        names = list_models(self.pattern, pretrained=self.pretrained)
+        names = list_models(self.pattern, pretrained=self.pretrained, task=self.task)
         if not names:
             raise InputError(f"no model matches {self.pattern!r}; `jaxnets models` lists all")
         if self.pretrained:
             _print_weights(names)
             return
         table = Table(box=None, pad_edge=False)
-        for heading in ("model", "input", "classes", "paper"):
+        for heading in ("model", "task", "input", "classes", "paper"):
             table.add_column(heading, justify="left", no_wrap=heading != "paper")
         for name in names:
             info = model_info(name)
             size = "x".join(str(side) for side in info.input_size)
-            table.add_row(name, size, str(info.num_classes), info.paper)
+            table.add_row(name, info.task, size, str(info.num_classes), info.paper)
         PlainConsole().print(table)
 
 
@@ -114,11 +117,14 @@ def _print_weights(names: list[str]) -> None:
     from jaxnets.models import published_weights
 
     table = Table(box=None, pad_edge=False)
-    for heading in ("model", "claimed top-1", "pixels", "crop", "interpolation", "license", "weights"):
-        justify = "right" if heading in ("claimed top-1", "pixels", "crop") else "left"
+    for heading in ("model", "claimed", "pixels", "crop", "interpolation", "license", "weights"):
+        justify = "right" if heading in ("claimed", "pixels", "crop") else "left"
         table.add_column(heading, justify=justify, no_wrap=True)
     for name in names:
         for row in published_weights(name):
-            numbers = f"{row.top1:.2f}", str(row.size), f"{row.crop:.3f}"
+            claimed = ", ".join(f"{value:.2f} {measure}" for measure, value in row.claims.items())
+            pixels = str(row.size) if row.size else f"{row.resize}-{row.longest}"
+            numbers = claimed, pixels, f"{row.crop:.3f}"
             table.add_row(name, *numbers, row.interpolation, row.license, row.source)
-    PlainConsole().print(table)
+    console = PlainConsole(width=1000)
+    PlainConsole(width=console.measure(table).maximum).print(table)  # a source cut short is of no use

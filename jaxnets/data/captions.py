@@ -1,19 +1,17 @@
 """Images on disk with a JSON file of captions, in COCO's format."""
 
-import json
 import logging
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jaxnets.data import decoding, splits
+from jaxnets.data import coco_files, decoding, splits
 from jaxnets.data.dataset import Dataset
 from jaxnets.errors import InputError
-from jaxnets.paths import expanded, shown
+from jaxnets.paths import expanded
 
 _logger = logging.getLogger("jaxnets")
 
@@ -103,28 +101,15 @@ def load_captions(
     decoding.check_shape_options(size, channels)
     decoding.check_interpolation(interpolation)
     root = expanded(path)
-    found = [*root.glob("captions*.json"), *root.glob("annotations/captions*.json")]
-    files = sorted(file for file in found if file.is_file())
-    if not files:
-        raise InputError(f"{root} holds no captions*.json, neither directly nor in annotations/")
-    named = {file: _split_of(file) for file in files}
-    if len(files) == 1:
-        parts = _split(*_read(root, files[0], strict), files[0])
+    files = coco_files.by_split(root, "captions")
+    if None in files:
+        parts = _split(*_read(root, files[None], strict), files[None])
         notes = (f"epochs are measured on a fifth of the images, held out ({len(parts['test'][0]):,})",)
-    elif (
-        len(set(named.values())) == len(files)
-        and None not in named.values()
-        and "train" in named.values()
-    ):
-        parts = {split: _read(root, file, strict) for file, split in named.items()}
-        counts = {split: (file.name, len(parts[split][0])) for file, split in named.items()}
-        notes = (splits.usage(counts),)
-        _warn_of_shared(parts)
     else:
-        raise InputError(
-            f"{root} holds {', '.join(file.name for file in files)}; wanted a single file, or one for "
-            "each split, with train, val or test in their names"
-        )
+        parts = {split: _read(root, file, strict) for split, file in files.items()}
+        counts = {split: (file.name, len(parts[split][0])) for split, file in files.items()}
+        notes = (splits.usage(counts),)
+        coco_files.warn_of_shared({split: paths for split, (paths, _) in parts.items()})
     options = {"size": size, "channels": channels, "strict": strict, "interpolation": interpolation}
     sources = {split: CaptionedFiles(*part, **options) for split, part in parts.items()}
     test = sources[splits.measuring(sources)]
@@ -132,23 +117,6 @@ def load_captions(
 
 
 Part = tuple[list[Path], list[tuple[str, ...]]]
-
-
-def _split_of(file: Path) -> str | None:
-    """The split that one of the words in a file's name stands for; None if none or several do."""
-    found = {splits.split_of(word) for word in re.split(r"[\W\d_]+", file.stem)} - {None}
-    return found.pop() if len(found) == 1 else None
-
-
-def _warn_of_shared(parts: Mapping[str, Part]) -> None:
-    """Warns of images that are trained on and measured by."""
-    files = {split: {os.path.normpath(path) for path in paths} for split, (paths, _) in parts.items()}
-    for split in files.keys() - {"train"}:
-        if shared := files["train"] & files[split]:
-            _logger.warning(
-                "%d images are in both train and %s, such as %s: what is measured on them is too good",
-                len(shared), split, shown(min(shared)),
-            )  # fmt: skip
 
 
 def _split(paths: list[Path], captions: list[tuple[str, ...]], file: Path) -> dict[str, Part]:
@@ -188,15 +156,15 @@ def _read(root: Path, file: Path, strict: bool) -> Part:
             "%d images of %s have no caption and are left out: %s ...",
             len(without), file, names[without[0]],
         )  # fmt: skip
-    folders = (file.parent, root, root / "images", root / file.stem.removeprefix("captions_"))
     kept = [key for key, own in captions.items() if own]
-    return [_place(file, names[key], folders) for key in kept], [captions[key] for key in kept]
+    placed = coco_files.place(root, file, "captions", (names[key] for key in kept))
+    return list(map(Path, placed)), [captions[key] for key in kept]
 
 
 def _parse(file: Path) -> tuple[dict[Any, str], dict[Any, list[Any]]]:
     """The file names of a JSON file's images, and what is said of each, by the images' ids."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = coco_files.read(file)
         entries = [(image["id"], str(image["file_name"])) for image in content["images"]]
         told = [(annotation["image_id"], annotation["caption"]) for annotation in content["annotations"]]
         names, said_of = dict(entries), {key for key, _ in told}
@@ -221,12 +189,3 @@ def _parse(file: Path) -> tuple[dict[Any, str], dict[Any, list[Any]]]:
 def _says_something(caption: Any) -> bool:
     """Whether a caption is a text with a letter or a digit."""
     return isinstance(caption, str) and any(map(str.isalnum, caption))
-
-
-def _place(file: Path, name: str, folders: Sequence[Path]) -> Path:
-    """Where the image called `name` is."""
-    place = next((folder / name for folder in folders if os.path.isfile(folder / name)), None)
-    if place is None:
-        looked = ", ".join(str(folder) for folder in dict.fromkeys(folders))
-        raise InputError(f"{file} names the image {name}, which is in none of {looked}")
-    return place

@@ -174,6 +174,14 @@ class Subset:
         """The captions of an image, if the source has captions."""
         return self.source.captions(int(self.indices[index]))
 
+    def truth(self, index: int) -> dict[str, np.ndarray]:
+        """What is annotated in an image, if the source has objects."""
+        return self.source.truth(int(self.indices[index]))
+
+    def picture(self, index: int) -> str:
+        """The file of an image, if the source is of files with objects."""
+        return self.source.picture(int(self.indices[index]))
+
     @functools.cached_property
     def labels(self) -> np.ndarray:
         """int32[M]."""

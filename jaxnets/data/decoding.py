@@ -5,7 +5,7 @@ from os import PathLike
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import ExifTags, Image, ImageColor, ImageOps
 
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.paths import shown
@@ -84,13 +84,7 @@ def fit(
     Raises:
         InputError: 32-bit integers, whose range nothing tells, or floats outside of 0 to 1.
     """
-    image = _of_eight_bits(image)
-    if image.has_transparency_data:
-        behind = Image.new("RGBA", image.size, background)
-        image = Image.alpha_composite(behind, image.convert("RGBA"))
-    mode = "L" if channels == 1 else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
+    image = _of_channels(image, channels, background)
     if size is not None:
         image = ImageOps.fit(image, (size, size), INTERPOLATIONS[interpolation])
     return np.array(image, np.uint8).reshape(image.height, image.width, channels)
@@ -133,6 +127,64 @@ def decode(
         return fit(image, size, channels, interpolation, background)
 
 
+def decode_letterboxed(
+    file: str | PathLike | IO[bytes],
+    canvas: tuple[int, int],
+    channels: int,
+    interpolation: str = "bilinear",
+    background: str = "white",
+) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
+    """Decodes a file as `decode` does, but scales the picture to fit in the upper left of a canvas.
+
+    Args:
+        file: the file.
+        canvas: (height, width) in pixels.
+        channels: 1 (gray) or 3 (RGB).
+        interpolation: one of `INTERPOLATIONS`.
+        background: the color behind what is transparent.
+
+    Returns:
+        uint8[H, W, channels], 0 right of the picture and below; the picture's (height, width) there;
+        and its (height, width) in the file.
+
+    Raises:
+        Exception: of nearly any type, if the file is broken.
+    """
+    with Image.open(file, formats=FORMATS) as image:
+        original = upright_size(image)
+        if interpolation != "nearest":
+            scale = min(2 * max(canvas) / max(image.size), 1)
+            image.draft(None, (round(scale * image.width), round(scale * image.height)))
+        ImageOps.exif_transpose(image, in_place=True)
+        return *letterbox(image, original, canvas, channels, interpolation, background), original
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """The (height, width) of an image that was just opened, with its EXIF orientation applied."""
+    lying = image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    return image.size if lying else image.size[::-1]
+
+
+def letterbox(
+    image: Image.Image,
+    original: tuple[int, int],
+    canvas: tuple[int, int],
+    channels: int,
+    interpolation: str = "bilinear",
+    background: str = "white",
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """The canvas of `decode_letterboxed`, and the size of an image of `original` size on it."""
+    scale = min(most / side for side, most in zip(original, canvas, strict=True))
+    height, width = (
+        min(max(round(side * scale), 1), most) for side, most in zip(original, canvas, strict=True)
+    )
+    image = _of_channels(image, channels, background)
+    pixels = np.zeros((*canvas, channels), np.uint8)
+    resized = np.asarray(image.resize((width, height), INTERPOLATIONS[interpolation]), np.uint8)
+    pixels[:height, :width] = resized.reshape(height, width, channels)
+    return pixels, (height, width)
+
+
 def header_error(path: str) -> str | None:
     """Why the header of a file is not that of an image, or None if it is. Pixels are not read."""
     try:
@@ -145,6 +197,16 @@ def header_error(path: str) -> str | None:
 def describe(error: Exception) -> str:
     """Describes an error in one line."""
     return shown(" ".join(str(error).split())) or type(error).__name__
+
+
+def _of_channels(image: Image.Image, channels: int, background: str) -> Image.Image:
+    """An image as 8 bits of gray or RGB, over a background where it is transparent."""
+    image = _of_eight_bits(image)
+    if image.has_transparency_data:
+        behind = Image.new("RGBA", image.size, background)
+        image = Image.alpha_composite(behind, image.convert("RGBA"))
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _of_eight_bits(image: Image.Image) -> Image.Image:

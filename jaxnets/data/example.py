@@ -2,12 +2,17 @@
 
 ========================  ===================================================================
 ``image``                 f32[H, W, C] in [0, 1]
+``size``                  i32[2], height and width of the picture in the upper left of the image, which
+                          is black elsewhere; if absent, it fills the image
+``ratio``                 f32[2], (x, y) pixels per pixel of the picture's file, before augmentation
 ``label``                 i32[], the class of the image; or i32[M], one for each object
 ``captions``              i32[S, T]
 ``box``                   f32[M, 4], in pixels: left, top, right, bottom (xyxy) of each object
 ``valid``                 bool[M], False for padding; if absent, all objects are valid
 ``mask``                  bool[M, H, W], or float in [0, 1], the pixels of each object
 ``crowd``                 bool[M], whether the box or mask holds a crowd of objects
+``difficult``             bool[M], whether the object is hard to recognize (PASCAL VOC)
+``area``                  f32[M], of the object in its picture's file, in pixels
 ``segmentation``          i32[H, W], the class of each pixel, or `IGNORE`
 ========================  ===================================================================
 
@@ -19,13 +24,17 @@ from collections.abc import Callable
 
 import jax
 
+from jaxnets.data.resampling import cut_image
 from jaxnets.errors import InputError
 
 Example = dict[str, jax.Array]
 Augmentation = Callable[[jax.Array, Example], Example]
 ImageFunction = Callable[[jax.Array, jax.Array], jax.Array]
 
-KEYS = ("image", "label", "captions", "box", "valid", "mask", "crowd", "segmentation")
+KEYS = (
+    "image", "size", "ratio", "label", "captions", "box", "valid", "mask", "crowd", "difficult", "area",
+    "segmentation",
+)  # fmt: skip
 """The keys of an example. A batch has them stacked, and others that augmentations leave unchanged."""
 
 IGNORE = 255
@@ -47,12 +56,15 @@ def on_image(function: ImageFunction) -> Augmentation:
 
     Returns:
         The augmentation ``augment(key, example) -> example``, which raises `InputError` if its
-        argument is not an example.
+        argument is not an example. What is around its picture stays black.
     """
 
     def augment(key: jax.Array, example: Example) -> Example:
         check(example)
-        return {**example, "image": function(key, example["image"])}
+        image = function(key, example["image"])
+        if "size" in example:
+            image = cut_image(image, tuple(example["size"]))
+        return {**example, "image": image}
 
     return augment
 
@@ -81,6 +93,8 @@ def check(example: Example) -> None:
                 f"{name} must be [{', '.join(map(str, wanted))}] for an image of {list(size)}, "
                 f"got {list(example[name].shape)}"
             )
+    if "size" in example and example["size"].shape != (2,):
+        raise InputError(f"size must be [2], height and width, got {list(example['size'].shape)}")
     if "box" in example and (example["box"].ndim != 2 or example["box"].shape[1] != 4):
         raise InputError(f"box must be [M, 4], got {list(example['box'].shape)}")
     counts = {name: len(example[name]) for name in ("box", "mask", "valid") if name in example}

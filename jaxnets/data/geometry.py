@@ -2,7 +2,9 @@
 
 Every augmentation is ``augment(key, example) -> example`` (`jaxnets.data.example`) and preserves all
 shapes. Boxes, masks and label maps move with the image (`jaxnets.data.movement.move`). Pixels from
-outside the image are black. Rotation and stretching are about the center of the image.
+outside the image are black. Rotation and stretching are about the center of the image. Where an
+example's `size` says that its picture is only the upper left of the image, all that is said of images is
+true of the picture.
 """
 
 import math
@@ -13,6 +15,9 @@ import jax.numpy as jnp
 from jaxnets.data import checks
 from jaxnets.data.example import Augmentation
 from jaxnets.data.movement import Movement, affine, axis_aligned, lens, moving
+from jaxnets.data.resampling import Size, zoomed
+
+Side = jax.Array | int
 
 _ATTEMPTS = 10  # boxes drawn before using the fallback, as in torchvision
 
@@ -26,12 +31,15 @@ def random_flip(p: float = 0.5) -> Augmentation:
     checks.within("p", p, 0, 1)
 
     @moving
-    def augment(key: jax.Array, height: int, width: int) -> Movement:
+    def augment(key: jax.Array, height: Side, width: Side) -> Movement:
+        def mirrored(image):
+            return jnp.roll(image[:, ::-1], width - image.shape[1], axis=1)
+
         flipped = jax.random.bernoulli(key, float(p))
         return axis_aligned(
             (1, jnp.where(flipped, -1, 1)),
             (0, 0),
-            resample=lambda image: jnp.where(flipped, image[:, ::-1], image),
+            resample=lambda image: jnp.where(flipped, mirrored(image), image),
         )
 
     return augment
@@ -71,35 +79,46 @@ def random_resized_crop(
     checks.interval("ratio", ratio, 1e-6)
 
     @moving
-    def augment(key: jax.Array, height: int, width: int) -> Movement:
+    def augment(key: jax.Array, height: Side, width: Side) -> Movement:
         top, left, box_height, box_width, fits = random_box(key, height, width, scale, ratio)
         # If nothing fits: the largest centered box of the nearest ratio.
-        nearest = min(max(width / height, ratio[0]), ratio[1])
-        middle_height = min(height, max(1, round(width / nearest)))
-        middle_width = min(width, max(1, round(height * nearest)))
+        high, wide = jnp.float32(height), jnp.float32(width)
+        nearest = jnp.clip(wide / high, *map(jnp.float32, ratio))
+        middle_height = jnp.clip(jnp.round(wide / nearest), 1, high).astype(jnp.int32)
+        middle_width = jnp.clip(jnp.round(high * nearest), 1, wide).astype(jnp.int32)
         box_height = jnp.where(fits, box_height, middle_height)
         box_width = jnp.where(fits, box_width, middle_width)
         top = jnp.where(fits, top, (height - middle_height) // 2)
         left = jnp.where(fits, left, (width - middle_width) // 2)
 
-        rows, columns = box_height.astype(jnp.float32), box_width.astype(jnp.float32)
-
-        def resample(image):
-            zoom = jnp.stack([height / rows, width / columns])
-            resized = jax.image.scale_and_translate(
-                image, image.shape, (0, 1), zoom, -zoom * start, "linear"
-            )
-            return jnp.clip(resized, 0, 1)
-
+        sides = jnp.stack([box_height, box_width]).astype(jnp.float32)
         start = jnp.stack([top, left]).astype(jnp.float32)
-        middle = start[0] + rows / 2 - height / 2, start[1] + columns / 2 - width / 2
-        return axis_aligned((rows / height, columns / width), middle, resample)
+        return zoom_in(start, sides, (height, width))
 
     return augment
 
 
+def zoom_in(start: jax.Array, sides: jax.Array, size: Size, new: Size | None = None) -> Movement:
+    """The movement of a crop that is resized.
+
+    Args:
+        start: f32[2], the crop's first row and column.
+        sides: f32[2], its height and width.
+        size: (height, width) of the picture.
+        new: (height, width) of the moved picture; None for that of the picture.
+    """
+    old, target = (jnp.stack([*map(jnp.float32, own)]) for own in (size, new or size))
+    middle = start + sides / 2 - old / 2
+    return axis_aligned(
+        tuple(sides / target),
+        tuple(middle),
+        resample=lambda image: zoomed(image, target / sides, start, size),
+        size=new,
+    )
+
+
 def random_box(
-    key: jax.Array, height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float]
+    key: jax.Array, height: Side, width: Side, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array]:
     """Draws a box of whole pixels inside an image.
 
@@ -118,7 +137,7 @@ def random_box(
     """
     # A single draw, because random bits are slow to compile.
     draws = jax.random.uniform(key, (2, _ATTEMPTS + 1), jnp.float32)
-    area = (scale[0] + (scale[1] - scale[0]) * draws[0, :-1]) * height * width
+    area = (scale[0] + (scale[1] - scale[0]) * draws[0, :-1]) * jnp.float32(height) * jnp.float32(width)
     low, high = math.log(ratio[0]), math.log(ratio[1])
     root_ratio = jnp.exp((low + (high - low) * draws[1, :-1]) / 2)
     heights = jnp.round(jnp.sqrt(area) / root_ratio).astype(jnp.int32)
@@ -156,23 +175,27 @@ def random_translate(fraction: float = 0.1) -> Augmentation:
     checks.within("fraction", fraction, 0, 1)
 
     @moving
-    def augment(key: jax.Array, height: int, width: int) -> Movement:
-        return _translation(key, round(fraction * height), round(fraction * width))
+    def augment(key: jax.Array, height: Side, width: Side) -> Movement:
+        rows, columns = (
+            jnp.round(fraction * jnp.float32(side)).astype(jnp.int32) for side in (height, width)
+        )
+        return _translation(key, rows, columns)
 
     return augment
 
 
-def _translation(key: jax.Array, rows: int, columns: int) -> Movement:
+def _translation(key: jax.Array, rows: Side, columns: Side) -> Movement:
     """A uniform translation by up to `rows` and `columns` in either direction."""
     draws = jax.random.uniform(key, (2,), jnp.float32)
-    top, left = whole_number(draws[0], 2 * rows + 1), whole_number(draws[1], 2 * columns + 1)
+    down = whole_number(draws[0], 2 * rows + 1) - rows
+    right = whole_number(draws[1], 2 * columns + 1) - columns
 
     def copy(image):
-        padded = jnp.pad(image, ((rows, rows), (columns, columns), (0, 0)))
-        return jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), image.shape)
+        height, width, _ = image.shape
+        kept = inside_box(height, width, -down, -right, height - down, width - right)
+        return jnp.where(kept[..., None], jnp.roll(image, (-down, -right), (0, 1)), 0)
 
-    offset = (top - rows).astype(jnp.float32), (left - columns).astype(jnp.float32)
-    return axis_aligned((1, 1), offset, copy)
+    return axis_aligned((1, 1), (down.astype(jnp.float32), right.astype(jnp.float32)), copy)
 
 
 def random_rotate(degrees: float = 15.0) -> Augmentation:
@@ -212,13 +235,15 @@ def random_affine(
     checks.within("stretch", stretch, 1)
 
     @moving
-    def augment(key: jax.Array, height: int, width: int) -> Movement:
+    def augment(key: jax.Array, height: Side, width: Side) -> Movement:
         draws = jax.random.uniform(key, (6,), jnp.float32, minval=-1)
         return affine(
             degrees=degrees * draws[0],
             shear=shear * draws[1],
             stretch=jnp.exp(math.log(stretch) * draws[2:4]),
-            translation=jnp.round(translate * draws[4:6] * jnp.array([height, width], jnp.float32)),
+            translation=jnp.round(
+                translate * draws[4:6] * jnp.stack([jnp.float32(height), jnp.float32(width)])
+            ),
         )
 
     return augment
@@ -233,7 +258,7 @@ def lens_distortion(strength: float = 0.25) -> Augmentation:
     checks.within("strength", strength, 0, 0.33)
 
     @moving
-    def augment(key: jax.Array, height: int, width: int) -> Movement:
+    def augment(key: jax.Array, height: Side, width: Side) -> Movement:
         return lens(jax.random.uniform(key, (), jnp.float32, -strength, strength), height, width)
 
     return augment

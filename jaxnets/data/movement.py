@@ -1,12 +1,13 @@
 """Movements of pixels: one description that moves an image together with its boxes, masks and label map.
 
 A geometric augmentation draws a `Movement`, and `move` applies it to all entries of an example.
-Points are (down, right), in pixels from the center of the image. The center of a pixel is at
+Points are (down, right), in pixels from the center of the picture, which is that of the image unless an
+example's `size` says that its picture is only the upper left of it. The center of a pixel is at
 index - (size - 1) / 2, and a box coordinate at coordinate - size / 2, which is consistent.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ import numpy as np
 
 from jaxnets.data import example as examples
 from jaxnets.data.example import Augmentation, Example
-from jaxnets.dtypes import implicit_promotion
+from jaxnets.data.resampling import Size, cut, cut_image, nearest, warp
 
 Points = tuple[jax.Array, jax.Array]
 
@@ -29,18 +30,21 @@ class Movement(NamedTuple):
     """A mapping of pixels, as two functions ``(rows, columns) -> (rows, columns)``.
 
     Attributes:
-        back: maps a point of the moved image to the point of the image that is shown there.
-        forth: its inverse, maps a point of the image to its position in the moved image.
+        back: maps a point of the moved picture to the point of the picture that is shown there.
+        forth: its inverse, maps a point of the picture to its position in the moved picture.
         resample: moves an image f32[H, W, C], if something does it better than `warp`: a translation
-            by whole pixels is a copy, and a resize weights the pixels at the edges correctly.
+            by whole pixels is a copy, and a resize weights the pixels at the edges correctly. What it
+            leaves outside the moved picture is made black.
+        size: (height, width) of the moved picture in the upper left of the image; None if it stays.
     """
 
     back: Callable[[jax.Array, jax.Array], Points]
     forth: Callable[[jax.Array, jax.Array], Points]
     resample: Callable[[jax.Array], jax.Array] | None = None
+    size: Size | None = None
 
 
-def moving(draw: Callable[[jax.Array, int, int], Movement]) -> Augmentation:
+def moving(draw: Callable[[jax.Array, Any, Any], Movement]) -> Augmentation:
     """Makes an augmentation from a function that draws a movement.
 
     Example:
@@ -51,7 +55,8 @@ def moving(draw: Callable[[jax.Array, int, int], Movement]) -> Augmentation:
         [[1.0, 2.5, 3.0, 4.0]]
 
     Args:
-        draw: ``draw(key, height, width) -> Movement`` for an image of this size.
+        draw: ``draw(key, height, width) -> Movement`` for a picture of this size: two numbers or, of an
+            example with a `size`, two scalars i32[].
 
     Returns:
         The augmentation ``augment(key, example) -> example``, which raises `InputError` if its
@@ -60,10 +65,16 @@ def moving(draw: Callable[[jax.Array, int, int], Movement]) -> Augmentation:
 
     def augment(key: jax.Array, example: Example) -> Example:
         examples.check(example)
-        height, width, _ = example["image"].shape
-        return move(example, draw(key, height, width))
+        return move(example, draw(key, *size_of(example)))
 
     return augment
+
+
+def size_of(example: Example) -> Size:
+    """The (height, width) of an example's picture: its `size`, or that of the whole image."""
+    if "size" in example:
+        return example["size"][0], example["size"][1]
+    return example["image"].shape[:2]
 
 
 def move(example: Example, movement: Movement) -> Example:
@@ -71,7 +82,7 @@ def move(example: Example, movement: Movement) -> Example:
 
     The image is resampled bilinearly and filled with black. Masks and label maps are resampled to the
     nearest pixel and filled with False and `IGNORE`. Boxes become the boxes of the moved masks or,
-    without masks, the bounding boxes of the moved boxes, clipped to the image. If a box is then less
+    without masks, the bounding boxes of the moved boxes, clipped to the picture. If a box is then less
     than `LEAST_SIDE` wide or high, it becomes zeros and its object is not `valid`.
 
     Args:
@@ -79,19 +90,25 @@ def move(example: Example, movement: Movement) -> Example:
         movement: the movement of its pixels.
 
     Returns:
-        The moved example, with `valid` if it has boxes or masks.
+        The moved example, with `valid` if it has boxes or masks, and `size` if the movement has one.
     """
-    image = example["image"]
-    height, width, _ = image.shape
-    moved = {**example, "image": move_image(image, movement)}
-    places = movement.back(*_centers(height, width))
+    image, size = example["image"], size_of(example)
+    shape, new = image.shape[:2], size if movement.size is None else movement.size
+    moved = {**example, "image": move_image(image, movement, size)}
+    if movement.size is not None:
+        moved["size"] = jnp.stack([jnp.asarray(side, jnp.int32) for side in new])
+    places = movement.back(*_centers(shape, new))
+
+    def planes(name: str, fill: int) -> jax.Array:
+        return cut(nearest(example[name], *places, size, fill), new, fill)
+
     if "segmentation" in example:
-        moved["segmentation"] = nearest(example["segmentation"], *places, examples.IGNORE)
+        moved["segmentation"] = planes("segmentation", examples.IGNORE)
     if "mask" in example:
-        moved["mask"] = nearest(example["mask"], *places, 0)
+        moved["mask"] = planes("mask", 0)
         box = boxes_of_masks(moved["mask"])
     elif "box" in example:
-        box = move_boxes(example["box"], movement, height, width)
+        box = move_boxes(example["box"], movement, size)
     else:
         return moved
     valid = ((box[:, 2:] - box[:, :2]) >= LEAST_SIDE).all(axis=1)
@@ -103,25 +120,37 @@ def move(example: Example, movement: Movement) -> Example:
     return moved
 
 
-def move_image(image: jax.Array, movement: Movement) -> jax.Array:
-    """Applies a movement to an image f32[H, W, C] in [0, 1], and fills with black."""
+def move_image(image: jax.Array, movement: Movement, size: Size | None = None) -> jax.Array:
+    """Applies a movement to an image f32[H, W, C] in [0, 1], and fills with black.
+
+    Args:
+        image: the image.
+        movement: the movement of its picture's pixels.
+        size: (height, width) of the picture; None for the whole image.
+    """
+    shape = image.shape[:2]
+    size = shape if size is None else size
+    new = size if movement.size is None else movement.size
     if movement.resample is not None:
-        return movement.resample(image)
-    return warp(image, *movement.back(*_centers(*image.shape[:2])))
+        found = movement.resample(image)
+    else:
+        found = warp(image, *movement.back(*_centers(shape, new)), size)
+    return cut_image(found, new)
 
 
-def move_boxes(box: jax.Array, movement: Movement, height: int, width: int) -> jax.Array:
-    """The bounding boxes of moved boxes, clipped to the image.
+def move_boxes(box: jax.Array, movement: Movement, size: Size) -> jax.Array:
+    """The bounding boxes of moved boxes, clipped to the moved picture.
 
     Args:
         box: f32[M, 4], in pixels: left, top, right, bottom.
         movement: the movement of the pixels.
-        height: height of the image, in pixels.
-        width: width of the image, in pixels.
+        size: (height, width) of the picture, in pixels.
 
     Returns:
-        f32[M, 4]. Boxes outside of the image have a side of length 0.
+        f32[M, 4]. Boxes outside of the picture have a side of length 0.
     """
+    height, width = map(jnp.float32, size)
+    new_height, new_width = map(jnp.float32, size if movement.size is None else movement.size)
     # Points around a box, as fractions of its height and width.
     share = np.arange(_EDGE_POINTS, dtype=np.float32) / _EDGE_POINTS
     zero, one = np.zeros_like(share), np.ones_like(share)
@@ -133,8 +162,8 @@ def move_boxes(box: jax.Array, movement: Movement, height: int, width: int) -> j
         top * (1 - down) + bottom * down - height / 2,
         left * (1 - across) + right * across - width / 2,
     )
-    rows = jnp.clip(rows + height / 2, 0, height)
-    columns = jnp.clip(columns + width / 2, 0, width)
+    rows = jnp.clip(rows + new_height / 2, 0, new_height)
+    columns = jnp.clip(columns + new_width / 2, 0, new_width)
     return jnp.stack([columns.min(1), rows.min(1), columns.max(1), rows.max(1)], axis=1)
 
 
@@ -161,6 +190,7 @@ def axis_aligned(
     scale: tuple[jax.Array | float, jax.Array | float],
     offset: tuple[jax.Array | float, jax.Array | float],
     resample: Callable[[jax.Array], jax.Array] | None = None,
+    size: Size | None = None,
 ) -> Movement:
     """The movement of a flip, crop, resize or translation, which treats each axis separately.
 
@@ -169,11 +199,13 @@ def axis_aligned(
             values below 1 enlarge and -1 flips.
         offset: (down, right), in pixels.
         resample: as in `Movement`.
+        size: as in `Movement`.
     """
     return Movement(
         back=lambda rows, columns: (rows * scale[0] + offset[0], columns * scale[1] + offset[1]),
         forth=lambda rows, columns: ((rows - offset[0]) / scale[0], (columns - offset[1]) / scale[1]),
         resample=resample,
+        size=size,
     )
 
 
@@ -213,7 +245,7 @@ def affine(
     return Movement(back, forth)
 
 
-def lens(strength: jax.Array | float, height: int, width: int) -> Movement:
+def lens(strength: jax.Array | float, height: jax.Array | int, width: jax.Array | int) -> Movement:
     """Radial lens distortion, which moves points from radius r (1 + strength r^2) to radius r.
 
     The first term of Brown's model ("Close-range camera calibration", 1971).
@@ -225,7 +257,8 @@ def lens(strength: jax.Array | float, height: int, width: int) -> Movement:
         height: height of the image, in pixels.
         width: width of the image, in pixels.
     """
-    corner = max(((height - 1) ** 2 + (width - 1) ** 2) / 4, 1)
+    height, width = jnp.float32(height), jnp.float32(width)
+    corner = jnp.maximum(((height - 1) ** 2 + (width - 1) ** 2) / 4, 1)
 
     def back(rows, columns):
         factor = 1 + strength * (rows**2 + columns**2) / corner
@@ -250,52 +283,10 @@ def lens(strength: jax.Array | float, height: int, width: int) -> Movement:
     return Movement(back, forth)
 
 
-def warp(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Samples an image at arbitrary points, bilinearly.
-
-    Args:
-        image: f32[H, W, C] in [0, 1].
-        rows: f32[h, w], down from the center of the image, in pixels.
-        columns: f32[h, w], to the right of the center. Points outside the image are black.
-
-    Returns:
-        f32[h, w, C].
-    """
-    import dm_pix
-
-    height, width, _ = image.shape
-    # Pad with black, because dm-pix repeats the outermost pixels; its own constant fill would blacken
-    # pixels that are outside by an ulp due to rounding.
-    framed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
-    places = jnp.stack([rows + (height + 1) / 2, columns + (width + 1) / 2])
-    read = jax.vmap(dm_pix.flat_nd_linear_interpolate, in_axes=(-1, None), out_axes=-1)
-    with implicit_promotion():
-        found = read(framed, places).astype(image.dtype)
-    return jnp.clip(found, 0, 1)  # the four weights may sum to an ulp more than 1
-
-
-def nearest(planes: jax.Array, rows: jax.Array, columns: jax.Array, fill: int) -> jax.Array:
-    """Samples label maps or masks at arbitrary points, from the pixel that contains each point.
-
-    Args:
-        planes: [..., H, W] of any dtype.
-        rows: f32[h, w], down from the center of the image, in pixels.
-        columns: f32[h, w], to the right of the center.
-        fill: value of points outside the image.
-
-    Returns:
-        [..., h, w] of the same dtype.
-    """
-    height, width = planes.shape[-2:]
-    rows, columns = jnp.floor(rows + height / 2), jnp.floor(columns + width / 2)
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    rows = jnp.clip(rows, 0, height - 1).astype(jnp.int32)
-    columns = jnp.clip(columns, 0, width - 1).astype(jnp.int32)
-    return jnp.where(inside, planes[..., rows, columns], jnp.asarray(fill, planes.dtype))
-
-
-def _centers(height: int, width: int) -> Points:
-    """The centers of the pixels, f32[H, W] each."""
-    rows = jnp.arange(height, dtype=jnp.float32) - (height - 1) / 2
-    columns = jnp.arange(width, dtype=jnp.float32) - (width - 1) / 2
+def _centers(shape: tuple[int, int], size: Size) -> Points:
+    """The centers of an image's pixels, f32[H, W] each, as seen from the center of its picture."""
+    rows, columns = (
+        jnp.arange(side, dtype=jnp.float32) - (jnp.float32(own) - 1) / 2
+        for side, own in zip(shape, size, strict=True)
+    )
     return jnp.meshgrid(rows, columns, indexing="ij")

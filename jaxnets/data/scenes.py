@@ -7,14 +7,14 @@ network has learned colors and digits or has memorized pictures.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from jaxnets.data import decoding
+from jaxnets.data import decoding, scenery
 from jaxnets.data.dataset import Dataset
+from jaxnets.data.objects import check_most, example_of, too_many
 from jaxnets.errors import InputError, unknown_name
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -30,23 +30,23 @@ RELATIONS = {"above": "below", "left of": "right of"}  # first object to second,
 SPLITS = {"train": 0, "seen": 1, "test": 2}  # a split's number is part of the seed of its scenes
 
 MIN_SIZE = 32  # pixels; a small digit then has 6, about the smallest that is legible
+_TRIES = 50  # places that are drawn for a digit before it is left out
 _LENGTHS = {"train": 20_000, "seen": 2_000, "test": 2_000}
-_PHOTO_SIDES = (2.0, 3.0, 4.0)  # heights of the photographs, as multiples of the image's side
 _TRAIN_SHARE = 0.6  # fraction of a photograph's width; the rest is for held-out scenes
 _DIMMED = 0.5  # brightness of the photographs, darkened so that every color stands out
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """An image and its annotations; M = 2 objects, the upper or left one first.
+    """An image and its annotations; of M = 2 objects the upper or left one is first.
 
     Attributes:
         image: uint8[H, W, 3].
         labels: int32[M], the digits.
         boxes: float32[M, 4], the tight box of each mask, xyxy in pixels.
         masks: bool[M, H, W].
-        sentences: the two complete captions, such as "a large red three above a small blue seven" and
-            "a small blue seven below a large red three".
+        sentences: the two complete captions of a scene of two, such as "a large red three above a small
+            blue seven" and "a small blue seven below a large red three".
     """
 
     image: np.ndarray
@@ -74,9 +74,10 @@ class _Object:
 class SceneSource:
     """The scenes of one split, rendered on access.
 
-    `source[i]` has `image`, `label` int32[2], `box` float32[2, 4] and `mask` bool[2, H, W];
-    `source.captions(i)` returns the captions, and `source.scene(i)` both. The number of scenes is
-    unlimited; `len(source)` only defines an epoch.
+    `source[i]` has `image`, `label` int32[2], `box` float32[2, 4] and `mask` bool[2, H, W], or, if
+    `boxes` is given, the entries of `objects.example_of`. `source.captions(i)` returns the captions,
+    `source.truth(i)` what is to be found, and `source.scene(i)` all. The number of scenes is unlimited;
+    `len(source)` only defines an epoch.
 
     Args:
         split: "train"; "seen", new scenes with the color-digit pairs of training; or "test", scenes
@@ -84,12 +85,25 @@ class SceneSource:
             parts of the photographs that training does not.
         count: scenes per epoch; None for 20,000 in training and 2,000 in the others.
         size: side of the image in pixels.
+        objects: M, two for scenes of two digits that captions describe; any other number for scenes of
+            1 to M digits that lie apart, those that find no room left out, without captions.
+        boxes: rows of an example's objects; None for the digits as they are.
+        masks: whether these examples have masks.
 
     Raises:
         InputError: an unknown split, or a number out of range.
     """
 
-    def __init__(self, split: str = "train", *, count: int | None = None, size: int = 64):
+    def __init__(
+        self,
+        split: str = "train",
+        *,
+        count: int | None = None,
+        size: int = 64,
+        objects: int = 2,
+        boxes: int | None = None,
+        masks: bool = False,
+    ):
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
         decoding.check_shape_options(size, 3)
@@ -98,7 +112,14 @@ class SceneSource:
         count = _LENGTHS[split] if count is None else count
         if count < 1:
             raise InputError(f"count is {count}; a split has at least one scene")
-        self.split, self.count = split, count
+        if not isinstance(objects, int) or objects < 1:
+            raise InputError(f"objects is {objects!r}; a scene has at least one")
+        if boxes is not None:
+            check_most(boxes)
+            if boxes < objects:
+                raise too_many("a scene", objects, boxes)
+        self.split, self.count, self.objects = split, count, objects
+        self._boxes, self._masks = boxes, masks
         self.image_shape = (size, size, 3)
         self.class_names = DIGITS
 
@@ -107,45 +128,71 @@ class SceneSource:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         scene = self.scene(index)
-        return {"image": scene.image, "label": scene.labels, "box": scene.boxes, "mask": scene.masks}
+        if self._boxes is None:
+            return {"image": scene.image, "label": scene.labels, "box": scene.boxes, "mask": scene.masks}
+        canvas, truth = self.image_shape[:2], self._truth(scene)
+        name = f"scene {index}"
+        return {"image": scene.image} | example_of(truth, canvas, canvas, canvas, self._boxes, name)
+
+    def truth(self, index: int) -> dict[str, np.ndarray]:
+        """What is to be found in a scene, as of `ObjectFiles.truth`."""
+        return self._truth(self.scene(index))
+
+    def _truth(self, scene: Scene) -> dict[str, np.ndarray]:
+        none = np.zeros(len(scene.labels), bool)
+        found = {"boxes": scene.boxes, "labels": scene.labels, "crowd": none, "difficult": none}
+        found["area"] = scene.masks.sum((1, 2)).astype(np.float64)
+        return found | ({"masks": scene.masks} if self._masks else {})
 
     def captions(self, index: int) -> tuple[str, ...]:
-        """The captions of a scene; the image is not rendered."""
-        _, relation, first, second = self._layout(index)
-        return (f"{first} {relation} {second}", f"{second} {RELATIONS[relation]} {first}")
+        """The captions of a scene; the image is not rendered.
+
+        Raises:
+            InputError: scenes of another number of digits than two.
+        """
+        _, relation, *things = self._layout(index)
+        if relation is None:
+            raise InputError(f"scenes of up to {self.objects} digits have no captions; objects=2 has")
+        return _captions(relation, *things)
 
     def scene(self, index: int) -> Scene:
         """The scene of any index from 0, including those past `len(source)`."""
-        rng, _, *objects = self._layout(index)
+        rng, relation, *things = self._layout(index)
         side = self.image_shape[0]
         image = self._background(rng)
-        masks = np.zeros((len(objects), side, side), bool)
-        boxes = np.zeros((len(objects), 4), np.float32)
-        for number, thing in enumerate(objects):
+        masks = np.zeros((len(things), side, side), bool)
+        boxes = np.zeros((len(things), 4), np.float32)
+        for number, thing in enumerate(things):
             row, column, extent = thing.place
             window = (slice(row, row + extent), slice(column, column + extent))
-            ink = _glyph(thing.glyph, extent)
+            ink = scenery.glyph(thing.glyph, extent)
             image[window] += ink[..., None] * (thing.rgb - image[window])
             masks[number][window] = ink > 0.5
             rows, columns = (np.flatnonzero(masks[number].any(axis)) for axis in (1, 0))
             boxes[number] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
-        labels = np.array([thing.digit for thing in objects], np.int32)
-        return Scene(np.round(image).astype(np.uint8), labels, boxes, masks, self.captions(index))
+        labels = np.array([thing.digit for thing in things], np.int32)
+        sentences = () if relation is None else _captions(relation, *things)
+        return Scene(np.round(image).astype(np.uint8), labels, boxes, masks, sentences)
 
-    def _layout(self, index: int) -> tuple[np.random.Generator, str, _Object, _Object]:
-        """Everything about a scene except its pixels, and the generator to continue with."""
+    def _layout(self, index: int) -> tuple[Any, ...]:
+        """The generator to draw pixels with, the relation of two objects, or None, and the objects."""
         rng = np.random.default_rng((SPLITS[self.split], index))
-        glyphs = _glyphs_by_digit(held_out=self.split != "train")
+        glyphs = scenery.glyphs_by_digit(held_out=self.split != "train")
+        count = 2 if self.objects == 2 else rng.integers(1, self.objects + 1)
         if self.split == "test":
-            pairs = [_pair(rng, unseen=True), _pair(rng, unseen=None)][:: 1 - 2 * rng.integers(2)]
+            unseen = [True] + [None] * (count - 1)
+            pairs = [_pair(rng, unseen=one) for one in unseen][:: 1 - 2 * rng.integers(2)]
         else:
-            pairs = [_pair(rng, unseen=False), _pair(rng, unseen=False)]
+            pairs = [_pair(rng, unseen=False) for _ in range(count)]
         side = self.image_shape[0]
         sizes = [_draw(rng, SIZES) for _ in pairs]
         extents = [round(side * rng.uniform(*SIZES[size])) for size in sizes]
-        relation = _draw(rng, RELATIONS)
-        places = _places(rng, side, extents, vertical=relation == "above")
-        objects = (
+        if self.objects == 2:
+            relation = _draw(rng, RELATIONS)
+            places = _places(rng, side, extents, vertical=relation == "above")
+        else:
+            relation, places = None, _scattered(rng, side, extents)
+        things = (
             _Object(
                 digit=digit,
                 glyph=_draw(rng, glyphs[digit]),
@@ -155,12 +202,13 @@ class SceneSource:
                 place=place,
             )
             for (color, digit), size, place in zip(pairs, sizes, places, strict=True)
+            if place is not None
         )
-        return rng, relation, *objects
+        return rng, relation, *things
 
     def _background(self, rng: np.random.Generator) -> np.ndarray:
         side = self.image_shape[0]
-        photos = _photographs(side)
+        photos = scenery.photographs(side)
         photo = photos[rng.integers(len(photos))]
         split = int(photo.shape[1] * _TRAIN_SHARE)
         photo = photo[:, :split] if self.split == "train" else photo[:, split:]
@@ -169,21 +217,38 @@ class SceneSource:
         return crop[:, :: 1 - 2 * rng.integers(2)] * np.float32(_DIMMED)
 
 
-def load_scenes(*, size: int = 64, channels: int = 3, count: int | None = None) -> Dataset:
+def load_scenes(
+    *,
+    size: int = 64,
+    channels: int = 3,
+    count: int | None = None,
+    objects: int = 2,
+    boxes: int | None = None,
+    masks: bool = False,
+) -> Dataset:
     """The scenes as a dataset: `train`, and `test`, in which every scene has an unseen pair.
 
     Args:
         size: side of the images in pixels.
         channels: must be 3, because captions name colors.
         count: training scenes per epoch; 20,000 by default. There are 2,000 held-out scenes.
+        objects: the most digits of a scene, as for `SceneSource`.
+        boxes: M, for examples with boxes of fixed shapes (`objects.example_of`); None for the digits as
+            they are.
+        masks: whether these examples have masks.
 
     Raises:
         InputError: a number out of range.
     """
     if channels != 3:
         raise InputError(f"channels is {channels}; scenes are described by colors, so it must be 3")
-    train, test = SceneSource("train", size=size, count=count), SceneSource("test", size=size)
+    own = {"size": size, "objects": objects, "boxes": boxes, "masks": masks}
+    train, test = SceneSource("train", count=count, **own), SceneSource("test", **own)
     return Dataset("scenes", train, test, DIGITS)
+
+
+def _captions(relation: str, first: _Object, second: _Object) -> tuple[str, ...]:
+    return f"{first} {relation} {second}", f"{second} {RELATIONS[relation]} {first}"
 
 
 def is_unseen(color: str, digit: int) -> bool:
@@ -224,43 +289,28 @@ def _places(
     return [(int(a), c, e) if vertical else (c, int(a), e) for a, c, e in places]
 
 
-@functools.cache
-def _handwriting() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's digits, float[1797, 8, 8] in [0, 1], and their labels."""
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    return digits.images / 16, digits.target
-
-
-@functools.cache
-def _glyphs_by_digit(held_out: bool) -> list[list[int]]:
-    """The indices of the handwritten images of each digit; every fifth is held out."""
-    _, targets = _handwriting()
-    parts = [np.flatnonzero(targets == digit) for digit in range(len(DIGITS))]
-    return [part[(np.arange(len(part)) % 5 == 0) == held_out].tolist() for part in parts]
-
-
-@functools.lru_cache(maxsize=4096)
-def _glyph(number: int, extent: int) -> np.ndarray:
-    """A handwritten digit as opacity, float32[extent, extent] in [0, 1]."""
-    from PIL import Image
-
-    image = Image.fromarray((_handwriting()[0][number] * 255).astype(np.uint8))
-    return np.asarray(image.resize((extent, extent), Image.Resampling.BICUBIC), np.float32) / 255
+def _scattered(
+    rng: np.random.Generator, side: int, extents: list[int]
+) -> list[tuple[int, int, int] | None]:
+    """Places squares apart, wherever there is room; None where none was found."""
+    taken: list[tuple[int, int, int]] = []
+    places = []
+    for extent in extents:
+        tries = rng.integers(0, side - extent + 1, (_TRIES, 2)).tolist()
+        free = ((row, column, extent) for row, column in tries)
+        place = next((own for own in free if not any(_meet(own, other) for other in taken)), None)
+        places.append(place)
+        if place is not None:
+            taken.append(place)
+    return places
 
 
-@functools.cache
-def _photographs(side: int) -> list[np.ndarray]:
-    """The two photographs in several sizes, uint8[H, W, 3]."""
-    from PIL import Image
-    from sklearn.datasets import load_sample_images
-
-    found = []
-    for photo in load_sample_images().images:
-        for factor in _PHOTO_SIDES:
-            height = round(side * factor)
-            width = round(height * photo.shape[1] / photo.shape[0])
-            resized = Image.fromarray(photo).resize((width, height), Image.Resampling.BILINEAR)
-            found.append(np.asarray(resized))
-    return found
+def _meet(place: tuple[int, int, int], other: tuple[int, int, int]) -> bool:
+    """Whether two squares, each a row, a column and a side, overlap."""
+    (top, left, side), (other_top, other_left, other_side) = place, other
+    return (
+        top < other_top + other_side
+        and other_top < top + side
+        and left < other_left + other_side
+        and other_left < left + side
+    )

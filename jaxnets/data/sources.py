@@ -18,6 +18,8 @@ _LOADERS: dict[str, Callable[..., Dataset] | str] = {
     "scenes": "jaxnets.data.scenes:load_scenes",
     "folder:PATH": "jaxnets.data.folder:load_folder",
     "captions:PATH": "jaxnets.data.captions:load_captions",
+    "coco:PATH": "jaxnets.data.coco:load_coco",
+    "voc:PATH": "jaxnets.data.voc:load_voc",
     "records:PATH": "jaxnets.data.records:load_records",
     "tfds:NAME": "jaxnets.data.tfds:load_tfds",
 }
@@ -57,10 +59,10 @@ def load(spec: str, **options: Any) -> Dataset:
 
     Args:
         spec: ``"digits"``, ``"scenes"``, ``"folder:PATH"``, ``"records:PATH"``, ``"captions:PATH"``,
-            ``"tfds:NAME"``, or a custom one (`register`).
+            ``"coco:PATH"``, ``"voc:PATH"``, ``"tfds:NAME"``, or a custom one (`register`).
         **options: options of `load_digits`, `load_scenes`, `load_folder`, `load_records`,
-            `load_captions` or `load_tfds`. All take ``size`` (side of the images in pixels) and
-            ``channels`` (1 or 3); None stands for the default.
+            `load_captions`, `load_coco`, `load_voc` or `load_tfds`. All take ``size`` (side of the
+            images in pixels) and ``channels`` (1 or 3); None stands for the default.
 
     Raises:
         InputError: an unknown spec, an option that this dataset does not take, or an error of its

@@ -9,6 +9,8 @@ import numpy as np
 
 from jaxnets.data import decoding, splits
 from jaxnets.data.dataset import Dataset
+from jaxnets.data.objects import MOST, canvas_of, check_most
+from jaxnets.data.tfds_objects import TfdsObjects
 from jaxnets.errors import InputError, unknown_name
 
 
@@ -78,15 +80,16 @@ class TfdsSource:
 def load_tfds(
     name: str,
     *,
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
     channels: int | None = None,
+    boxes: int | None = None,
     strict: bool = False,
     data_dir: str | None = None,
     interpolation: str = "bilinear",
     background: str = "white",
 ) -> Dataset:
-    """Loads a prepared TensorFlow dataset of labeled or captioned images: its train, validation and test
-    splits, or those of them that there are.
+    """Loads a prepared TensorFlow dataset of images with labels, captions or objects: its train,
+    validation and test splits, or those of them that there are.
 
     Nothing is downloaded. Preparing a dataset may need TensorFlow; reading a dataset that was prepared
     in the array_record format does not.
@@ -94,11 +97,15 @@ def load_tfds(
     Args:
         name: name in TensorFlow Datasets: ``"cifar10"``, ``"name/config"``, ``"name:1.0.0"``. Its
             features must be named ``image`` and ``label``, or ``image`` and ``captions`` (as in
-            ``"coco_captions"``). Epochs are measured by ``validation`` if there is one; ``test`` is then
-            left for `Dataset.split`.
+            ``"coco_captions"``), or ``image`` and ``objects`` with ``bbox`` and ``label`` (as in
+            ``"coco/2017"`` and ``"voc/2007"``). Epochs are measured by ``validation`` if there is one;
+            ``test`` is then left for `Dataset.split`.
         size: side of the square that every image is resized to, as for a folder. By default, images
-            keep their size if it is the same for all, and are resized to 224 pixels otherwise.
+            keep their size if it is the same for all, and are resized to 224 pixels otherwise. With
+            objects, that of the canvas, or its (height, width), as for `load_coco`.
         channels: 1 (gray) or 3 (RGB); by default that of the dataset.
+        boxes: the most objects of an image; if it is given, objects are taken where there are labels
+            too.
         strict: raise for an image that cannot be decoded, instead of giving it weight 0.
         data_dir: the folder with the prepared dataset (default: that of TensorFlow Datasets); ``~`` is
             your home.
@@ -114,41 +121,67 @@ def load_tfds(
     data_dir = data_dir and os.path.expanduser(data_dir)
     builder = _builder(name, data_dir)
     features = builder.info.features
-    captioned = "captions" in features and "label" not in features
-    wrong = "image" not in features or not (captioned or "label" in features)
+    kind = _kind(features, boxes)
     parts = {splits.split_of(split): split for split in builder.info.splits}
     parts = {name: parts[name] for name in splits.NAMES if name in parts}
-    if wrong or "train" not in parts or len(parts) < 2:
+    if kind is None or "train" not in parts or len(parts) < 2:
+        wanted = "label (or captions, or objects with bbox and label)" if boxes is None else "objects"
         raise InputError(
-            f"tfds dataset {name!r} must have features image and label (or captions) and splits "
-            f"train and test (or validation); it has {', '.join(features)} and "
-            f"{', '.join(builder.info.splits)}"
+            f"tfds dataset {name!r} must have features image and {wanted} and splits train and test (or "
+            f"validation); it has {', '.join(features)} and {', '.join(builder.info.splits)}"
         )
-    height, width, stored_channels = _stored_shape(features["image"].shape)
-    channels = stored_channels if channels is None else channels
-    decoding.check_shape_options(size, channels)
+    stored = _stored_shape(features["image"].shape)
+    channels = stored[2] if channels is None else channels
+    decoding.check_shape_options(None if kind == "objects" else size, channels)
     decoding.check_interpolation(interpolation)
     decoding.check_background(background)
-    if size is None and None in (height, width):
-        size = 224
-    image_shape = (size or height, size or width, channels)
     decoders = None
     if isinstance(features["image"], tfds.features.Image):
         decoders = {"image": tfds.decode.SkipDecoding()}
-    class_names = () if captioned else tuple(features["label"].names)
+    elif kind == "objects":
+        raise InputError(f"tfds dataset {name!r} has objects in images without a format; wanted files")
+    if kind == "objects":
+        boxes = MOST if boxes is None else boxes
+        check_most(boxes)
+        class_names = tuple(features["objects"]["label"].names)
+        make = functools.partial(
+            TfdsObjects, boxes=boxes, first=int(name.startswith("voc")), strict=strict,
+            image_shape=(*canvas_of(size), channels),
+            interpolation=interpolation, background=background,
+        )  # fmt: skip
+    else:
+        class_names = () if kind == "captions" else tuple(features["label"].names)
+        if size is None and None in stored[:2]:
+            size = 224
+        make = functools.partial(
+            TfdsSource, size=size, strict=strict,
+            image_shape=(size or stored[0], size or stored[1], channels),
+            interpolation=interpolation, background=background,
+        )  # fmt: skip
     sources = {
-        own: TfdsSource(
-            tfds.data_source(
-                name, split=split, data_dir=data_dir, download=False, decoders=decoders
-            ),
-            f"{name} {split}", class_names, image_shape, size, strict, interpolation, background,
+        own: make(
+            tfds.data_source(name, split=split, data_dir=data_dir, download=False, decoders=decoders),
+            name=f"{name} {split}",
+            class_names=class_names,
         )
         for own, split in parts.items()
-    }  # fmt: skip
+    }
     counts = {own: (parts[own], len(source)) for own, source in sources.items()}
     test = sources[splits.measuring(sources)]
     notes = (splits.usage(counts),)
     return Dataset(f"tfds:{name}", sources["train"], test, class_names, sources, notes)
+
+
+def _kind(features: Any, boxes: int | None) -> str | None:
+    """What an image of these features comes with, or None."""
+    objects = getattr(features["objects"], "keys", dict)() if "objects" in features else ()
+    has_objects = {"bbox", "label"} <= set(objects)
+    if "image" not in features:
+        return None
+    if has_objects and (boxes is not None or "label" not in features):
+        return "objects"
+    known = ("label", "captions") if boxes is None else ()
+    return next((kind for kind in known if kind in features), None)
 
 
 def _stored_shape(shape: tuple[int | None, ...]) -> tuple[int | None, int | None, int]:

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-
-AT_A_TIME = 64  # regions whose samples are in memory together
 
 
 def roi_align(
@@ -19,6 +18,7 @@ def roi_align(
     *,
     sampling_ratio: int = 2,
     aligned: bool = False,
+    extent: jax.Array | None = None,
 ) -> jax.Array:
     """Averages bilinear samples in each bin of a region (He et al. 2017, arXiv:1703.06870, section 3).
 
@@ -33,22 +33,24 @@ def roi_align(
             map, rounded up.
         aligned: shift by half a pixel, so that the centers of pixels are at .5, as Detectron2 does;
             otherwise a region is also at least one pixel of the map wide and high.
+        extent: i32[2], the (rows, columns) of the map that belong to the picture; None for all.
 
     Returns:
         f[R, size, size, C].
     """
     height, width, _ = features.shape
+    extent = jnp.array([height, width], jnp.int32) if extent is None else extent
     if sampling_ratio == 0:
+        scaled = boxes * scale
         by_row, by_column = (
-            _adaptive(lows, highs, extent, size, aligned)
-            for lows, highs, extent in _sides(boxes * scale, (height, width))
+            _adaptive(scaled[:, low], scaled[:, low + 2], length, part, size, aligned)
+            for low, length, part in ((1, height, extent[0]), (0, width, extent[1]))
         )
         return jnp.einsum("hwc,rih,rjw->rijc", features, by_row, by_column, precision="highest")
     maps = features.reshape(height * width, -1)
-    zeros = jnp.zeros(len(boxes), jnp.int32)
-    sizes = jnp.array([[height, width]], jnp.int32)
-    scales = jnp.asarray(scale, boxes.dtype).reshape(1)
-    return _align(maps, sizes, zeros[:1], boxes, zeros, scales, size, sampling_ratio, aligned)
+    layout = _Layout(jnp.zeros(1, jnp.int32), jnp.full(1, width, jnp.int32), extent[None])
+    level, scales = jnp.zeros(len(boxes), jnp.int32), jnp.asarray(scale, boxes.dtype).reshape(1)
+    return _align(maps, layout, boxes, level, scales, size, sampling_ratio, aligned)
 
 
 def pyramid_roi_align(
@@ -61,6 +63,7 @@ def pyramid_roi_align(
     aligned: bool = False,
     canonical_size: int = 224,
     canonical_level: int = 4,
+    extents: jax.Array | None = None,
 ) -> jax.Array:
     """RoIAlign on the level of a feature pyramid that fits each region.
 
@@ -76,6 +79,7 @@ def pyramid_roi_align(
         aligned: as for `roi_align`.
         canonical_size: side of a region on `canonical_level`.
         canonical_level: level of such a region; the level of a map of scale 1 / 2**n is n.
+        extents: i32[L, 2], the (rows, columns) of each map that belong to the picture; None for all.
 
     Returns:
         f[R, size, size, C].
@@ -91,17 +95,10 @@ def pyramid_roi_align(
     shapes = np.array([own.shape[:2] for own in features], np.int32)
     starts = np.cumsum([0, *shapes.prod(1)[:-1]], dtype=np.int32)
     own_scales = jnp.asarray(scales, boxes.dtype)
-    return _align(
-        maps,
-        jnp.array(shapes),
-        jnp.array(starts),
-        boxes,
-        level,
-        own_scales,
-        size,
-        sampling_ratio,
-        aligned,
+    layout = _Layout(
+        jnp.array(starts), jnp.array(shapes[:, 1]), jnp.array(shapes) if extents is None else extents
     )
+    return _align(maps, layout, boxes, level, own_scales, size, sampling_ratio, aligned)
 
 
 def roi_pool(features: jax.Array, boxes: jax.Array, size: int, scale: float) -> jax.Array:
@@ -166,46 +163,64 @@ def paste_masks(masks: jax.Array, boxes: jax.Array, height: int, width: int) -> 
     return jnp.einsum("rmn,rhm,rwn->rhw", padded, by_row, by_column, precision="highest")
 
 
-def _align(maps, sizes, starts, boxes, level, scales, size, ratio, aligned):
+class _Layout(NamedTuple):
+    """Where maps are among the pixels of all: the first pixel i32[L] and the pixels of a row i32[L] of
+    each, and the (rows, columns) i32[L, 2] that are read."""
+
+    starts: jax.Array
+    pitches: jax.Array
+    extents: jax.Array
+
+
+def _align(maps, layout, boxes, level, scales, size, ratio, aligned):
     """Samples of regions on one of several maps.
 
     Args:
         maps: f[P, C], the pixels of all maps, row by row.
-        sizes: i32[L, 2], height and width of each.
-        starts: i32[L], their first pixels.
+        layout: of the maps.
         boxes: f[R, 4].
         level: i32[R], the map of each.
         scales: f[L].
         size, ratio, aligned: as for `roi_align`.
     """
 
-    def align(region):
-        box, own = region
+    def samples(box, own):
         scaled = box * scales[own] - (0.5 if aligned else 0.0)
-        rows, by_row = _corners(scaled[1], scaled[3], sizes[own, 0], size, ratio, aligned)
-        columns, by_column = _corners(scaled[0], scaled[2], sizes[own, 1], size, ratio, aligned)
-        pixels = maps[starts[own] + rows[:, None] * sizes[own, 1] + columns[None]]
-        return jnp.einsum("yxc,iy,jx->ijc", pixels, by_row, by_column, precision="highest")
+        extent = layout.extents[own]
+        rows, by_row = _corners(scaled[1], scaled[3], extent[0], size, ratio, aligned)
+        columns, by_column = _corners(scaled[0], scaled[2], extent[1], size, ratio, aligned)
+        first = layout.starts[own] + rows * layout.pitches[own]
+        return (
+            (first[:, None, :, None] + columns[None, :, None]).reshape(-1, size, size),
+            (by_row[:, None, :, None] * by_column[None, :, None]).reshape(-1, size, size),
+        )
 
-    return lax.map(align, (boxes, level), batch_size=AT_A_TIME)
+    def add(total, sample):
+        pixels, weights = sample
+        return total + maps[pixels] * weights[..., None], None
+
+    # One pixel of each bin at a time: neither all samples nor a sparse matrix of weights is made.
+    start = jnp.zeros((len(boxes), size, size, maps.shape[-1]), maps.dtype)
+    total, _ = lax.scan(add, start, jax.vmap(samples, out_axes=1)(boxes, level))
+    return total
 
 
 def _corners(low, high, extent, size, ratio, aligned):
-    """The pixels i32[2 * size * ratio] along one side between which a region is sampled, and the weight
-    f[size, 2 * size * ratio] of each in each bin."""
+    """The pixels i32[2 * ratio, size] along one side between which each bin of a region is sampled, and
+    their weights f[2 * ratio, size]."""
     length = high - low if aligned else jnp.maximum(high - low, 1)
     step = _over(length, size)
-    starts = low + jnp.arange(size) * step
-    places = starts[:, None] + _over((jnp.arange(ratio) + 0.5) * step, ratio)
-    inside = (places >= -1) & (places <= extent)
-    places = jnp.clip(places, 0, extent - 1)
-    before = jnp.floor(places).astype(jnp.int32)
-    after = jnp.minimum(before + 1, extent - 1)
+    starts = low + jnp.arange(size, dtype=low.dtype) * step
+    places = starts[None] + _over((jnp.arange(ratio, dtype=low.dtype) + 0.5) * step, ratio)[:, None]
+    end = extent.astype(places.dtype)
+    inside = (places >= -1) & (places <= end)
+    places = jnp.clip(places, 0, end - 1)
+    before = jnp.floor(places)
     share = places - before
-    weights = jnp.stack([1 - share, share], -1) * inside[..., None] / ratio
-    pixels = jnp.stack([before, after], -1).reshape(-1)
-    spread = jnp.eye(size, dtype=weights.dtype)[:, :, None] * weights.reshape(1, size, -1)
-    return pixels, spread.reshape(size, -1)
+    before = before.astype(jnp.int32)
+    after = jnp.minimum(before + 1, extent - 1)
+    weights = jnp.concatenate([1 - share, share]) * jnp.concatenate([inside, inside]) / ratio
+    return jnp.concatenate([before, after]), weights
 
 
 def _over(values, count):
@@ -214,31 +229,27 @@ def _over(values, count):
     return values / (count + 0 * values)
 
 
-def _sides(boxes, extents):
-    """The low and high ends of regions along the rows and the columns, and the map's extent there."""
-    height, width = extents
-    return (boxes[:, 1], boxes[:, 3], height), (boxes[:, 0], boxes[:, 2], width)
-
-
-def _adaptive(low, high, extent, size, aligned):
-    """The weight f[R, size, extent] of each pixel along one side in each bin, with about one sample for
-    each pixel. They are added sample by sample, as a region may be as long as the map."""
+def _adaptive(low, high, length, extent, size, aligned):
+    """The weight f[R, size, length] of each pixel along one side in each bin, with about one sample for
+    each pixel up to the extent. They are added one by one, as a region may be as long as the map."""
     shift = 0.5 if aligned else 0.0
     low, high = low - shift, high - shift
-    length = high - low if aligned else jnp.maximum(high - low, 1)
-    step = _over(length, size)
+    span = high - low if aligned else jnp.maximum(high - low, 1)
+    step = _over(span, size)
     count = jnp.ceil(step)
-    starts = low[:, None] + jnp.arange(size) * step[:, None]
-    pixels = jnp.arange(extent)
+    starts = low[:, None] + jnp.arange(size, dtype=low.dtype)[None] * step[:, None]
+    pixels, end = jnp.arange(length, dtype=low.dtype), extent.astype(low.dtype)
 
     def add(total, k):
         places = starts + ((k + 0.5) * step / jnp.maximum(count, 1))[:, None]
-        inside = (places >= -1) & (places <= extent) & (k < count)[:, None]
-        nearness = 1 - jnp.abs(jnp.clip(places, 0, extent - 1)[..., None] - pixels)
-        return total + jnp.maximum(nearness, 0) * inside[..., None], None
+        inside = (places >= -1) & (places <= end) & (k < count)[:, None]
+        nearness = 1 - jnp.abs(jnp.clip(places, 0, end - 1)[..., None] - pixels[None, None])
+        return total + jnp.where(inside[..., None], jnp.maximum(nearness, 0), 0), None
 
-    most = -(-4 * extent // size)  # of a region four times as long as the map
-    total, _ = lax.scan(add, jnp.zeros((len(low), size, extent), low.dtype), jnp.arange(most))
+    most = -(-4 * length // size)  # of a region four times as long as the map
+    total, _ = lax.scan(
+        add, jnp.zeros((len(low), size, length), low.dtype), jnp.arange(most, dtype=low.dtype)
+    )
     return total / jnp.maximum(count, 1)[:, None, None]
 
 
@@ -250,15 +261,16 @@ def _bins(low, high, extent, size):
     firsts = jnp.asarray(np.floor(bins * step).astype(np.int32))
     lasts = jnp.asarray(np.ceil((bins + 1) * step).astype(np.int32))
     length = jnp.clip(high - low + 1, 1, len(lengths) - 1)
-    pixels = jnp.arange(extent)
+    pixels = jnp.arange(extent, dtype=jnp.int32)[None]
     return (pixels >= (low + firsts[length])[:, None]) & (pixels < (low + lasts[length])[:, None])
 
 
 def _resizing(low, high, extent, side):
     """The weight f[extent, side] of each entry of a mask at each pixel from low to high."""
     length = jnp.maximum(high - low + 1, 1)
-    pixels = jnp.arange(extent)
-    place = jnp.maximum((pixels - low + 0.5) * (side / length) - 0.5, 0)
+    pixels = jnp.arange(extent, dtype=jnp.int32)
+    centers = (pixels - low).astype(jnp.float32) + 0.5
+    place = jnp.maximum(centers * (side / length.astype(jnp.float32)) - 0.5, 0)
     place = jnp.minimum(place, side - 1)[:, None]
-    weights = jnp.maximum(1 - jnp.abs(place - jnp.arange(side)), 0)
-    return weights * ((pixels >= low) & (pixels < low + length))[:, None]
+    weights = jnp.maximum(1 - jnp.abs(place - jnp.arange(side, dtype=jnp.float32)[None]), 0)
+    return jnp.where(((pixels >= low) & (pixels < low + length))[:, None], weights, 0)

@@ -1,11 +1,23 @@
 """Non-maximum suppression with fixed shapes."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from jaxnets.detection.boxes import iou as overlaps
+
+BLOCK = 256  # boxes that are decided at a time, so that memory does not grow with their square
+
+
+class _Kept(NamedTuple):
+    """Where the search is: the next box in order, how many are kept, and which, i32[k]."""
+
+    start: jax.Array
+    count: jax.Array
+    index: jax.Array
 
 
 def nms(
@@ -34,14 +46,37 @@ def nms(
     Returns:
         The indices i32[k] of the kept boxes, best first, and whether there are that many, bool[k].
     """
-    valid = jnp.ones(len(boxes), bool) if valid is None else valid
-    order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
-    sorted_boxes = boxes[order]
-    above = jnp.triu(overlaps(sorted_boxes, sorted_boxes) > _rounded_down(iou, boxes.dtype), 1)
-    if labels is not None:
-        above &= labels[order][:, None] == labels[order][None]
-    kept = _greedy(above, valid[order])
-    return _first(order, kept, k)
+    count = len(boxes)
+    valid = jnp.ones(count, bool) if valid is None else valid
+    labels = jnp.zeros(count, jnp.int32) if labels is None else labels
+    order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True).astype(jnp.int32)
+    block = min(BLOCK, count)
+    order = jnp.pad(order, (0, -count % block))
+    threshold, there = rounded_down(iou, boxes.dtype), valid.sum(dtype=jnp.int32)
+
+    def again(state: _Kept) -> jax.Array:
+        return (state.start < there) & (state.count < k)
+
+    def next_block(state: _Kept) -> _Kept:
+        """Decides the next best boxes: by those that are kept already, and by one another."""
+        index = lax.dynamic_slice(order, (state.start,), (block,))
+        own, label = boxes[index], labels[index]
+        kept = boxes[state.index]
+        over = (overlaps(own, kept) > threshold) & (label[:, None] == labels[state.index][None])
+        left = ~(over & (jnp.arange(k, dtype=jnp.int32) < state.count)[None]).any(1)
+        left &= state.start + jnp.arange(block, dtype=jnp.int32) < there
+        above = jnp.triu(overlaps(own, own) > threshold, 1) & (label[:, None] == label[None])
+        left = _greedy(above, left)
+        place = jnp.where(left, state.count + jnp.cumsum(left, dtype=jnp.int32) - 1, k)
+        return _Kept(
+            state.start + block,
+            jnp.minimum(state.count + left.sum(dtype=jnp.int32), k),
+            state.index.at[place].set(index, mode="drop"),
+        )
+
+    start = _Kept(jnp.int32(0), jnp.int32(0), jnp.zeros(k, jnp.int32))
+    found = lax.while_loop(again, next_block, start)
+    return found.index, jnp.arange(k, dtype=jnp.int32) < found.count
 
 
 def soft_nms(
@@ -99,13 +134,7 @@ def _greedy(above: jax.Array, valid: jax.Array) -> jax.Array:
     return kept
 
 
-def _first(order: jax.Array, kept: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
-    """The first k kept entries of an order."""
-    places = jnp.flatnonzero(kept, size=k, fill_value=0)
-    return order[places].astype(jnp.int32), jnp.arange(k) < kept.sum()
-
-
-def _rounded_down(threshold: float | jax.Array, dtype: jnp.dtype) -> jax.Array | np.floating:
+def rounded_down(threshold: float | jax.Array, dtype: jnp.dtype) -> jax.Array | np.floating:
     """A threshold in the precision of the overlaps: x > threshold as for the threshold in double."""
     if not isinstance(threshold, float | int):
         return threshold

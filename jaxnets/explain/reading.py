@@ -274,10 +274,12 @@ def _joined(views: Sequence[View], rank: int) -> View:
 
 
 def _regrouped(view: View, before: tuple[int, ...], after: tuple[int, ...]) -> View:
-    """The view after a reshape: axes that are merged run along all that each of them ran along."""
+    """The view after a reshape: axes that are merged run along all that each of them ran along. An axis
+    of the image whose every place was repeated, as maps are enlarged, has as many more places."""
     if 0 in before:
         return _everywhere([view], len(after))
     axes: list[frozenset[int]] = []
+    stride = list(view.stride)
     i = j = 0
     while i < len(before) or j < len(after):
         (a, i), (b, j) = (i, min(i + 1, len(before))), (j, min(j + 1, len(after)))
@@ -285,7 +287,9 @@ def _regrouped(view: View, before: tuple[int, ...], after: tuple[int, ...]) -> V
             i, j = (i + 1, j) if merged < cut else (i, j + 1)
         along = frozenset().union(*view.axes[a:i])
         alone = i - a == j - b == 1
+        if len(along) == 1 and j - b == 1 and along == view.axes[a] and not any(view.axes[a + 1 : i]):
+            stride[min(along)] /= math.prod(before[a + 1 : i])
         axes += [along if alone or extent > 1 else _NOWHERE for extent in after[b:j]]
     lost = frozenset().union(*view.axes).difference(*axes)
     size = tuple(math.inf if axis in lost else view.size[axis] for axis in (0, 1))
-    return View(size, view.stride, tuple(axes))
+    return View(size, tuple(stride), tuple(axes))

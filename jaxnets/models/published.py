@@ -1,7 +1,7 @@
 """Public weights as data: what a family's `WEIGHTS` tells of each set, in a row.
 
-Every accuracy is what the publisher claims for the crop in the row; none was measured here. The
-images that a set of weights wants belong to it as much as its numbers do, so they are in its row.
+Every measure is what the publisher claims for the images in the row; none was taken here. The images
+that a set of weights wants belong to it as much as its numbers do, so they are in its row.
 """
 
 import math
@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALVES = (0.5, 0.5, 0.5)
+TOP1 = "top-1"  # on ImageNet's validation images
+BOX_AP, MASK_AP = "box AP", "mask AP"  # on COCO val2017
 
 
 class PublishedWeights(NamedTuple):
@@ -19,9 +21,10 @@ class PublishedWeights(NamedTuple):
         source: where it is, as `jaxnets.weights.sources` reads it.
         library: whose names its tensors have, a key of the family's `RENAMES`.
         architecture: what that library calls the model.
-        top1: claimed accuracy on ImageNet's validation images, in percent.
+        claims: what the publisher measured, in percent, by the name of the measure.
         resize: the shorter side is scaled to so many pixels; then
-        size: the middle is cut out, with sides of so many.
+        size: the middle is cut out, with sides of so many; None where nothing is cut away, and
+        longest: the longer side is scaled to no more than so many.
         interpolation: "bilinear" or "bicubic", of the scaling.
         mean, std: of each channel, in units of 0 to 1.
         order: of the channels, "RGB" or "BGR"; `mean` and `std` are in it.
@@ -32,10 +35,11 @@ class PublishedWeights(NamedTuple):
     source: str
     library: str
     architecture: str
-    top1: float
+    claims: Mapping[str, float]
     resize: int
-    size: int
+    size: int | None
     interpolation: str
+    longest: int | None = None
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
     order: str = "RGB"
@@ -43,9 +47,19 @@ class PublishedWeights(NamedTuple):
     settings: Mapping[str, Any] = {}
 
     @property
+    def file(self) -> str:
+        """The last part of the source: the name under which it is published."""
+        return self.source.rpartition(":")[2].rpartition("/")[2]
+
+    @property
+    def top1(self) -> float:
+        """Claimed accuracy on ImageNet's validation images, in percent."""
+        return self.claims[TOP1]
+
+    @property
     def crop(self) -> float:
         """The part of the scaled image's shorter side that is kept."""
-        return self.size / self.resize
+        return 1.0 if self.size is None else self.size / self.resize
 
 
 def resized_side(size: int, crop: float) -> int:
@@ -67,7 +81,7 @@ def timm(
     return PublishedWeights(
         source=f"hf:timm/{name}",
         architecture=name.partition(".")[0],
-        top1=top1,
+        claims={TOP1: top1},
         resize=resized_side(size, crop),
         size=size,
         interpolation=interpolation,
@@ -82,9 +96,29 @@ def torchvision(
     return PublishedWeights(
         source=f"torchvision:{file}",
         architecture=architecture,
-        top1=top1,
+        claims={TOP1: top1},
         resize=resize,
         size=size,
+        interpolation="bilinear",
+        **{"library": "torchvision", "license": "BSD-3-Clause"} | others,
+    )
+
+
+def torchvision_detector(
+    file: str,
+    architecture: str,
+    box_ap: float,
+    mask_ap: float | None = None,
+    **others: Any,
+) -> PublishedWeights:
+    """Of torchvision's own files, for whole pictures of 800 x 1333 pixels at most."""
+    return PublishedWeights(
+        source=f"torchvision:{file}",
+        architecture=architecture,
+        claims={BOX_AP: box_ap} | ({} if mask_ap is None else {MASK_AP: mask_ap}),
+        resize=800,
+        longest=1333,
+        size=None,
         interpolation="bilinear",
         **{"library": "torchvision", "license": "BSD-3-Clause"} | others,
     )
@@ -98,7 +132,7 @@ def cadene(
         source=f"cadene:{file}",
         library="cadene",
         architecture=architecture,
-        top1=top1,
+        claims={TOP1: top1},
         resize=resize,
         size=size,
         interpolation="bilinear",

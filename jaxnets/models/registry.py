@@ -1,55 +1,33 @@
 """Every model by its name.
 
-A family is one file. It holds the family's modules; a function `build(*, num_classes=..., ...)`
-that puts them together into a `Classifier` and whose annotations say what its settings may be
-(`jaxnets.models.settings`); a table `VARIANTS` from the name of a model to the arguments with which
-`build` makes it; the `PAPER`; and, where there are any, `WEIGHTS`, the public weights of a model, the
-best first, and `RENAMES`, what libraries call its parameters. To add a family, write that file and
-list it below; or, from outside of jaxnets, hand it to `register`.
+A family is one file, of whatever task. It holds the family's modules; a function
+`build(*, num_classes=..., ...)` that puts them together into a model and whose annotations say what its
+settings may be (`jaxnets.models.settings`); a table `VARIANTS` from the name of a model to the arguments
+with which `build` makes it; the `PAPER`; and, where there are any, `WEIGHTS`, the public weights of a
+model, the best first, `RENAMES`, what libraries call its parameters, and a function
+`class_names(num_classes)`, what those weights score. To add a family, write that file and list it in
+`jaxnets.models.families`; or, from outside of jaxnets, hand it to `register`.
+
+A model is a Linen module, called with `(images, train)`, with the fields `model_name`, `num_classes`,
+`input_size` and `min_size` of `Classifier`, and its backbone in `backbone`.
 """
 
 import fnmatch
 import importlib
 import inspect
+from collections.abc import Iterator
 from typing import Any, NamedTuple
+
+from flax import linen as nn
 
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.models.classifier import Classifier
+from jaxnets.models.families import CLASSIFIERS, FAMILIES
 from jaxnets.models.published import PublishedWeights
 from jaxnets.models.settings import checked, settings_of
 
-FAMILIES = [
-    importlib.import_module(f"jaxnets.models.{name}")
-    for name in (
-        "alexnet",
-        "densenet",
-        "dpn",
-        "fractalnet",
-        "googlenet",
-        "highway",
-        "inception_resnet_v2",
-        "inception_v2",
-        "inception_v3",
-        "inception_v4",
-        "lenet",
-        "mlp",
-        "mobilenet_v1",
-        "mobilenet_v2",
-        "nasnet",
-        "nin",
-        "pnasnet",
-        "polynet",
-        "resnet",
-        "resnetv2",
-        "senet",
-        "squeezenet",
-        "vgg",
-        "vit",
-        "xception",
-        "zfnet",
-    )
-]
-"""Those of jaxnets, and behind them those that were registered."""
+_OWN: dict[str, Any] = {}
+"""The families that were registered, by the names of their modules."""
 
 
 class ModelInfo(NamedTuple):
@@ -57,7 +35,8 @@ class ModelInfo(NamedTuple):
 
     Attributes:
         name: what `create_model` takes.
-        family: the file under `jaxnets/models/` that tells its story.
+        task: what it does.
+        family: the file that tells its story.
         paper: where it was published.
         num_classes: the number of classes unless another is asked for.
         input_size: the (height, width, channels) it was made for.
@@ -65,6 +44,7 @@ class ModelInfo(NamedTuple):
     """
 
     name: str
+    task: str
     family: str
     paper: str
     num_classes: int
@@ -72,13 +52,13 @@ class ModelInfo(NamedTuple):
     settings: dict[str, Any]
 
 
-def create_model(name: str, num_classes: int | None = None, **overrides: Any) -> Classifier:
+def create_model(name: str, num_classes: int | None = None, **overrides: Any) -> nn.Module:
     """Builds a model. It has no parameters yet: `model.init(key, images)` draws them.
 
     Args:
         name: one of `list_models()`.
         num_classes: None for the model's own number (1000 where it was made for ImageNet); 0 for a
-            model that returns the features its last dense layer would have read.
+            classifier that returns the features its last dense layer would have read.
         **overrides: settings that replace the model's own, for instance `drop_path=0.2`; `build` in
             the file of its family explains them.
 
@@ -88,7 +68,7 @@ def create_model(name: str, num_classes: int | None = None, **overrides: Any) ->
     Raises:
         InputError: the name or a setting is unknown, or a value does not fit.
     """
-    family = _family_of(name)
+    family = family_of(name)
     settings = _settings(family, name)
     for setting in overrides:
         if setting not in settings:
@@ -101,15 +81,63 @@ def create_model(name: str, num_classes: int | None = None, **overrides: Any) ->
     return family.build(**settings).clone(model_name=name)
 
 
-def list_models(pattern: str = "*", pretrained: bool = False) -> list[str]:
+def create_classifier(name: str, num_classes: int | None = None, **overrides: Any) -> Classifier:
+    """`create_model` for what needs a classifier, or the backbone of one.
+
+    Raises:
+        InputError: as of `create_model`, or if the model is of another task.
+    """
+    task = _tasks()[family_of(name).__name__]
+    if task != CLASSIFIERS:
+        raise InputError(
+            f"{name} is a model of {task}; wanted one of {CLASSIFIERS}, which "
+            f"`jaxnets models --task {CLASSIFIERS}` lists"
+        )
+    return create_model(name, num_classes, **overrides)
+
+
+def list_models(pattern: str = "*", pretrained: bool = False, task: str | None = None) -> list[str]:
     """The names of all models that match a pattern, sorted.
 
     Args:
         pattern: as a shell's, for instance "resnet*".
         pretrained: only those of which there are public weights.
+        task: only those of this task, such as "classification"; None for all.
+
+    Raises:
+        InputError: no model is of such a task.
     """
-    names = sorted(fnmatch.filter(_families_by_model(), pattern))
-    return [name for name in names if published_weights(name)] if pretrained else names
+    found = {name: family for family in families(task) for name in family.VARIANTS}
+    names = sorted(fnmatch.filter(found, pattern))
+    return [name for name in names if _weights(found[name], name)] if pretrained else names
+
+
+def families(task: str | None = None) -> Iterator[Any]:
+    """The families of a task, or of all: those that were registered, then those of jaxnets, each
+    imported when its turn comes.
+
+    Raises:
+        InputError: no model is of such a task.
+    """
+    tasks = _tasks()
+    known = {*FAMILIES, *tasks.values()}
+    if task not in (None, *known):
+        raise unknown_name("task of models", task, known)
+    for name, of in tasks.items():
+        if task in (None, of):
+            yield _OWN[name] if name in _OWN else importlib.import_module(name)
+
+
+def family_of(name: str) -> Any:
+    """The family of a model; what comes behind it among `families()` is not imported.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    for family in families():
+        if name in family.VARIANTS:
+            return family
+    raise unknown_name("model", name, list_models())
 
 
 def model_info(name: str) -> ModelInfo:
@@ -121,10 +149,11 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         InputError: the name is unknown.
     """
-    family = _family_of(name)
+    family = family_of(name)
     settings = _settings(family, name)
     return ModelInfo(
         name=name,
+        task=_tasks()[family.__name__],
         family=family.__name__.rpartition(".")[2],
         paper=family.PAPER,
         num_classes=settings.pop("num_classes"),
@@ -142,7 +171,7 @@ def published_weights(name: str) -> tuple[PublishedWeights, ...]:
     Raises:
         InputError: the name is unknown.
     """
-    return getattr(_family_of(name), "WEIGHTS", {}).get(name, ())
+    return _weights(family_of(name), name)
 
 
 def register(family: Any) -> None:
@@ -153,7 +182,8 @@ def register(family: Any) -> None:
 
     Args:
         family: a module, or any namespace with a `__name__`, with `build`, `VARIANTS` and `PAPER`
-            and perhaps `WEIGHTS` and `RENAMES`: see the head of this file.
+            and perhaps `WEIGHTS`, `RENAMES` and `class_names`: see the head of this file. Its models are
+            classifiers unless it names another task in `TASK`.
 
     Raises:
         InputError: it lacks something, a row of `VARIANTS` does not fit `build`, or the name of a
@@ -169,7 +199,12 @@ def register(family: Any) -> None:
     known = settings_of(family.build)
     if "num_classes" not in known:
         raise InputError(f"family: `build` of {family.__name__} does not take num_classes")
-    others = _families_by_model(without=family.__name__)
+    others = {
+        name: other
+        for other in families()
+        if other.__name__ != family.__name__
+        for name in other.VARIANTS
+    }
     for name, row in family.VARIANTS.items():
         if name in others:
             raise InputError(
@@ -183,25 +218,17 @@ def register(family: Any) -> None:
             if value is known[setting].default is inspect.Parameter.empty:
                 raise InputError(f"family: {name} has no value for {setting!r}, and `build` no default")
             checked(f"{name}: {setting}", value, known[setting].annotation, None)
-    for index, other in enumerate(FAMILIES):
-        if other.__name__ == family.__name__:
-            FAMILIES[index] = family
-            return
-    FAMILIES.append(family)
+    _OWN[family.__name__] = family
 
 
-def _families_by_model(without: str | None = None) -> dict[str, Any]:
-    """Every model's family, perhaps without those of a name."""
-    return {
-        model: family for family in FAMILIES if family.__name__ != without for model in family.VARIANTS
-    }
+def _tasks() -> dict[str, str]:
+    """The task of every family, by the name of its module."""
+    own = {name: getattr(family, "TASK", CLASSIFIERS) for name, family in _OWN.items()}
+    return own | {name: task for task, names in FAMILIES.items() for name in names}
 
 
-def _family_of(name: str) -> Any:
-    families = _families_by_model()
-    if name not in families:
-        raise unknown_name("model", name, families)
-    return families[name]
+def _weights(family: Any, name: str) -> tuple[PublishedWeights, ...]:
+    return getattr(family, "WEIGHTS", {}).get(name, ())
 
 
 def _settings(family: Any, name: str) -> dict[str, Any]:

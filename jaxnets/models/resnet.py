@@ -30,7 +30,7 @@ from jaxnets.layers import (
 from jaxnets.layers.attention import NON_LOCAL_MODES
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
-from jaxnets.models.settings import Count, CountOrZero, Counts, Positive, Probability, takes_fields_of
+from jaxnets.models.settings import Count, CountOrZero, Counts, NonNegative, Probability, takes_fields_of
 from jaxnets.models.strides import strides_and_dilations
 
 PAPER = (
@@ -252,7 +252,7 @@ class ResNet(nn.Module):
     small_input: bool = False
     output_stride: Literal[8, 16, 32] = 32
     norm: Literal[NORMS] = "batch"
-    epsilon: Positive = 1e-5
+    epsilon: NonNegative = 1e-5
     non_local: tuple[str, ...] = ()
     non_local_mode: Literal[NON_LOCAL_MODES] = "embedded_gaussian"
     drop_path: Probability = 0.0

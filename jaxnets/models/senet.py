@@ -59,7 +59,7 @@ WEIGHTS = {
         published.PublishedWeights(
             "timm:v0.1-cadene/se_resnet50-ce0d4300.pth",
             architecture="legacy_seresnet50",
-            top1=77.64,
+            claims={published.TOP1: 77.64},
             **_LEGACY_FILES,
         ),
     ),
@@ -68,7 +68,7 @@ WEIGHTS = {
         published.PublishedWeights(
             "timm:v0.1-weights/legacy_se_resnext50_32x4d-f3651bad.pth",
             architecture="legacy_seresnext50_32x4d",
-            top1=79.08,
+            claims={published.TOP1: 79.08},
             **_LEGACY_FILES,
         ),
     ),
@@ -77,7 +77,7 @@ WEIGHTS = {
         published.PublishedWeights(
             "timm:v0.1-weights/legacy_se_resnext101_32x4d-37725eac.pth",
             architecture="legacy_seresnext101_32x4d",
-            top1=80.27,
+            claims={published.TOP1: 80.27},
             **_LEGACY_FILES,
         ),
     ),
@@ -85,7 +85,7 @@ WEIGHTS = {
         published.PublishedWeights(
             "timm:v0.1-weights/legacy_senet154-e9eb9fe6.pth",
             architecture="legacy_senet154",
-            top1=81.32,
+            claims={published.TOP1: 81.32},
             **_LEGACY_FILES,
         ),
         published.timm("senet154.gluon_in1k", 81.23, settings={"padded_pool": True}),

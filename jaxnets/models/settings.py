@@ -31,6 +31,7 @@ Count = Annotated[int, Condition("an integer, 1 or more", lambda value: value >=
 CountOrZero = Annotated[int, Condition("an integer, 0 or more", lambda value: value >= 0)]
 Counts = Annotated[tuple[Count, ...], Condition("a tuple of at least one", len)]
 Positive = Annotated[float, Condition("a positive number", lambda value: value > 0)]
+NonNegative = Annotated[float, Condition("a number, 0 or more", lambda value: value >= 0)]
 Probability = Annotated[float, Condition("a probability in [0, 1)", lambda value: 0 <= value < 1)]
 Share = Annotated[float, Condition("a share in [0, 1]", lambda value: 0 <= value <= 1)]
 

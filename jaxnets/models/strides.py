@@ -1,5 +1,7 @@
 """Strides of backbones: dilation in place of a stride, and what a model's maps have."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -58,6 +60,11 @@ def feature_info(model: Classifier) -> dict[str, tuple[int, int]]:
     >>> feature_info(create_model("resnet18", output_stride=16))["stage4"]
     (512, 16)
     """
+    return dict(_channels_and_strides(model))
+
+
+@functools.cache
+def _channels_and_strides(model: Classifier) -> tuple[tuple[str, tuple[int, int]], ...]:
     side, _, channels = model.input_size
     large = side * _ENLARGED
     images = jax.ShapeDtypeStruct((1, large, large, channels), jnp.float32)
@@ -68,7 +75,7 @@ def feature_info(model: Classifier) -> dict[str, tuple[int, int]]:
         shapes.update({name: value.shape for name, value in maps.items()})
 
     jax.eval_shape(run, jax.random.key(0), images)
-    return {
-        name: (channels, round(large / rows) if rows > 1 else side)
+    return tuple(
+        (name, (channels, round(large / rows) if rows > 1 else side))
         for name, (_, rows, _, channels) in shapes.items()
-    }
+    )

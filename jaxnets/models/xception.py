@@ -33,7 +33,7 @@ WEIGHTS = {
             "timm:v0.1-cadene/xception-43020ad28.pth",
             library="timm",
             architecture="legacy_xception",
-            top1=79.06,
+            claims={published.TOP1: 79.06},
             resize=333,
             size=299,
             interpolation="bicubic",

@@ -6,7 +6,7 @@ from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.keras import from_keras
 from jaxnets.weights.loading import find_preprocessing as preprocessing
 from jaxnets.weights.loading import load, refuse_other_model
-from jaxnets.weights.pretrained import Pretrained, UnknownImagesError, preprocessing_of
+from jaxnets.weights.pretrained import Pretrained, UnknownImagesError, inside, preprocessing_of
 from jaxnets.weights.recurrent import recurrent_from_torch, recurrent_to_torch
 from jaxnets.weights.saving import check_path, save, usual_library
 from jaxnets.weights.transfer import freeze_mask, layerwise_decay
@@ -19,6 +19,7 @@ __all__ = [
     "freeze_mask",
     "from_keras",
     "from_torch",
+    "inside",
     "layerwise_decay",
     "libraries",
     "load",

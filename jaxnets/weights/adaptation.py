@@ -5,32 +5,34 @@ of its layers are first and last.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets.errors import InputError
-from jaxnets.models import Classifier
 from jaxnets.weights.conversion import Variables, abstract_leaves
 
 Path = tuple[str, ...]
 
 
-def with_channels(model: Classifier, channels: int) -> Classifier:
+def with_channels(model: nn.Module, channels: int) -> nn.Module:
     """The model for images of another number of channels, which its `input_size` then states."""
     height, width, _ = model.input_size
     return model.clone(input_size=(height, width, channels))
 
 
-def adapted(variables: Mapping[str, Any], model: Classifier, key: jax.Array) -> Variables:
+def adapted(
+    variables: Mapping[str, Any], model: nn.Module, key: jax.Array, anew: Collection[Path] = ()
+) -> Variables:
     """The variables of a model, taken from one with other classes, channels or auxiliary heads.
 
-    A layer that scores another number of classes is drawn anew, and so is an auxiliary head that the
-    variables lack; one that the model lacks is dropped. For 1 channel the first kernel is summed over
+    What the variables lack of a head is drawn anew, as what does not fit it; what the model lacks is
+    dropped. For 1 channel the first kernel is summed over
     its channels, so that a gray image gives the output that it gave as three equal channels. For more,
     its channels are repeated in order and scaled by old / new, which keeps the scale of the activations.
 
@@ -38,6 +40,7 @@ def adapted(variables: Mapping[str, Any], model: Classifier, key: jax.Array) -> 
         variables: nested dicts of arrays.
         model: of `jaxnets.create_model`, perhaps `with_channels`.
         key: for the parameters that are drawn.
+        anew: the paths of variables that are drawn, whatever came.
 
     Raises:
         InputError: they differ in other layers.
@@ -46,7 +49,9 @@ def adapted(variables: Mapping[str, Any], model: Classifier, key: jax.Array) -> 
     result, drawn = {}, []
     for path, shape in abstract_leaves(model):
         value = found.get(path)
-        if value is not None and value.shape == shape:
+        if path in anew:
+            drawn.append(path)
+        elif value is not None and value.shape == shape:
             result[path] = value
         elif value is not None and _differ_in_channels(value.shape, shape):
             result[path] = _of_channels(np.asarray(value), shape[2])
@@ -67,13 +72,13 @@ def adapted(variables: Mapping[str, Any], model: Classifier, key: jax.Array) -> 
     return unflatten_dict({path: result[path] for path, _ in abstract_leaves(model)})
 
 
-def class_leaves(model: Classifier, wider: Classifier) -> list[Path]:
-    """The paths of the variables whose shapes are not those of a model with one more class."""
-    shapes = dict(abstract_leaves(wider))
-    return [path for path, shape in abstract_leaves(model) if shapes[path] != shape]
+def class_leaves(model: nn.Module, other: nn.Module) -> list[Path]:
+    """The paths of the variables whose shapes are not those of a model with other classes."""
+    shapes = dict(abstract_leaves(other))
+    return [path for path, shape in abstract_leaves(model) if shapes.get(path) != shape]
 
 
-def first_kernel(model: Classifier) -> Path:
+def first_kernel(model: nn.Module) -> Path:
     """The path of the kernel that reads the image's channels."""
     channels = model.input_size[2]
     (path,) = class_leaves(model, with_channels(model, channels + 1))
@@ -92,7 +97,7 @@ def _of_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     return (repeated * (before / channels)).astype(kernel.dtype)
 
 
-def _drawn(model: Classifier, paths: list[Path], key: jax.Array) -> list[jax.Array]:
+def _drawn(model: nn.Module, paths: list[Path], key: jax.Array) -> list[jax.Array]:
     # Under jit what is not returned, such as the forward pass, is not computed.
     variables = flatten_dict(model.init(key, jnp.zeros((1, *model.input_size))))
     return [variables[path] for path in paths]

@@ -25,8 +25,8 @@ import numpy as np
 from flax import linen as nn
 
 from jaxnets.errors import InputError, unknown_name
-from jaxnets.models import Classifier, create_model
-from jaxnets.models.registry import FAMILIES
+from jaxnets.models import create_model
+from jaxnets.models.registry import family_of
 from jaxnets.weights.layout import rearrange, rearranged_shape, reversed_layout
 
 Rules = Sequence[tuple[str, ...]]
@@ -115,7 +115,7 @@ def shapes_of(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def fitted(
-    model: Classifier, shapes: Mapping[str, tuple[int, ...]], library: str | None = None
+    model: nn.Module, shapes: Mapping[str, tuple[int, ...]], library: str | None = None
 ) -> tuple[str, list[Place]]:
     """The library that has the names of a state dict, and the place of each of its arrays in a model.
 
@@ -164,7 +164,7 @@ def to_torch(
     return exported(create_model(name, **overrides), variables, library)
 
 
-def exported(model: Classifier, variables: Mapping[str, Any], library: str) -> dict[str, np.ndarray]:
+def exported(model: nn.Module, variables: Mapping[str, Any], library: str) -> dict[str, np.ndarray]:
     """`to_torch` of a model that is there already, perhaps for images of other channels."""
     name = model.model_name
     (library,) = _candidates(name, library)
@@ -193,9 +193,7 @@ def exported(model: Classifier, variables: Mapping[str, Any], library: str) -> d
 
 def _renames(name: str) -> Mapping[str, Any]:
     """The table of the family that has the model."""
-    create_model(name)  # for its error, where there is no such model
-    (family,) = (family for family in FAMILIES if name in family.VARIANTS)
-    return getattr(family, "RENAMES", {})
+    return getattr(family_of(name), "RENAMES", {})
 
 
 def _candidates(name: str, library: str | None) -> tuple[str, ...]:
@@ -210,18 +208,18 @@ def _candidates(name: str, library: str | None) -> tuple[str, ...]:
     return (library,)
 
 
-def rules_of(model: Classifier, library: str) -> Rules:
+def rules_of(model: nn.Module, library: str) -> Rules:
     """The rules of a library's names for a model."""
     rules = _renames(model.model_name)[library]
     return rules(model) if callable(rules) else rules
 
 
 @functools.cache
-def abstract_leaves(model: Classifier) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
+def abstract_leaves(model: nn.Module) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
     """The path and shape of every variable; nothing is computed."""
 
     def initialize() -> Variables:
-        # Flax's own `init`, which is traced in a third of the time of a classifier's.
+        # Flax's own `init`, which is traced in a third of the time of a model's.
         return nn.Module.init(model, jax.random.key(0), jnp.zeros((1, *model.input_size)))
 
     leaves = jax.tree_util.tree_leaves_with_path(jax.eval_shape(initialize))
@@ -229,7 +227,7 @@ def abstract_leaves(model: Classifier) -> list[tuple[tuple[str, ...], tuple[int,
 
 
 @functools.cache
-def places_of(model: Classifier, library: str) -> tuple[Place, ...]:
+def places_of(model: nn.Module, library: str) -> tuple[Place, ...]:
     """Every variable of a model, and its place in the reference."""
     rules = rules_of(model, library)
     places = {}

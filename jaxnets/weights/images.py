@@ -119,8 +119,11 @@ class Preprocessing:
         return np.asarray(scaled).reshape(size[1], size[0], channels)
 
 
-def of_published(row: PublishedWeights) -> Preprocessing:
-    """The preprocessing of public weights with which their publisher states the accuracy."""
+def of_published(row: PublishedWeights) -> Preprocessing | None:
+    """The preprocessing of public weights with which their publisher states the accuracy; None for
+    those of whole pictures, which their model scales itself."""
+    if row.size is None:
+        return None
     return Preprocessing(row.resize, row.size, row.interpolation, row.mean, row.std, row.order)
 
 

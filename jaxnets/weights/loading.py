@@ -14,14 +14,16 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
 from jaxnets.errors import InputError
-from jaxnets.models import Classifier, create_model, list_models, model_info, published_weights
+from jaxnets.models import create_model, list_models, model_info, published_weights
 from jaxnets.models.published import PublishedWeights
+from jaxnets.models.registry import family_of
 from jaxnets.weights import adaptation, conversion, imagenet, images, sources
 from jaxnets.weights.images import Preprocessing
-from jaxnets.weights.pretrained import Pretrained, UnknownImagesError
+from jaxnets.weights.pretrained import Pretrained, UnknownImagesError, naming
 from jaxnets.weights.recognition import recognized_model
 from jaxnets.weights.saving import METADATA
 
@@ -74,8 +76,8 @@ def find_preprocessing(name: str | PathLike, source: str | PathLike | None = Non
     kind, _, rest = source.partition(":")
     row, found = _row(name, source), None
     if row is not None:
-        return images.of_published(row)
-    if kind == sources.HUB:
+        found = images.of_published(row)
+    elif kind == sources.HUB:
         found = images.of_hub(sources.hub_config(rest))
     elif Path(source).exists():
         checkpoint = sources.read(source)
@@ -118,10 +120,11 @@ def _model_and_source(name: str | PathLike, source: str | PathLike | None) -> tu
 
 
 def _row(name: str | None, source: str) -> PublishedWeights | None:
-    """The row of this source in the table of public weights."""
+    """The row of this source in the table of public weights, or of a file of the same name."""
     names = list_models(pretrained=True) if name is None else [name]
     rows = [row for name in names for row in published_weights(name)]
-    return next((row for row in rows if row.source == source), None)
+    file = Path(source).name
+    return next((row for row in rows if source == row.source or file == row.file), None)
 
 
 def _about(checkpoint: sources.Checkpoint) -> dict[str, Any]:
@@ -142,7 +145,7 @@ def _ours(name: str | None, checkpoint: sources.Checkpoint, dtype: Any) -> Pretr
     model = create_model(about["model"], num_classes=about["num_classes"], **about["settings"])
     # Files that were written before they kept the whole size keep the channels.
     size = about.get("input_size") or (*model.input_size[:2], about["in_channels"])
-    model = model.clone(input_size=tuple(size))
+    model = naming(model.clone(input_size=tuple(size)), about.get("naming"))
     wanted = {"/".join(path): shape for path, shape in conversion.abstract_leaves(model)}
     misfit = conversion.misfit_of(wanted, conversion.shapes_of(checkpoint.tensors))
     if misfit:
@@ -184,6 +187,7 @@ def _theirs(
     settings = {**(row.settings if row else {}), **settings}
     variables = conversion.filled(places, checkpoint.tensors, dtype)
     classes, channels = matched.num_classes, matched.input_size[2]
+    class_names = getattr(family_of(name), "class_names", imagenet.class_names)
     model = create_model(name, num_classes=classes, **settings)
     preprocessing = images.of_hub(checkpoint.config) or (row and images.of_published(row))
     if preprocessing and channels != len(preprocessing.mean):
@@ -192,7 +196,7 @@ def _theirs(
         adaptation.with_channels(model, channels),
         variables,
         preprocessing,
-        tuple(checkpoint.config.get("label_names") or imagenet.class_names(classes)),
+        tuple(checkpoint.config.get("label_names") or class_names(classes)),
         settings,
         checkpoint.origin,
     )
@@ -217,7 +221,7 @@ def _architecture(checkpoint: sources.Checkpoint) -> tuple[str, PublishedWeights
 
 def _matched(
     name: str, settings: Mapping[str, Any], checkpoint: sources.Checkpoint
-) -> tuple[Classifier, str, list[conversion.Place]]:
+) -> tuple[nn.Module, str, list[conversion.Place]]:
     """The model that fits the shapes, the library that has these names, and the place of each tensor."""
     shapes = conversion.shapes_of(checkpoint.tensors)
     model = create_model(name, **settings)
@@ -236,18 +240,25 @@ def _matched(
 
 
 def _with_the_files_sizes(
-    model: Classifier,
+    model: nn.Module,
     settings: Mapping[str, Any],
     library: str,
     shapes: Mapping[str, tuple[int, ...]],
-) -> Classifier | None:
+) -> nn.Module | None:
     """The model with the numbers of classes and channels in the file; None where they are not found."""
     name, classes = model.model_name, model.num_classes
-    places = {place.path: place for place in conversion.places_of(model, library)}
     wider = create_model(name, num_classes=classes + 1, **settings)
-    last = [path for path in adaptation.class_leaves(model, wider) if path[1] == "head"]
-    score, kernel = places[last[0]].key, places[adaptation.first_kernel(model)].key
-    if score not in shapes or len(shapes.get(kernel, ())) != 4:
-        return None
-    resized = create_model(name, num_classes=shapes[score][0], **settings)
-    return adaptation.with_channels(resized, shapes[kernel][1])
+    places, more = (
+        {place.path: place for place in conversion.places_of(of, library)} for of in (model, wider)
+    )
+    kernel = places[adaptation.first_kernel(model)].key
+    for path in adaptation.class_leaves(model, wider):
+        # A layer may score each class several times, as for each of the anchors of a place.
+        came = shapes.get(places[path].key, ())
+        ours, with_one_more = (of[path].reference_shape for of in (places, more))
+        if len(came) == len(ours) and len(shapes.get(kernel, ())) == 4:
+            counts = next(c for c in zip(came, ours, with_one_more, strict=True) if c[1] != c[2])
+            classes += (counts[0] - counts[1]) // (counts[2] - counts[1])
+            resized = create_model(name, num_classes=classes, **settings)
+            return adaptation.with_channels(resized, shapes[kernel][1])
+    return None

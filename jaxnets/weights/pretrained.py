@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax import linen as nn
 
 from jaxnets.errors import InputError
+from jaxnets.layers import LinearHead
 from jaxnets.models import Classifier, create_model
 from jaxnets.weights import adaptation
 from jaxnets.weights.conversion import Variables
@@ -24,14 +25,15 @@ class Pretrained:
 
     Attributes:
         model, variables: for `model.apply(variables, images)`.
-        preprocessing: of the images; None where it is unknown.
+        preprocessing: of the images; None where it is unknown, and for whole pictures that the model
+            scales itself.
         class_names: of the K scores.
         settings: of `create_model`, without the name and the number of classes.
         origin: where the weights came from, for messages.
         activation: from scores to probabilities.
     """
 
-    model: Classifier
+    model: nn.Module
     variables: Variables
     preprocessing: Preprocessing | None
     class_names: tuple[str, ...]
@@ -79,23 +81,66 @@ class Pretrained:
         model = create_model(old.model_name, num_classes=num_classes, **settings)
         # The size of the images decides the parameters of a perceptron.
         model = model.clone(input_size=(*old.input_size[:2], in_channels))
-        variables = flatten_dict(self.variables)
-        if new_head:
-            wider = create_model(old.model_name, num_classes=old.num_classes + 1, **self.settings)
-            wider = wider.clone(input_size=old.input_size)
-            for path in adaptation.class_leaves(old, wider):
-                variables.pop(path)
+        new_head = new_head or num_classes != old.num_classes
+        if not new_head:
+            model = naming(model, naming_of(old))
+        anew = self._leaves_of_classes(num_classes) if new_head else ()
         if class_names is not None:
             names = class_names
-        elif new_head or num_classes != old.num_classes:
+        elif new_head:
             names = tuple(map(str, range(num_classes)))
         preprocessing = self.preprocessing
         if preprocessing is not None and in_channels != old.input_size[2]:
             preprocessing = preprocessing.of_channels(in_channels)
         key = jax.random.key(0) if key is None else key
-        variables = adaptation.adapted(unflatten_dict(variables), model, key)
+        variables = adaptation.adapted(self.variables, model, key, anew)
         named = (names, settings, self.origin, self.activation)
         return Pretrained(model, variables, preprocessing, *named)
+
+    def _leaves_of_classes(self, num_classes: int) -> list[adaptation.Path]:
+        """The paths of the variables that score classes, found by another number of these."""
+        old = self.model
+        other = num_classes if num_classes != old.num_classes else old.num_classes + 1
+        resized = create_model(old.model_name, num_classes=other, **self.settings)
+        return adaptation.class_leaves(old, resized.clone(input_size=old.input_size))
+
+
+def naming_of(model: nn.Module) -> tuple[str, ...] | None:
+    """The names that a model has for what it finds; None for one that leaves them to others."""
+    return getattr(model, "class_names", None)
+
+
+def naming(model: nn.Module, names: Sequence[str] | None) -> nn.Module:
+    """The model with these names for what it finds, as `naming_of` another gave them."""
+    return model if names is None else model.clone(class_names=tuple(names))
+
+
+def inside(pretrained: Pretrained) -> Pretrained:
+    """What of a model can be looked into: a classifier itself; of another model that states the pictures
+    it was made for (`resizing`) the backbone, as a classifier without a head."""
+    model, images = pretrained.model, getattr(pretrained.model, "resizing", None)
+    if images is None or isinstance(model, Classifier):
+        return pretrained
+    side = images.min_size
+    return Pretrained(
+        model=Classifier(
+            backbone=model.backbone,
+            head=LinearHead(0),
+            num_classes=0,
+            input_size=(side, side, model.input_size[2]),
+            min_size=model.min_size,
+            model_name=model.model_name,
+        ),
+        variables={
+            kind: {"backbone": parts["backbone"]}
+            for kind, parts in pretrained.variables.items()
+            if "backbone" in parts
+        },
+        preprocessing=Preprocessing(side, side, "bilinear", images.mean, images.std),
+        class_names=(),
+        settings={},
+        origin=pretrained.origin,
+    )
 
 
 def preprocessing_of(pretrained: Pretrained) -> Preprocessing:
@@ -104,6 +149,10 @@ def preprocessing_of(pretrained: Pretrained) -> Preprocessing:
     Raises:
         UnknownImagesError: nothing tells.
     """
+    if pretrained.preprocessing is None and not isinstance(pretrained.model, Classifier):
+        raise UnknownImagesError(
+            f"preprocessing: {pretrained.model.model_name} is no classifier and scales pictures itself"
+        )
     if pretrained.preprocessing is None:
         raise UnknownImagesError(
             f"preprocessing: {pretrained.origin} does not tell what images its weights want; save it "

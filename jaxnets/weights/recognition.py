@@ -3,14 +3,15 @@
 import re
 from collections.abc import Mapping
 
-from jaxnets.models import create_model, list_models
+from jaxnets.models import create_model, list_models, published_weights
 from jaxnets.weights import conversion
 
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 def recognized_model(shapes: Shapes) -> str | None:
-    """The name of the model that a state dict fits, for any number of classes; None where none fits.
+    """The name of the model that a state dict fits, for any number of classes; None where none fits. Of
+    several it is one of which there are public weights.
 
     Models whose table of names does not cover the state dict are ruled out at once; the others are
     traced for their shapes, which takes up to a second each.
@@ -19,7 +20,7 @@ def recognized_model(shapes: Shapes) -> str | None:
         shapes: `conversion.shapes_of(state_dict)`.
     """
     modules = {key.rpartition(".")[0] for key in shapes}
-    for name in list_models():
+    for name in sorted(list_models(), key=lambda name: not published_weights(name)):
         model = create_model(name)
         for library in conversion.libraries(name):
             if _covers(conversion.rules_of(model, library), modules) and _fits(model, library, shapes):

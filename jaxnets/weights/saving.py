@@ -10,7 +10,7 @@ from flax.traverse_util import flatten_dict
 from jaxnets import outputs
 from jaxnets.errors import InputError
 from jaxnets.weights import conversion, files
-from jaxnets.weights.pretrained import Pretrained
+from jaxnets.weights.pretrained import Pretrained, naming_of
 
 OUR_NAMES = "jaxnets"  # beside the libraries' of `conversion.libraries`
 METADATA = "jaxnets"  # the entry in the metadata of our files
@@ -40,6 +40,7 @@ def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES)
             "input_size": pretrained.model.input_size,
             "settings": dict(pretrained.settings),
             "class_names": pretrained.class_names,
+            "naming": naming_of(pretrained.model),
             "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
         }
         metadata[METADATA] = json.dumps(about)

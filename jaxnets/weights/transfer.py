@@ -18,13 +18,12 @@ from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
 from jaxnets.errors import InputError, unknown_name
-from jaxnets.models import Classifier
 from jaxnets.weights.conversion import Variables, abstract_leaves
 
 HEAD = "head"
 
 
-def freeze_mask(model: Classifier, first: str = HEAD) -> Variables:
+def freeze_mask(model: nn.Module, first: str = HEAD) -> Variables:
     """A mask of the parameters to freeze: those before the first part that is trained.
 
     Args:
@@ -52,7 +51,7 @@ def freeze_mask(model: Classifier, first: str = HEAD) -> Variables:
     return _tree(model, lambda path: path[0] == "backbone" and path[1] in frozen)
 
 
-def layerwise_decay(model: Classifier, decay: float) -> optax.GradientTransformation:
+def layerwise_decay(model: nn.Module, decay: float) -> optax.GradientTransformation:
     """Scales updates by decay ** depth: depth is 0 in the heads, 1 in the last part of the backbone, and
     so on to its first.
 
@@ -91,7 +90,7 @@ def layerwise_decay(model: Classifier, decay: float) -> optax.GradientTransforma
 
 
 @functools.cache
-def backbone_parts(model: Classifier) -> tuple[str, ...]:
+def backbone_parts(model: nn.Module) -> tuple[str, ...]:
     """The parts of a backbone that have parameters, in the order in which it calls them."""
     parts = []
 
@@ -111,7 +110,7 @@ def _belongs(part: str, name: str) -> bool:
     return part.startswith(name) and not (part[len(name) :][:1].isdigit() and name[-1:].isdigit())
 
 
-def _tree(model: Classifier, value) -> Variables:
+def _tree(model: nn.Module, value) -> Variables:
     """A tree with the structure of the parameters, of a function of their paths."""
     paths = (path[1:] for path, _ in abstract_leaves(model) if path[0] == "params")
     return unflatten_dict({path: value(path) for path in paths})

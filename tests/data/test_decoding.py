@@ -192,3 +192,22 @@ def test_unknown_backgrounds_are_refused():
 
 def test_the_joiners_of_letters_are_shown_as_they_are():
     assert decoding.shown("\u0645\u06cc\u200c\u062e") == "\u0645\u06cc\u200c\u062e"
+
+
+@pytest.mark.parametrize(("width", "height"), [(1603, 805), (805, 1603), (30, 11)])
+def test_a_letterboxed_picture_is_whole_and_keeps_its_aspect(tmp_path, width, height):
+    """Also where its decoder shrinks it first, and lying on its side."""
+    image = Image.linear_gradient("L").resize((width, height)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn clockwise
+    for path, options in ((tmp_path / "a.jpg", {}), (tmp_path / "b.jpg", {"exif": exif})):
+        image.save(path, quality=95, **options)
+        upright = image.rotate(-90, expand=True) if options else image
+        canvas, size, original = decoding.decode_letterboxed(path, (100, 120), 3)
+        assert original == (upright.height, upright.width)
+        scale = min(100 / upright.height, 120 / upright.width)
+        assert size == (round(upright.height * scale), round(upright.width * scale))
+        wanted = np.asarray(upright.resize(size[::-1], Image.Resampling.BILINEAR)).astype(int)
+        assert np.abs(canvas[: size[0], : size[1]] - wanted).max() <= 6
+        assert not canvas[size[0] :].any()
+        assert not canvas[:, size[1] :].any()

@@ -38,7 +38,7 @@ def compiled(name):
     augment = EVERY[name](**STRONG.get(name, {}))
 
     def both(key, example):
-        bare = {part: example[part] for part in ("image", "box", "valid")}
+        bare = {part: example[part] for part in ("image", "box", "valid", "size") if part in example}
         return augment(key, example), augment(key, bare)
 
     return jit(both), jit(lambda key, image: augment(key, {"image": image}))
@@ -150,6 +150,43 @@ def test_large_masks_cover_what_the_image_shows(name):
     assert both > 0.985 * either
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_a_picture_that_fills_a_part_of_its_image_moves_as_if_it_filled_it(name):
+    """And what is around it stays black."""
+    rng = np.random.default_rng(0)
+    mask = np.zeros((OBJECTS, HEIGHT, WIDTH), bool)
+    mask[0, 4:13, 4:14] = mask[1, 8:20, 12:24] = mask[2, 2:22, 10:20] = True
+    plain = {
+        "image": rng.random((HEIGHT, WIDTH, 2), np.float32),
+        "box": np.array([box_of(own) for own in mask], np.float32),
+        "valid": np.ones(OBJECTS, bool),
+        "mask": mask,
+        "segmentation": painted(mask, True),
+    }
+    more, fills = ((0, 7), (0, 3)), {"image": 0, "mask": 0, "segmentation": IGNORE}
+    widths = {"image": (*more, (0, 0)), "mask": ((0, 0), *more), "segmentation": more}
+
+    def padded(example):
+        wider = {
+            part: np.pad(example[part], widths[part], constant_values=fill)
+            for part, fill in fills.items()
+        }
+        return {**example, **wider}
+
+    wide = padded(plain) | {"size": np.array([HEIGHT, WIDTH], np.int32)}
+    together, _ = compiled(name)
+    for seed in range(3):
+        key = jax.random.key(seed)
+        for wanted, got in zip(together(key, plain), together(key, wide), strict=True):
+            np.testing.assert_array_equal(got.pop("size", wide["size"]), wide["size"])
+            wanted = padded(wanted) if "mask" in wanted else wanted
+            parts = wanted.keys() if "mask" in wanted else {"box", "valid"}
+            for part in parts:
+                np.testing.assert_allclose(
+                    np.float32(got[part]), np.float32(wanted[part]), atol=1e-4, err_msg=part
+                )
+
+
 def movements():
     return {
         "affine": movement.affine(degrees=200, translation=(3, -2), shear=30, stretch=(0.7, 1.4)),
@@ -166,7 +203,7 @@ def test_forth_is_the_inverse_of_back():
 
     @jit
     def there_and_back(points):
-        return {name: forth(*back(*points)) for name, (back, forth, _) in movements().items()}
+        return {name: forth(*back(*points)) for name, (back, forth, *_) in movements().items()}
 
     for name, got in there_and_back(points).items():
         np.testing.assert_allclose(got, points, atol=2e-3, err_msg=name)
@@ -239,6 +276,17 @@ def test_images_without_objects_pass():
 
 
 @pytest.mark.parametrize("name", augmentation.COLOR)
+def test_what_is_around_a_picture_keeps_its_color(name):
+    """Of three quarters black, some augmentations would make gray."""
+    image = np.zeros((8, 8, 3), np.float32)
+    image[:4, :4] = 0.5
+    example = {"image": image, "size": np.array([4, 4], np.int32)}
+    got = np.asarray(jit(augmentation.COLOR[name]())(jax.random.key(3), example)["image"])
+    assert not got[4:].any()
+    assert not got[:, 4:].any()
+
+
+@pytest.mark.parametrize("name", augmentation.COLOR)
 def test_what_changes_colors_touches_the_image_alone(name):
     augment = augmentation.COLOR[name]()
 
@@ -293,6 +341,7 @@ def test_a_batch_is_moved_example_by_example_and_what_is_not_of_examples_stays()
         ({"image": np.zeros((4, 5, 3)), "mask": np.zeros((2, 5, 4))}, "mask must be"),
         ({"image": np.zeros((4, 5, 3)), "segmentation": np.zeros((2, 2))}, "segmentation must be"),
         ({"image": np.zeros((4, 5, 3)), "box": np.zeros(4)}, "box must be"),
+        ({"image": np.zeros((4, 5, 3)), "size": np.zeros(3)}, "size must be"),
     ],
 )
 @pytest.mark.parametrize("augment", [on_image(lambda key, image: image), EVERY["flip"]()])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxnets import data
-from jaxnets.data import scenes
+from jaxnets.data import scenery
 from jaxnets.data.scenes import COLORS, DIGITS, SceneSource, is_unseen
 from jaxnets.errors import InputError
 
@@ -87,7 +87,7 @@ def test_unseen_pairs_are_never_trained_on_and_in_every_held_out_scene():
 
 
 def test_held_out_scenes_have_other_handwriting_and_other_parts_of_the_photographs():
-    trained, held_out = (scenes._glyphs_by_digit(held_out) for held_out in (False, True))
+    trained, held_out = (scenery.glyphs_by_digit(held_out) for held_out in (False, True))
     for mine, theirs in zip(trained, held_out, strict=True):
         assert not set(mine) & set(theirs)
         assert 0.15 < len(theirs) / (len(mine) + len(theirs)) < 0.25
@@ -126,3 +126,37 @@ def test_what_makes_no_scenes_is_named(options, words):
         SceneSource(**options)
     with pytest.raises(InputError, match="channels is 1"):
         data.load("scenes", channels=1)
+
+
+def test_scenes_of_more_digits_hold_one_to_so_many_that_lie_apart():
+    source = SceneSource("test", objects=5, size=48)
+    counts = set()
+    for index in range(60):
+        scene = source.scene(index)
+        counts.add(len(scene.labels))
+        assert scene.masks.sum(0).max() == 1
+        assert scene.sentences == ()
+    assert counts == {1, 2, 3, 4, 5}
+    with pytest.raises(InputError, match="no captions; objects=2 has"):
+        source.captions(0)
+
+
+def test_examples_of_fixed_shapes_show_the_same_scene():
+    plain = SceneSource("train", size=32)
+    example = SceneSource("train", size=32, boxes=4, masks=True)[7]
+    scene, truth = plain.scene(7), plain.truth(7)
+    np.testing.assert_array_equal(example["image"], scene.image)
+    np.testing.assert_array_equal(example["box"], np.pad(scene.boxes, ((0, 2), (0, 0))))
+    np.testing.assert_array_equal(example["mask"][:2], scene.masks)
+    assert example["valid"].tolist() == [True, True, False, False]
+    assert example["area"].tolist() == [*truth["area"], 0, 0] == [*scene.masks.sum((1, 2)), 0, 0]
+    assert example["size"].tolist() == [32, 32]
+    assert set(example) == {
+        "image", "label", "box", "mask", "valid", "crowd", "difficult", "area", "size", "ratio"
+    }  # fmt: skip
+    assert "mask" not in data.load("scenes", size=32, boxes=4, objects=3, count=3).train[0]
+
+
+def test_more_objects_than_rows_are_refused():
+    with pytest.raises(InputError, match="a scene has 6 objects, and boxes is 4; raise it to 6"):
+        data.load("scenes", objects=6, boxes=4)

@@ -92,6 +92,27 @@ class DescribedBlobs(BlobImages):
             yield number, {"image": self.image(number), "captions": captions}
 
 
+class VocBlobs(BlobImages):
+    """Has objects, as voc: boxes count from 1 and are of fractions."""
+
+    def features(self):
+        objects = tfds.features.Sequence(
+            {
+                "bbox": tfds.features.BBoxFeature(),
+                "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+                "is_difficult": np.bool_,
+            }
+        )
+        return {"image": super().features()["image"], "objects": objects}
+
+    def _generate_examples(self, count):
+        for number in range(count):
+            height = 8 + number
+            box = tfds.features.BBox(2 / height, 3 / 10, 6 / height, 8 / 10)
+            found = [{"bbox": box, "label": 1, "is_difficult": number == 1}] * (number + 1)
+            yield number, {"image": self.image(number), "objects": found}
+
+
 def prepare(builder, folder):
     builder(data_dir=folder, file_format="array_record").download_and_prepare()
     return str(folder)
@@ -100,7 +121,7 @@ def prepare(builder, folder):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    for builder in (BlobImages, TensorBlobs, ThreeParts, NamelessBlobs, DescribedBlobs):
+    for builder in (BlobImages, TensorBlobs, ThreeParts, NamelessBlobs, DescribedBlobs, VocBlobs):
         prepare(builder, folder)
     return str(folder)
 
@@ -133,6 +154,30 @@ def test_captions_come_with_their_images(folder):
         else:
             assert set(example) == {"image", "weight"}
     assert data.dataset.read_batch(dataset.train, np.arange(6))["weight"].sum() == 5
+
+
+def test_objects_come_with_their_images(folder):
+    dataset = data.load("tfds:voc_blobs", size=(16, 20), boxes=6, data_dir=folder)
+    assert dataset.class_names == ("cat", "dog")
+    assert dataset.image_shape == (16, 20, 3)
+    for index in range(6):
+        example, truth = dataset.train[index], dataset.train.truth(index)
+        number = len(truth["labels"]) - 1
+        np.testing.assert_allclose(truth["boxes"], np.tile([2, 1, 8, 6], (number + 1, 1)), atol=1e-5)
+        assert truth["difficult"].tolist() == [number == 1] * (number + 1)
+        assert example.get("weight", 1) == (number >= 0)  # one is truncated
+        if number >= 0:
+            assert example["valid"].sum() == number + 1
+            assert example["image"][0, 0, 1] == number
+            wanted = np.multiply([2, 1, 8, 6], np.tile(example["ratio"], 2))
+            np.testing.assert_allclose(example["box"][0], wanted, atol=1e-5)
+            assert example["size"][0] == 16  # as high as the canvas
+    assert data.dataset.read_batch(dataset.train, np.arange(6))["weight"].sum() == 5
+    few = data.load("tfds:voc_blobs", boxes=2, data_dir=folder).train
+    with pytest.raises(InputError, match=r"voc_blobs train\[\d\] has \d objects, and boxes is 2"):
+        _ = [few[index] for index in range(6)]
+    with pytest.raises(InputError, match="must have features image and objects"):
+        data.load("tfds:blob_images", boxes=2, data_dir=folder)
 
 
 def test_strict_refuses_images_that_cannot_be_decoded(folder):

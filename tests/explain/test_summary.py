@@ -269,6 +269,25 @@ def test_receptive_fields_are_where_gradients_are(module, paths):
         assert tuple(a.min() - b.min() for a, b in zip(here, beside, strict=True)) == field.stride
 
 
+class Enlarged(nn.Module):
+    """A map of half as many places, each repeated, as in a feature pyramid."""
+
+    @nn.compact
+    def __call__(self, x):
+        ones = nn.initializers.ones
+        x = Conv(1, 3, strides=2, padding=1, kernel_init=ones, name="a")(x)
+        x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+        return Conv(1, 3, padding=1, kernel_init=ones, name="b")(x)
+
+
+def test_an_enlarged_map_has_the_stride_of_its_places():
+    row = {row.path: row for row in jaxnets.summary(Enlarged(), (1, 24, 24, 1)).rows}["b"]
+    assert row.receptive_field == ((5, 5), (1, 1))
+    seen = Seen(Enlarged(), (1, 24, 24, 1))
+    first, third = (seen({"b": row.output_shape}, "b", (place, place))[0] for place in (10, 12))
+    assert (len(first), third.min() - first.min()) == (5, 2)
+
+
 def test_what_takes_in_every_place_sees_all():
     rows = {row.path: row.receptive_field for row in jaxnets.summary(Bins(), (1, 48, 48, 1)).rows}
     assert rows["c"] == ((math.inf, math.inf), None)
@@ -375,7 +394,7 @@ def test_rows_are_subtrees_and_add_up_at_every_depth(name):
 
 
 @pytest.mark.zoo
-@pytest.mark.parametrize("name", jaxnets.list_models())
+@pytest.mark.parametrize("name", jaxnets.list_models(task="classification"))
 def test_every_model_has_a_summary(name):
     found = jaxnets.summary(name)
     for depth in (1, None):

@@ -14,8 +14,9 @@ from jaxnets.errors import InputError
 from jaxnets.explain import tracing
 from jaxnets.explain.interpreting import guided
 from jaxnets.models import create_model
-from jaxnets.models.registry import FAMILIES
+from jaxnets.models.registry import families
 
+FAMILIES = list(families("classification"))
 SMALL = {row.model or name: row for name, row in GOLDENS.items() if row.small}
 QUICK = {"lenet5", "mlp", "resnet18", "vgg11_bn", "vit_base_patch16_224", "zfnet"}
 UNREAD = {"polynet": 2}  # ReLUs that are called for nothing: of the last terms of its polynomials

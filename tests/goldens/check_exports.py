@@ -35,7 +35,7 @@ SIZES = {row.constructor: row.size for row in sorted(GOLDENS.values(), key=lambd
 def rows() -> dict[tuple[str, str, str], dict]:
     """Model, library and what that calls it, with the settings that the weights bring."""
     found = {}
-    for name in list_models(pretrained=True):
+    for name in list_models(pretrained=True, task="classification"):
         for row in published_weights(name):
             library = row.library.replace("torchvision_files", "torchvision")
             found[name, library, row.architecture] = dict(row.settings)

@@ -29,6 +29,27 @@ def torchvision_says(file: str) -> dict:
                     "std": images.std,
                     "transform_input": name in ("googlenet", "inception_v3"),
                 }
+    return torchvision_says_of_a_detector(file)
+
+
+def torchvision_says_of_a_detector(file: str) -> dict:
+    from torchvision_without_ops import torchvision
+
+    for name in torchvision.models.list_models(module=torchvision.models.detection):
+        for weights in torchvision.models.get_model_weights(name):
+            if weights.url.endswith(f"/{file}"):
+                images = torchvision.models.get_model(name, weights_backbone=None).transform
+                measured = weights.meta["_metrics"]["COCO-val2017"]
+                names = {"box_map": "box AP", "mask_map": "mask AP"}
+                return {
+                    "architecture": name,
+                    "claims": {names[key]: value for key, value in measured.items()},
+                    "resize": images.min_size[0],
+                    "longest": images.max_size,
+                    "size": None,
+                    "mean": images.image_mean,
+                    "std": images.image_std,
+                }
     raise LookupError(file)
 
 

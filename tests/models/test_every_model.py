@@ -11,13 +11,13 @@ import pytest
 
 from jaxnets.errors import InputError
 from jaxnets.models import create_model, feature_info, list_models
-from jaxnets.models.registry import FAMILIES
+from jaxnets.models.registry import families
 
 # The deep ones take seconds to trace; the default run has a few that do not.
 _QUICK = {"alexnet", "lenet5", "mlp", "mobilenet_v2_100", "resnet18", "squeezenet1_0", "vgg11"}
 FIRST_OF_EACH_FAMILY = [
     pytest.param(name, marks=[] if name in _QUICK else [pytest.mark.zoo])
-    for name in (next(iter(family.VARIANTS)) for family in FAMILIES)
+    for name in (next(iter(family.VARIANTS)) for family in families("classification"))
 ]
 
 _FIRST = [param.values[0] for param in FIRST_OF_EACH_FAMILY]
@@ -28,7 +28,7 @@ of_every_model = pytest.mark.parametrize(
     "name",
     [
         pytest.param(name, marks=[] if name in _FIRST and name not in _LONG else [pytest.mark.zoo])
-        for name in list_models()
+        for name in list_models(task="classification")
     ],
 )
 of_every_family = pytest.mark.parametrize("name", FIRST_OF_EACH_FAMILY)
@@ -163,7 +163,7 @@ def ensemble_gradients(model):
     return gradients
 
 
-@compiled(list_models())
+@compiled(list_models(task="classification"))
 def test_jit_grad_vmap_over_an_ensemble_and_export_for_cpu_and_tpu_lower(name, shapes_of):
     model, variables = create_model(name), dict(shapes_of(name))
     images = images_for(model)

@@ -10,15 +10,24 @@ import pytest
 
 from jaxnets.errors import InputError
 from jaxnets.layers import LinearHead
-from jaxnets.models import Classifier, create_model, list_models, model_info, register, resnet
+from jaxnets.models import (
+    Classifier,
+    create_classifier,
+    create_model,
+    list_models,
+    model_info,
+    register,
+    registry,
+    resnet,
+)
 from jaxnets.models.mlp import MLP
-from jaxnets.models.registry import FAMILIES
+from jaxnets.models.registry import families
 from jaxnets.models.settings import Condition, Counts, checked
 from jaxnets.weights import from_torch
 
 
 def test_every_variant_of_every_family_is_listed_once_and_in_order():
-    names = [name for family in FAMILIES for name in family.VARIANTS]
+    names = [name for family in families() for name in family.VARIANTS]
     assert list_models() == sorted(set(names))
     assert len(names) == len(set(names))
 
@@ -94,7 +103,7 @@ def test_overrides_replace_the_settings_of_the_variant():
         ("block", 3, "one of 'basic', 'bottleneck'"),
         ("output_stride", 4, "one of 8, 16, 32"),
         ("output_stride", True, "one of 8, 16, 32"),
-        ("epsilon", 0, "a positive number"),
+        ("epsilon", -1e-5, "a number, 0 or more"),
     ],
 )
 def test_override_of_another_kind_is_refused(setting, wrong, wanted):
@@ -105,6 +114,7 @@ def test_override_of_another_kind_is_refused(setting, wrong, wanted):
 def test_model_info_tells_what_the_command_line_shows():
     info = model_info("resnext50_32x4d")
     assert (info.name, info.family, info.num_classes) == ("resnext50_32x4d", "resnet", 1000)
+    assert info.task == "classification"
     assert info.input_size == (224, 224, 3)
     assert "arXiv:1512.03385" in info.paper
     assert info.settings["groups"] == 32
@@ -144,9 +154,10 @@ def test_settings_without_a_known_annotation_may_be_anything():
 @pytest.fixture
 def registering():
     """Families that are registered in a test are forgotten after it."""
-    before = list(FAMILIES)
+    before = dict(registry._OWN)
     yield
-    FAMILIES[:] = before
+    registry._OWN.clear()
+    registry._OWN.update(before)
 
 
 def family(name="my_family", variants=None, **others):
@@ -185,6 +196,38 @@ def test_a_registered_family_is_known_as_any_other(registering):
     np.testing.assert_allclose(logits, np.full((1, 10), 3 * 65 + 1))
 
 
+def test_models_are_listed_by_task_and_a_family_that_states_none_has_classifiers(registering):
+    register(family("of_turns", {"turner": {"widths": (3,)}}, TASK="turning"))
+    register(family())
+    assert list_models(task="turning") == ["turner"]
+    assert model_info("turner").task == "turning"
+    assert list_models("my_*", task="classification") == ["my_net", "my_wide_net"]
+    assert {"turner", "my_net", "resnet18"} < set(list_models())
+    with pytest.raises(InputError, match="unknown task of models 'turnin'; did you mean 'turning'"):
+        list_models(task="turnin")
+    assert create_classifier("my_net", 0) == create_model("my_net", 0)
+    with pytest.raises(InputError, match="turner is a model of turning; wanted one of classification"):
+        create_classifier("turner")
+
+
+def test_a_family_of_jaxnets_keeps_its_task_when_it_is_registered_again(registering, monkeypatch):
+    monkeypatch.setitem(registry.FAMILIES, "turning", ("of_turns",))
+    monkeypatch.setitem(sys.modules, "of_turns", family("of_turns"))
+    assert list_models(task="turning") == ["my_net", "my_wide_net"]
+    register(family("of_turns", {"turner": {"widths": (3,)}}))
+    assert list_models(task="turning") == ["turner"]
+
+
+def test_a_search_for_a_model_imports_no_family_behind_its_own(registering, monkeypatch):
+    register(family())
+    monkeypatch.setitem(registry.FAMILIES, "detection", ("no.such.module",))
+    for name in ("resnet18", "my_net"):
+        assert model_info(name).name == name
+    assert "zfnet" in list_models(task="classification")
+    with pytest.raises(ModuleNotFoundError):
+        list_models()
+
+
 def test_a_script_registers_itself_and_again_when_it_is_run_again(registering):
     module = family("__main__")
     register(module)
@@ -192,7 +235,8 @@ def test_a_script_registers_itself_and_again_when_it_is_run_again(registering):
     assert list_models("my_*") == ["my_net"]
     assert create_model("my_net").backbone.widths == (5,)
     register(sys.modules["jaxnets.models.mlp"])
-    assert len(FAMILIES) == len({family.__name__ for family in FAMILIES})
+    names = [family.__name__ for family in families()]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(
@@ -211,10 +255,10 @@ def test_a_script_registers_itself_and_again_when_it_is_run_again(registering):
     ],
 )
 def test_a_family_that_lacks_something_or_takes_a_name_is_refused(wrong, message, registering):
-    before = list(FAMILIES)
+    before = list(families())
     with pytest.raises(InputError, match=message):
         register(wrong)
-    assert before == FAMILIES
+    assert before == list(families())
 
 
 def test_fields_of_a_backbone_are_settings_with_their_types_and_defaults():

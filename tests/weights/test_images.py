@@ -63,6 +63,7 @@ def test_each_name_has_its_own():
     best = weights.preprocessing("resnet50")
     assert (best.resize, best.size, best.interpolation) == (288, 288, "bicubic")
     v1 = weights.preprocessing("resnet50", "torchvision:resnet50-0676ba61.pth")
+    assert weights.preprocessing("resnet50", "elsewhere/resnet50-0676ba61.pth") == v1 != best
     assert (v1.resize, v1.size, v1.interpolation) == (256, 224, "bilinear")
 
 

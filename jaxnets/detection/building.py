@@ -1,0 +1,68 @@
+"""Backbones for detectors, by the strides of their maps; and the names that torchvision has for them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from jaxnets.errors import InputError
+from jaxnets.models import create_classifier, feature_info
+from jaxnets.models.resnet import RENAMES
+
+NO_SETTINGS = FrozenDict()
+
+_TORCHVISION = tuple(
+    (ours, f"backbone.body.{theirs}")
+    for ours, theirs in RENAMES["torchvision"]
+    if ours.startswith("backbone/")
+)
+
+
+def backbone_of(
+    name: str, strides: Sequence[int], norm: str, epsilon: float, settings: Mapping[str, Any]
+) -> tuple[nn.Module, tuple[str, ...], int]:
+    """A classifier's backbone, the names of its last maps of these strides, and its smallest image.
+
+    Args:
+        name: of any model that has maps of these strides.
+        strides: from fine to coarse.
+        norm, epsilon: of its normalizations, for families that leave the choice; "batch" and 1e-5 for
+            those that do not.
+        settings: further ones of `jaxnets.create_model`.
+
+    Raises:
+        InputError: as of `create_model`, or a model without a map of one of the strides.
+    """
+    own = {} if norm == "batch" else {"norm": norm}
+    own |= {} if epsilon == 1e-5 else {"epsilon": epsilon}
+    model = create_classifier(name, num_classes=0, **own, **settings)
+    by_stride = {stride: name for name, (_, stride) in feature_info(model).items()}
+    if missing := [stride for stride in strides if stride not in by_stride]:
+        raise InputError(
+            f"backbone: {name} has maps of strides {', '.join(map(str, sorted(by_stride)))} and none of "
+            f"{', '.join(map(str, missing))}; give another, such as 'resnet50'"
+        )
+    return model.backbone, tuple(by_stride[stride] for stride in strides), model.min_size
+
+
+def torchvision_rules(levels: int, *heads: tuple[str, ...], old: bool = False) -> tuple:
+    """The rules of torchvision's names for a detector on a ResNet.
+
+    Args:
+        levels: of the pyramid that come from the backbone.
+        *heads: the rules of its heads.
+        old: whether names are those of files of before 2022, in which a convolution of the pyramid was
+            not yet one of a convolution and a normalization.
+    """
+    within = "" if old else ".0"
+    fpn = [
+        rule
+        for level in range(1, levels + 1)
+        for kind in ("inner", "layer")
+        for rule in (
+            (f"fpn/{kind}{level}_conv", f"backbone.fpn.{kind}_blocks.{level - 1}{within}"),
+            (f"fpn/{kind}{level}_bn", f"backbone.fpn.{kind}_blocks.{level - 1}.1"),
+        )
+    ]
+    return (*_TORCHVISION, *fpn, ("fpn/{top}", "backbone.fpn.extra_blocks.{top}"), *heads)

@@ -1,0 +1,76 @@
+"""Average precision over a whole set, from what `training.predict_all` yields."""
+
+from typing import Any
+
+import numpy as np
+
+from jaxnets.detection.detecting import pasted
+from jaxnets.metrics import Metrics, Score
+from jaxnets.metrics.detection import coco
+from jaxnets.training.evaluation import Predictions
+
+SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+
+
+class Precision(Score):
+    """An average precision, from 0 to 1; higher is better."""
+
+    form = "{:.3f}"
+
+
+def evaluate(predictions: Predictions) -> Metrics:
+    """COCO's measures of boxes and, with a prefix `mask_`, of masks.
+
+    Boxes are measured in pixels of the picture files. Masks are measured on the canvas, so that their
+    strata of sizes are by the area in the file but overlaps by the canvas's pixels.
+
+    Args:
+        predictions: of `training.predict_all`. Pictures of weight 0 do not count.
+    """
+    found, there = [], []
+    for batch, outputs in predictions:
+        for row in np.flatnonzero(batch["weight"] > 0):
+            found.append(_found(outputs, batch, row))
+            there.append(_truth(batch, row))
+    boxes = coco(found, there, "box")
+    measures = {name: boxes[name] for name in SHOWN}
+    if found and "masks" in found[0]:
+        masks = coco(found, there, "mask")
+        measures |= {f"mask_{name}": masks[name] for name in SHOWN}
+    return {name: Precision(value, 1.0) for name, value in measures.items()}
+
+
+def _found(outputs: Any, batch: Any, row: int) -> dict[str, np.ndarray]:
+    """What was found in a picture."""
+    valid = outputs.valid[row]
+    boxes = outputs.boxes[row][valid]
+    image = {
+        "boxes": boxes / _ratio(batch, row),
+        "scores": outputs.scores[row][valid],
+        "labels": outputs.labels[row][valid],
+    }
+    if outputs.masks is not None:
+        size = batch["image"].shape[1:3]
+        own = zip(outputs.masks[row][valid], boxes, strict=True)
+        masks = [pasted(mask, box, size) for mask, box in own]
+        image["masks"] = np.stack(masks) if masks else np.zeros((0, *size), bool)
+    return image
+
+
+def _truth(batch: Any, row: int) -> dict[str, np.ndarray]:
+    """What there is to find in a picture."""
+    valid = batch["valid"][row].astype(bool)
+    names = {
+        "label": "labels",
+        "crowd": "crowd",
+        "area": "area",
+        "difficult": "difficult",
+        "mask": "masks",
+    }
+    image = {theirs: batch[ours][row][valid] for ours, theirs in names.items() if ours in batch}
+    return {"boxes": batch["box"][row][valid] / _ratio(batch, row), **image}
+
+
+def _ratio(batch: Any, row: int) -> np.ndarray:
+    """Pixels of the canvas for each of the file, along both axes, twice."""
+    return np.tile(batch["ratio"][row], 2) if "ratio" in batch else np.ones(4, np.float32)
