@@ -91,12 +91,8 @@ def _opened(source: str, images: Sequence[Path]) -> _Opened:
     import numpy as np
 
     from jaxnets import weights
-    from jaxnets.models import Classifier, model_info
 
-    member = load_model(source)
-    if not isinstance(member.model, Classifier):
-        recipe = recipes.get(model_info(member.model.model_name).task)
-        member = member if recipe.looked_into is None else recipe.looked_into(member)
+    member = weights.inside(load_model(source))
     preprocess = weights.preprocessing_of(member)
     pictures = np.stack([preprocess.crops(path)[0] for path in images])
     return _Opened(member, pictures, jnp.asarray(preprocess.normalize(pictures)))

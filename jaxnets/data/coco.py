@@ -2,9 +2,9 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def load_coco(
         interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Returns:
-        A dataset of `ObjectFiles`.
+        A dataset of `ObjectFiles`; where a fifth was held out, its split "all" is the whole.
 
     Raises:
         InputError: no such folder or files, a file that is not in this format or contradicts itself, a
@@ -89,59 +89,100 @@ def read(root: Path, file: Path, *, masks: bool = False, **options: Any) -> Obje
     Raises:
         InputError: as of `load_coco`.
     """
+    told = _parse(file)
+    _check(file, told)
+    picture, label = np.array(told.pictures, np.int64), np.array(told.labels, np.int32)
+    order = np.argsort(picture, kind="stable")
+    corners, sides = told.boxes[:, :2], told.boxes[:, 2:]
+    area = np.where(np.isnan(told.area), sides.prod(1), told.area)
+    objects = Objects(
+        starts=np.cumsum([0, *np.bincount(picture, minlength=len(told.files))]),
+        boxes=np.concatenate([corners, corners + sides], 1)[order],
+        labels=label[order],
+        crowd=told.crowd[order],
+        difficult=np.zeros(len(order), bool),
+        area=area[order],
+    )
+    if masks:
+        outlined = [told.annotations[row] for row in order]
+        objects = objects._replace(outlines=_outlines(file, outlined, told.sizes[picture[order]]))
+    placed = coco_files.place(root, file, KIND, told.files)
+    return ObjectFiles(placed, told.sizes, objects, told.class_names, **options)
+
+
+class _Told(NamedTuple):
+    """What a JSON file says of N images, K categories and T annotations.
+
+    Attributes:
+        ids: of the images and of the categories.
+        files: names of the images.
+        sizes: i32[N, 2], (height, width).
+        class_names: in the order of the categories' ids.
+        annotations: as they are in the file.
+        pictures: by number, from 0, or None of an unknown id.
+        labels: likewise.
+        boxes: f64[T, 4], xywh.
+        crowd: bool[T].
+        area: f64[T], NaN where it is not told.
+    """
+
+    ids: tuple[list[Any], list[Any]]
+    files: list[str]
+    sizes: np.ndarray
+    class_names: list[str]
+    annotations: list[dict[str, Any]]
+    pictures: list[int | None]
+    labels: list[int | None]
+    boxes: np.ndarray
+    crowd: np.ndarray
+    area: np.ndarray
+
+
+def _parse(file: Path) -> _Told:
     try:
         content = coco_files.read(file)
-        images, categories = content["images"], content["categories"]
-        annotations = content["annotations"]
+        images, annotations = content["images"], content["annotations"]
         ids = [image["id"] for image in images]
-        paths = [str(image["file_name"]) for image in images]
-        sizes = _array([(image["height"], image["width"]) for image in images], np.int32, 2)
-        names = [(category["id"], str(category["name"])) for category in categories]
-        pictures, labels = _numbers(ids), _numbers(sorted(key for key, _ in names))
-        shown_in = [annotation["image_id"] for annotation in annotations]
-        kinds = [annotation["category_id"] for annotation in annotations]
-        boxes = _array([annotation["bbox"] for annotation in annotations], np.float64, 4)
-        of, label = [pictures.get(key) for key in shown_in], [labels.get(key) for key in kinds]
-        crowd = np.array([annotation.get("iscrowd", 0) for annotation in annotations], bool)
+        names = sorted((category["id"], str(category["name"])) for category in content["categories"])
+        pictures, labels = _numbers(ids), _numbers(key for key, _ in names)
         area = [annotation.get("area") for annotation in annotations]
-        area = np.array([np.nan if own is None else own for own in area], np.float64)
+        return _Told(
+            ids=(ids, [key for key, _ in names]),
+            files=[str(image["file_name"]) for image in images],
+            sizes=_array([(image["height"], image["width"]) for image in images], np.int32, 2),
+            class_names=[name for _, name in names],
+            annotations=annotations,
+            pictures=[pictures.get(annotation["image_id"]) for annotation in annotations],
+            labels=[labels.get(annotation["category_id"]) for annotation in annotations],
+            boxes=_array([annotation["bbox"] for annotation in annotations], np.float64, 4),
+            crowd=np.array([annotation.get("iscrowd", 0) for annotation in annotations], bool),
+            area=np.array([np.nan if own is None else own for own in area], np.float64),
+        )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{file} is not in COCO's format of instances ({_FORMAT}): {type(error).__name__} {error}"
         ) from None
-    for what, keys, known in (("images", ids, pictures), ("categories", [n[0] for n in names], labels)):
-        if len(known) < len(keys):
-            twice = Counter(keys).most_common(1)[0][0]
+
+
+def _check(file: Path, told: _Told) -> None:
+    """Refuses a file that contradicts itself."""
+    for what, ids in zip(("images", "categories"), told.ids, strict=True):
+        if len(set(ids)) < len(ids):
+            twice = Counter(ids).most_common(1)[0][0]
             raise InputError(f"{file} has two {what} of id {twice!r}; give each its own id")
-    for what, keys, found in (("image", shown_in, of), ("category", kinds, label)):
-        if None in found:
+    for what, numbers in (("image", told.pictures), ("category", told.labels)):
+        if None in numbers:
+            unknown = told.annotations[numbers.index(None)][f"{what}_id"]
             raise InputError(
-                f"{file} has an annotation of {what}_id {keys[found.index(None)]!r}, but no {what} of "
-                "that id"
+                f"{file} has an annotation of {what}_id {unknown!r}, but no {what} of that id"
             )
-    if not np.isfinite(boxes).all():
-        wrong = annotations[int(np.argmin(np.isfinite(boxes).all(1)))]
-        raise InputError(f"{file} has the bbox {wrong['bbox']}; wanted four finite numbers")
-    order = np.argsort(np.array(of, np.int64), kind="stable")
-    starts = np.concatenate([[0], np.cumsum(np.bincount(np.array(of, np.int64), minlength=len(ids)))])
-    area = np.where(np.isnan(area), boxes[:, 2] * boxes[:, 3], area)
-    boxes[:, 2:] += boxes[:, :2]
-    objects = Objects(
-        starts,
-        boxes[order],
-        np.array(label, np.int32)[order],
-        crowd[order],
-        np.zeros(len(order), bool),
-        area[order],
-        _outlines(file, [annotations[row] for row in order], sizes[np.array(of, int)[order]])
-        if masks
-        else None,
-    )
-    placed = coco_files.place(root, file, KIND, paths)
-    return ObjectFiles(placed, sizes, objects, [name for _, name in sorted(names)], **options)
+    finite = np.isfinite(told.boxes).all(1)
+    if not finite.all():
+        wrong = told.annotations[int(finite.argmin())]["bbox"]
+        raise InputError(f"{file} has the bbox {wrong}; wanted four finite numbers")
 
 
-def _numbers(keys: Sequence[Any]) -> dict[Any, int]:
+def _numbers(keys: Iterable[Any]) -> dict[Any, int]:
     """Keys by number, in their order; of equal ones the last."""
     return {key: number for number, key in enumerate(keys)}
 

@@ -4,7 +4,8 @@ A source supports ``len(source)`` and ``source[i]``, a dict with ``image`` (uint
 [0, 1]), its annotations, such as ``label`` (int32), and, for sources with images that may be unreadable,
 ``weight`` (float32; 0 if unreadable). All arrays of the same name have the same shape. Sources can be
 pickled, so that they can be sent to Grain's workers. A source with captions also has
-``source.captions(i) -> tuple[str, ...]``.
+``source.captions(i) -> tuple[str, ...]``, and one with objects ``source.truth(i)``, what is annotated in
+pixels of the picture's file (`objects.ObjectFiles.truth`).
 
 A batch is also a dict: ``image`` uint8[B, H, W, C], ``label`` int32[B] and ``weight`` float32[B],
 which is 1 for examples and 0 for padding and for the stand-ins of unreadable images.
@@ -51,7 +52,8 @@ class Dataset:
         test: source of held-out examples, by which epochs are measured.
         class_names: the K class names; label k stands for ``class_names[k]``.
         splits: all sources, by the names "train", "val" and "test". `test` is "val" where there is one,
-            and `splits["test"]` is then another part, that no run sees.
+            and `splits["test"]` is then another part, that no run sees. Where a part of a single set was
+            held out, "all" may be the whole set, for evaluating what was trained elsewhere.
         notes: lines for the user, of what is used for what.
         fingerprint: hash of the names of its files, which stays when their folder is moved; None if it
             is not made of files.
@@ -77,7 +79,7 @@ class Dataset:
         """
         if name is None:
             return self.test
-        known = splits.split_of(name)
+        known = name if name in self.splits else splits.split_of(name)
         if known not in self.splits:
             raise unknown_name(f"split of {self.name}", name, self.splits)
         return self.splits[known]

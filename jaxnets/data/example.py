@@ -24,7 +24,7 @@ from collections.abc import Callable
 
 import jax
 
-from jaxnets.data.resampling import cut_image
+from jaxnets.data.resampling import cut_image, surrounded
 from jaxnets.errors import InputError
 
 Example = dict[str, jax.Array]
@@ -56,15 +56,17 @@ def on_image(function: ImageFunction) -> Augmentation:
 
     Returns:
         The augmentation ``augment(key, example) -> example``, which raises `InputError` if its
-        argument is not an example. What is around its picture stays black.
+        argument is not an example. What is around its picture stays black; the function sees the
+        picture's mean there.
     """
 
     def augment(key: jax.Array, example: Example) -> Example:
         check(example)
-        image = function(key, example["image"])
-        if "size" in example:
-            image = cut_image(image, tuple(example["size"]))
-        return {**example, "image": image}
+        image = example["image"]
+        if "size" not in example:
+            return {**example, "image": function(key, image)}
+        size = tuple(example["size"])
+        return {**example, "image": cut_image(function(key, surrounded(image, size)), size)}
 
     return augment
 

@@ -153,7 +153,8 @@ class ObjectFiles:
 def dataset_of(
     name: str, parts: Mapping[str | None, ObjectFiles], named: Mapping[str | None, str]
 ) -> Dataset:
-    """A dataset of its splits, or of a single part, by None, of which a fixed fifth is held out.
+    """A dataset of its splits, or of a single part, by None, of which a fixed fifth is held out; the
+    whole of it is the split "all".
 
     Args:
         name: the spec.
@@ -161,9 +162,10 @@ def dataset_of(
         named: what the user calls the splits.
     """
     if None in parts:
-        train, test = sampling.hold_out(parts[None], 0.2)
+        whole = parts[None]
+        train, test = sampling.hold_out(whole, 0.2)
         notes = f"epochs are measured on a fifth of the images, held out ({len(test):,})"
-        return Dataset(name, train, test, parts[None].class_names, notes=(notes,))
+        return Dataset(name, train, test, whole.class_names, {"all": whole}, (notes,))
     coco_files.warn_of_shared({split: part.paths for split, part in parts.items()})
     notes = splits.usage({split: (named[split], len(part)) for split, part in parts.items()})
     train, test = parts["train"], parts[splits.measuring(parts)]

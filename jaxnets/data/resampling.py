@@ -32,6 +32,13 @@ def cut_image(image: jax.Array, size: Size) -> jax.Array:
     return image if _fills(size, shape) else jnp.where(inside(size, shape)[..., None], image, 0)
 
 
+def surrounded(image: jax.Array, size: Size) -> jax.Array:
+    """An image [H, W, C] with the mean of each channel of its picture around the picture."""
+    count = jnp.float32(size[0]) * jnp.float32(size[1])
+    mean = image.sum((0, 1), keepdims=True) / jnp.maximum(count, 1).astype(image.dtype)
+    return jnp.where(inside(size, image.shape[:2])[..., None], image, mean)
+
+
 def _fills(size: Size, shape: tuple[int, int]) -> bool:
     """Whether a picture is known to fill its image."""
     return all(isinstance(side, int) for side in size) and tuple(size) == tuple(shape)

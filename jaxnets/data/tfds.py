@@ -160,7 +160,7 @@ def load_tfds(
         )  # fmt: skip
     sources = {
         own: make(
-            tfds.data_source(name, split=split, data_dir=data_dir, download=False, decoders=decoders),
+            builder.as_data_source(split=split, decoders=decoders),
             name=f"{name} {split}",
             class_names=class_names,
         )
@@ -193,6 +193,7 @@ def _stored_shape(shape: tuple[int | None, ...]) -> tuple[int | None, int | None
 def _builder(name: str, data_dir: str | None) -> Any:
     """The builder of a dataset that is prepared for reading."""
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.read_only_builder import builder_from_files
 
     where = f", data_dir={data_dir!r}" if data_dir else ""
     prepare = (
@@ -205,6 +206,11 @@ def _builder(name: str, data_dir: str | None) -> Any:
     except tfds.core.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
         raise unknown_name("tfds dataset", name, known) from error
+    except ImportError as error:  # to prepare coco takes TensorFlow, to read what is prepared does not
+        try:
+            builder = builder_from_files(name, data_dir=data_dir)
+        except tfds.core.DatasetNotFoundError:
+            raise InputError(f"tfds dataset {name!r} is not prepared; {prepare}") from error
     except Exception as error:  # a wrong version fails an assertion, a wrong config is a ValueError
         raise InputError(f"tfds dataset {name!r}: {decoding.describe(error)}") from error
     if not builder.info.splits:

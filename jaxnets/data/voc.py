@@ -63,7 +63,7 @@ def load_voc(
         interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Returns:
-        A dataset of `ObjectFiles`.
+        A dataset of `ObjectFiles`; where a fifth was held out, its split "all" is the whole.
 
     Raises:
         InputError: no such folder or files, a file that is not in this format, a missing image, an image

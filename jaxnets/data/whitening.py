@@ -61,7 +61,8 @@ def channel_statistics(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every channel over the pixels of a source, on the host.
 
-    The sums of uint8 are integers and therefore exact. Images that cannot be read are excluded.
+    The sums of uint8 are integers and therefore exact. Images that cannot be read are excluded, as is
+    what lies around a picture that does not fill its image.
 
     Args:
         source: N images, read `batch_size` at a time.
@@ -79,11 +80,14 @@ def channel_statistics(
         source = Subset(source, np.linspace(0, len(source) - 1, at_most).astype(int))
     count, total, squares = 0, 0.0, 0.0
     for batch in eval_batches(source, batch_size):
-        images = batch["image"][batch["weight"] > 0]
+        kept = batch["weight"] > 0
+        images = batch["image"][kept]
         checks.pixels(images)
         values = images.reshape(-1, images.shape[-1])
         sums = _sums(values if values.dtype == np.uint8 else values.astype(np.float64) * 255)
-        count, total, squares = count + len(values), total + sums[0], squares + sums[1]
+        # What is around a picture is black and adds nothing to the sums.
+        pixels = batch["size"][kept].prod(1).sum() if "size" in batch else len(values)
+        count, total, squares = count + pixels, total + sums[0], squares + sums[1]
     if count == 0:
         raise InputError("channel_statistics needs at least one image that can be read, got none")
     mean = total / count

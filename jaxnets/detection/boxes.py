@@ -4,6 +4,7 @@ A box is ``(x1, y1, x2, y2)`` in pixels unless said otherwise; sets of boxes are
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -72,7 +73,7 @@ def encode(
     """
     (x, y, w, h), (ax, ay, aw, ah) = _centers(boxes), _centers(anchors)
     deltas = ((x - ax) / aw, (y - ay) / ah, jnp.log(w / aw), jnp.log(h / ah))
-    return jnp.stack(deltas, -1) * jnp.asarray(weights, boxes.dtype)
+    return jnp.stack(deltas, -1) * _last_axis(weights, boxes)
 
 
 def decode(
@@ -89,7 +90,7 @@ def decode(
         f[..., 4].
     """
     ax, ay, aw, ah = _centers(anchors)
-    dx, dy, dw, dh = jnp.moveaxis(deltas / jnp.asarray(weights, deltas.dtype), -1, 0)
+    dx, dy, dw, dh = jnp.moveaxis(deltas / _last_axis(weights, deltas), -1, 0)
     x, y = dx * aw + ax, dy * ah + ay
     half_w = 0.5 * jnp.exp(jnp.minimum(dw, MOST_GROWTH)) * aw
     half_h = 0.5 * jnp.exp(jnp.minimum(dh, MOST_GROWTH)) * ah
@@ -99,9 +100,7 @@ def decode(
 def clip(boxes: jax.Array, size: tuple[int, int] | jax.Array) -> jax.Array:
     """Boxes f[..., 4] cut at the borders of a picture of `size` (height, width)."""
     height, width = size[0], size[1]
-    return jnp.clip(
-        boxes, 0, jnp.stack([jnp.asarray(side, boxes.dtype) for side in (width, height)] * 2)
-    )
+    return jnp.clip(boxes, 0, _last_axis([width, height, width, height], boxes))
 
 
 def convert(boxes: jax.Array, source: str, target: str) -> jax.Array:
@@ -131,6 +130,12 @@ def convert(boxes: jax.Array, source: str, target: str) -> jax.Array:
     if target == "xyxy":
         return jnp.concatenate([low, low + sides], -1)
     return jnp.concatenate([low if target == "xywh" else low + sides / 2, sides], -1)
+
+
+def _last_axis(values: Sequence[float | jax.Array], boxes: jax.Array) -> jax.Array:
+    """Four values for the last axis of boxes f[..., 4], in their type and rank."""
+    row = jnp.stack([jnp.asarray(value, boxes.dtype) for value in values])
+    return row.reshape(*[1] * (boxes.ndim - 1), 4)
 
 
 def _centers(boxes: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:

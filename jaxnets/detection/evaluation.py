@@ -21,14 +21,13 @@ class Precision(Score):
     form = "{:.3f}"
 
 
-def evaluate(task: Any, predictions: Predictions) -> Metrics:
+def evaluate(predictions: Predictions) -> Metrics:
     """COCO's measures of boxes and, with a prefix `mask_`, of masks.
 
     Boxes are measured in pixels of the picture files. Masks are measured on the canvas, so that their
     strata of sizes are by the area in the file but overlaps by the canvas's pixels.
 
     Args:
-        task: which predicted.
         predictions: of `training.predict_all`. Pictures of weight 0 do not count.
     """
     return measures(*collected(predictions))

@@ -283,7 +283,7 @@ class FasterRCNN(Detector):
 
     def _mask_loss(self, pyramid, boxes, positive, channels, matched, truths, train):
         """Binary cross entropy of the masks of the positive regions, of which there are few."""
-        most = int(SAMPLES * POSITIVES)
+        most = min(int(SAMPLES * POSITIVES), positive.shape[1])
         index = jax.vmap(lambda own: jnp.flatnonzero(own, size=most, fill_value=0))(positive)
         there = jnp.arange(most)[None] < positive.sum(1)[:, None]
         boxes = jnp.take_along_axis(boxes, index[..., None], axis=1)
@@ -310,7 +310,7 @@ def _learned(proposals: Array, valid: Array, boxes: Array, there: Array, key: Ar
     """The regions of a picture that are learned from: proposals, and what there is to find.
 
     Returns:
-        f32[512, 4], which are there, bool[512], and the truth of each, i32[512], or -1.
+        f32[R, 4], which are there, bool[R], and the truth of each, i32[R], or -1; R is 512 at most.
     """
     regions, valid = jnp.concatenate([proposals, boxes]), jnp.concatenate([valid, there])
     matched = matching.match(iou(boxes, regions), 0.5, 0.5, valid=there)
@@ -318,8 +318,9 @@ def _learned(proposals: Array, valid: Array, boxes: Array, there: Array, key: Ar
         key, (matched >= 0) & valid, (matched < 0) & valid, SAMPLES, POSITIVES
     )
     sampled = positive | negative
-    index = jnp.flatnonzero(sampled, size=SAMPLES, fill_value=0)
-    sampled = jnp.arange(SAMPLES) < sampled.sum()
+    most = min(SAMPLES, len(regions))
+    index = jnp.flatnonzero(sampled, size=most, fill_value=0)
+    sampled = jnp.arange(most) < sampled.sum()
     return regions[index], sampled, jnp.where(sampled, matched[index], matching.BELOW)
 
 

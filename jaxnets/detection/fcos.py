@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import Array
 
@@ -147,8 +148,8 @@ class FCOS(Detector):
         levels, inside = self._anchors(pyramid)
         anchors, inside = joined(levels), joined(inside)
         counts = [own.shape[1] for own in levels]
-        low = jnp.repeat(jnp.array([0, *[REACH[0]] * (len(counts) - 1)]), jnp.array(counts))
-        high = jnp.repeat(jnp.array([*[REACH[1]] * (len(counts) - 1), jnp.inf]), jnp.array(counts))
+        low = np.repeat(np.float32([0, *[REACH[0]] * (len(counts) - 1)]), counts)
+        high = np.repeat(np.float32([*[REACH[1]] * (len(counts) - 1), np.inf]), counts)
 
         def of_picture(logits, distances, centerness, anchors, inside, boxes, labels, valid):
             truth, positive = _matched(anchors, low, high, boxes, valid)

@@ -58,6 +58,8 @@ def sample(
 
 
 def _draw(key: jax.Array, members: jax.Array, count: jax.Array) -> jax.Array:
-    """A uniform draw of `count` of the members, bool[N]."""
-    order = jnp.argsort(jnp.where(members, jax.random.uniform(key, members.shape), 2.0))
+    """A uniform draw of `count` of the members, bool[N]: the same whatever lies between them."""
+    rank = jnp.cumsum(members, dtype=jnp.int32) - 1
+    places = jnp.where(members, jax.random.uniform(key, members.shape, jnp.float32)[rank], 2.0)
+    order = jnp.argsort(places)
     return jnp.zeros(members.shape, bool).at[order].set(jnp.arange(len(members)) < count)

@@ -72,22 +72,15 @@ def best_proposals(found: Proposed, size: Array, before: int, after: int) -> tup
     Returns:
         f32[after, 4], and which of them are there, bool[after].
     """
-    boxes, scores = [], []
-    for logits, deltas, anchors, inside in zip(*found, strict=True):
-        most = min(before, len(logits))
-        top, index = lax.top_k(jnp.where(inside, logits, -jnp.inf), most)
-        candidates = clip(decode(deltas[index], anchors[index]), size)
-        sides = candidates[:, 2:] - candidates[:, :2]
-        valid = jnp.isfinite(top) & (sides >= SHORTEST).all(1)
-        kept, there = nms(candidates, top, OVERLAP, min(most, after), valid=valid)
-        boxes.append(candidates[kept])
-        scores.append(jnp.where(there, jax.nn.sigmoid(top[kept]), -jnp.inf))
-    boxes, scores = jnp.concatenate(boxes), jnp.concatenate(scores)
-    missing = max(after - len(scores), 0)
-    scores = jnp.pad(scores, (0, missing), constant_values=-jnp.inf)
-    boxes = jnp.pad(boxes, ((0, missing), (0, 0)))
-    best, index = lax.top_k(scores, after)
-    valid = jnp.isfinite(best)
+    parts = []
+    for level, (logits, deltas, anchors, inside) in enumerate(zip(*found, strict=True)):
+        top, index = lax.top_k(jnp.where(inside, logits, -jnp.inf), min(before, len(logits)))
+        parts.append((decode(deltas[index], anchors[index]), top, jnp.full_like(index, level)))
+    boxes, logits, levels = map(jnp.concatenate, zip(*parts, strict=True))
+    boxes = clip(boxes, size)
+    valid = jnp.isfinite(logits) & (boxes[:, 2:] - boxes[:, :2] >= SHORTEST).all(1)
+    scores = jax.nn.sigmoid(logits)
+    index, valid = nms(boxes, scores, OVERLAP, after, valid=valid, labels=levels)
     return jnp.where(valid[:, None], boxes[index], 0), valid
 
 

@@ -21,15 +21,13 @@ from jaxnets.detection.drawing import draw as draw_found
 from jaxnets.detection.evaluation import evaluate
 from jaxnets.detection.task import Detection
 from jaxnets.errors import InputError, some
-from jaxnets.layers import LinearHead
 from jaxnets.metrics import Metrics
-from jaxnets.models import Classifier
 from jaxnets.outputs import check_picture
 from jaxnets.ranges import Range
 from jaxnets.runs.fitting import load_run
 from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
 from jaxnets.training import predict_all
-from jaxnets.weights import Preprocessing, Pretrained
+from jaxnets.weights import Pretrained
 
 SCENES = 8_000  # that an epoch has
 MOST = 1_000  # objects of a picture that is measured but not learned
@@ -102,7 +100,9 @@ class Config(ImageConfig):
             usual["settings"] = _SCENES_SETTINGS[kind]
             if (self.backbone, self.backbone_weights) == (None, None):
                 usual |= _SCENES_BACKBONE
-        augment = usual.pop("augment") if self.augment is None else super().completed().augment
+        augment = usual.pop("augment")
+        if self.augment is not None:
+            augment = super().completed().augment
         opened = {name: value for name, value in usual.items() if getattr(self, name) in (None, ())}
         return dataclasses.replace(self, augment=augment, **opened)
 
@@ -187,28 +187,6 @@ def inside(run: Run) -> Pretrained:
     )
 
 
-def looked_into(loaded: Pretrained) -> Pretrained:
-    """The backbone of a detector, as a classifier without a head that reads pictures at the shorter of
-    the detector's sides."""
-    model = loaded.model
-    side, mean, std = model.resizing.min_size, model.resizing.mean, model.resizing.std
-    parts = {name: part["backbone"] for name, part in loaded.variables.items() if "backbone" in part}
-    return dataclasses.replace(
-        loaded,
-        model=Classifier(
-            backbone=model.backbone,
-            head=LinearHead(0),
-            num_classes=0,
-            input_size=(side, side, 3),
-            min_size=model.min_size,
-            model_name=f"the backbone of {model.model_name}",
-        ),
-        variables={name: {"backbone": part} for name, part in parts.items()},
-        preprocessing=Preprocessing(side, side, "bilinear", mean, std),
-        class_names=(),
-    )
-
-
 def predict(
     members: Sequence[Run | Pretrained], images: Sequence[Path], options: Predict
 ) -> Iterator[str]:
@@ -276,6 +254,5 @@ RECIPE = Recipe(
     Predict=Predict,
     draw=draw,
     inside=inside,
-    looked_into=looked_into,
     evaluate_pretrained=evaluate_pretrained,
 )

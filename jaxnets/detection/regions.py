@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-AT_A_TIME = 64  # regions whose samples are in memory together
+from jaxnets.dtypes import at_least_float32
 
 
 def roi_align(
@@ -186,25 +186,34 @@ def _align(maps, layout, boxes, level, scales, size, ratio, aligned):
         size, ratio, aligned: as for `roi_align`.
     """
 
-    def align(region):
-        box, own = region
+    def samples(box, own):
         scaled = box * scales[own] - (0.5 if aligned else 0.0)
         extent = layout.extents[own]
         rows, by_row = _corners(scaled[1], scaled[3], extent[0], size, ratio, aligned)
         columns, by_column = _corners(scaled[0], scaled[2], extent[1], size, ratio, aligned)
-        pixels = maps[layout.starts[own] + rows[:, None] * layout.pitches[own] + columns[None]]
-        return jnp.einsum("yxc,iy,jx->ijc", pixels, by_row, by_column, precision="highest")
+        first = layout.starts[own] + rows * layout.pitches[own]
+        return (
+            (first[:, None, :, None] + columns[None, :, None]).reshape(-1, size, size),
+            (by_row[:, None, :, None] * by_column[None, :, None]).reshape(-1, size, size),
+        )
 
-    return lax.map(align, (boxes, level), batch_size=AT_A_TIME)
+    def add(total, sample):
+        pixels, weights = sample
+        return total + at_least_float32(maps[pixels]) * weights[..., None], None
+
+    # One pixel of each bin at a time: neither all samples nor a sparse matrix of weights is made.
+    start = jnp.zeros((len(boxes), size, size, maps.shape[-1]), boxes.dtype)
+    total, _ = lax.scan(add, start, jax.vmap(samples, out_axes=1)(boxes, level))
+    return total
 
 
 def _corners(low, high, extent, size, ratio, aligned):
-    """The pixels i32[2 * size * ratio] along one side between which a region is sampled, and the weight
-    f[size, 2 * size * ratio] of each in each bin."""
+    """The pixels i32[2 * ratio, size] along one side between which each bin of a region is sampled, and
+    their weights f[2 * ratio, size]."""
     length = high - low if aligned else jnp.maximum(high - low, 1)
     step = _over(length, size)
-    starts = low + jnp.arange(size) * step
-    places = starts[:, None] + _over((jnp.arange(ratio) + 0.5) * step, ratio)
+    starts = low + jnp.arange(size, dtype=low.dtype) * step
+    places = starts[None] + _over((jnp.arange(ratio, dtype=low.dtype) + 0.5) * step, ratio)[:, None]
     end = extent.astype(places.dtype)
     inside = (places >= -1) & (places <= end)
     places = jnp.clip(places, 0, end - 1)
@@ -212,10 +221,8 @@ def _corners(low, high, extent, size, ratio, aligned):
     share = places - before
     before = before.astype(jnp.int32)
     after = jnp.minimum(before + 1, extent - 1)
-    weights = jnp.stack([1 - share, share], -1) * inside[..., None] / ratio
-    pixels = jnp.stack([before, after], -1).reshape(-1)
-    spread = jnp.eye(size, dtype=weights.dtype)[:, :, None] * weights.reshape(1, size, -1)
-    return pixels, spread.reshape(size, -1)
+    weights = jnp.concatenate([1 - share, share]) * jnp.concatenate([inside, inside]) / ratio
+    return jnp.concatenate([before, after]), weights
 
 
 def _over(values, count):
@@ -226,20 +233,20 @@ def _over(values, count):
 
 def _adaptive(low, high, length, extent, size, aligned):
     """The weight f[R, size, length] of each pixel along one side in each bin, with about one sample for
-    each pixel up to the extent. They are added sample by sample, as a region may be as long as the map."""
+    each pixel up to the extent. They are added one by one, as a region may be as long as the map."""
     shift = 0.5 if aligned else 0.0
     low, high = low - shift, high - shift
     span = high - low if aligned else jnp.maximum(high - low, 1)
     step = _over(span, size)
     count = jnp.ceil(step)
-    starts = low[:, None] + jnp.arange(size) * step[:, None]
+    starts = low[:, None] + jnp.arange(size, dtype=low.dtype)[None] * step[:, None]
     pixels, end = jnp.arange(length, dtype=low.dtype), extent.astype(low.dtype)
 
     def add(total, k):
         places = starts + ((k + 0.5) * step / jnp.maximum(count, 1))[:, None]
         inside = (places >= -1) & (places <= end) & (k < count)[:, None]
-        nearness = 1 - jnp.abs(jnp.clip(places, 0, end - 1)[..., None] - pixels)
-        return total + jnp.maximum(nearness, 0) * inside[..., None], None
+        nearness = 1 - jnp.abs(jnp.clip(places, 0, end - 1)[..., None] - pixels[None, None])
+        return total + jnp.where(inside[..., None], jnp.maximum(nearness, 0), 0), None
 
     most = -(-4 * length // size)  # of a region four times as long as the map
     total, _ = lax.scan(
@@ -256,15 +263,16 @@ def _bins(low, high, extent, size):
     firsts = jnp.asarray(np.floor(bins * step).astype(np.int32))
     lasts = jnp.asarray(np.ceil((bins + 1) * step).astype(np.int32))
     length = jnp.clip(high - low + 1, 1, len(lengths) - 1)
-    pixels = jnp.arange(extent)
+    pixels = jnp.arange(extent, dtype=jnp.int32)[None]
     return (pixels >= (low + firsts[length])[:, None]) & (pixels < (low + lasts[length])[:, None])
 
 
 def _resizing(low, high, extent, side):
     """The weight f[extent, side] of each entry of a mask at each pixel from low to high."""
     length = jnp.maximum(high - low + 1, 1)
-    pixels = jnp.arange(extent)
-    place = jnp.maximum((pixels - low + 0.5) * (side / length) - 0.5, 0)
+    pixels = jnp.arange(extent, dtype=jnp.int32)
+    centers = (pixels - low).astype(jnp.float32) + 0.5
+    place = jnp.maximum(centers * (side / length.astype(jnp.float32)) - 0.5, 0)
     place = jnp.minimum(place, side - 1)[:, None]
-    weights = jnp.maximum(1 - jnp.abs(place - jnp.arange(side)), 0)
-    return weights * ((pixels >= low) & (pixels < low + length))[:, None]
+    weights = jnp.maximum(1 - jnp.abs(place - jnp.arange(side, dtype=jnp.float32)[None]), 0)
+    return jnp.where(((pixels >= low) & (pixels < low + length))[:, None], weights, 0)

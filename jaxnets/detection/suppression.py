@@ -49,7 +49,7 @@ def nms(
     count = len(boxes)
     valid = jnp.ones(count, bool) if valid is None else valid
     labels = jnp.zeros(count, jnp.int32) if labels is None else labels
-    order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True)
+    order = jnp.argsort(jnp.where(valid, -scores, jnp.inf), stable=True).astype(jnp.int32)
     block = min(BLOCK, count)
     order = jnp.pad(order, (0, -count % block))
     threshold, there = rounded_down(iou, boxes.dtype), valid.sum(dtype=jnp.int32)

@@ -11,10 +11,12 @@ from jaxnets.data import checks, inputs
 from jaxnets.data.augmentation import Augmentation
 from jaxnets.data.inputs import weights_of
 from jaxnets.detection.detector import Detector, Found, Losses, Truths
+from jaxnets.detection.evaluation import evaluate
 from jaxnets.errors import InputError
 from jaxnets.layers import DATA_AXIS, axis_is_bound
 from jaxnets.metrics import Mean, Metrics
 from jaxnets.training import Headline
+from jaxnets.training.evaluation import Predictions
 
 Variables = dict
 Batch = dict  # image, size, box, label, valid; crowd, mask and weight where there are any
@@ -86,8 +88,12 @@ class Detection:
         return self.model.apply(variables, images, batch.get("size"), method="detect")
 
     def metrics(self, outputs: Found, batch: Batch) -> Metrics:
-        """None: average precision is a measure of a whole set, `jaxnets.detection.evaluation`."""
+        """None: average precision is no sum over pictures."""
         return {}
+
+    def measure(self, predictions: Predictions) -> Metrics:
+        """Average precision over a whole set, as `jaxnets.metrics.detection.coco` has it."""
+        return evaluate(predictions)
 
     def check(self, batch: Batch) -> None:
         """Checks a host batch.

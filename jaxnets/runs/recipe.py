@@ -135,8 +135,6 @@ class Recipe(NamedTuple):
         draw: `(run) -> paths` of the pictures of a trained run, drawn into its directory.
         inside: `(run) -> weights.Pretrained`: what of it `load_pretrained`, `explain` and `convert` can
             take; None if nothing.
-        looked_into: `(pretrained) -> pretrained`: what `explain` looks into where a model of the task is
-            no classifier, such as its backbone; None for nothing.
         explain: further methods of `jaxnets explain`, by name: `(run, pictures, path)` draws.
         evaluate_pretrained: `(members, dataset, batch_size, options, split) -> Metrics` of pretrained
             models or several runs, together; None if that has no meaning.
@@ -156,7 +154,6 @@ class Recipe(NamedTuple):
     Predict: type = NoOptions
     draw: Callable[[Run], list[Path]] = lambda run: []
     inside: Callable[[Run], Any] | None = None
-    looked_into: Callable[[Any], Any] | None = None
     explain: Mapping[str, Callable[[Run, Sequence[Path], Path], None]] = {}
     evaluate_pretrained: Callable[[Sequence[Any], str, int, Any, str | None], Metrics] | None = None
     Evaluate: type = NoOptions

@@ -46,8 +46,12 @@ def evaluate(
         The metrics of the task by name, such as `loss`, `top1`, `top5` and `confusion`.
     """
     parallel = parallel or DataParallel.create()
-    measure = make_measure(task, precision=precision, parallel=parallel)
-    return metrics.compute(measure(variables, source, batch_size))
+    options = {"precision": precision, "parallel": parallel}
+    sums = make_measure(task, **options)(variables, source, batch_size)
+    if hasattr(task, "measure"):
+        found = predict_all(task, variables, source, batch_size=batch_size, **options)
+        sums = {**sums, **task.measure(found)}
+    return metrics.compute(sums)
 
 
 def predict_all(

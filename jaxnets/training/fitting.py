@@ -156,6 +156,7 @@ def fit(
     batch = jax.tree.map(lambda a: np.zeros((local_batch_size, *a.shape[1:]), a.dtype), example)
     _, sums = jax.eval_shape(train_step, state, parallel.put(batch))  # kept for the first step
     kinds = _judged_by(schedule, task, sums, state.variables, example, tested=test is not None)
+    measure = measure or getattr(task, "measure", None)
     if measure is None:  # its metrics are known after the first epoch
         judging.refuse_unknown(schedule, kinds, tested=test is not None)
 

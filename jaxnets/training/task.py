@@ -57,6 +57,9 @@ class Task(Protocol):
     def metrics(self, outputs: Any, batch: Batch) -> Metrics:
         """Metric sums of the outputs of `predict`."""
 
+    def measure(self, predictions: Any) -> Metrics:
+        """Measures of a whole set, from what `training.predict_all` yields; this method is optional."""
+
     def check(self, batch: Batch) -> None:
         """Raises an `InputError` for a host batch that the task cannot take; this method is optional."""
 

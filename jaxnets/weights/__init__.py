@@ -6,7 +6,13 @@ from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.keras import from_keras
 from jaxnets.weights.loading import find_preprocessing as preprocessing
 from jaxnets.weights.loading import load, model_named_by, refuse_other_model
-from jaxnets.weights.pretrained import Pretrained, UnknownImagesError, in_rgb, preprocessing_of
+from jaxnets.weights.pretrained import (
+    Pretrained,
+    UnknownImagesError,
+    in_rgb,
+    inside,
+    preprocessing_of,
+)
 from jaxnets.weights.recurrent import recurrent_from_torch, recurrent_to_torch
 from jaxnets.weights.saving import check_path, save, usual_library
 from jaxnets.weights.transfer import freeze_mask, layerwise_decay
@@ -20,6 +26,7 @@ __all__ = [
     "from_keras",
     "from_torch",
     "in_rgb",
+    "inside",
     "layerwise_decay",
     "libraries",
     "load",

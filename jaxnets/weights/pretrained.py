@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets.errors import InputError
+from jaxnets.layers import LinearHead
 from jaxnets.models import Classifier, create_model
 from jaxnets.weights import adaptation
 from jaxnets.weights.conversion import Variables
@@ -114,6 +115,34 @@ def naming_of(model: nn.Module) -> tuple[str, ...] | None:
 def naming(model: nn.Module, names: Sequence[str] | None) -> nn.Module:
     """The model with these names for what it finds, as `naming_of` another gave them."""
     return model if names is None else model.clone(class_names=tuple(names))
+
+
+def inside(pretrained: Pretrained) -> Pretrained:
+    """What of a model can be looked into: a classifier itself; of another model that states the pictures
+    it was made for (`resizing`) the backbone, as a classifier without a head."""
+    model, images = pretrained.model, getattr(pretrained.model, "resizing", None)
+    if images is None or isinstance(model, Classifier):
+        return pretrained
+    side = images.min_size
+    return Pretrained(
+        model=Classifier(
+            backbone=model.backbone,
+            head=LinearHead(0),
+            num_classes=0,
+            input_size=(side, side, model.input_size[2]),
+            min_size=model.min_size,
+            model_name=model.model_name,
+        ),
+        variables={
+            kind: {"backbone": parts["backbone"]}
+            for kind, parts in pretrained.variables.items()
+            if "backbone" in parts
+        },
+        preprocessing=Preprocessing(side, side, "bilinear", images.mean, images.std),
+        class_names=(),
+        settings={},
+        origin=pretrained.origin,
+    )
 
 
 def in_rgb(pretrained: Pretrained) -> Pretrained:

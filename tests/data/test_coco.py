@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from jaxnets import data
 from jaxnets.data.coco_files import by_split
 from jaxnets.errors import InputError
+from jaxnets.metrics.detection import coco
 
 
 def content(count=5, **changes):
@@ -86,7 +89,7 @@ def test_a_picture_fills_the_upper_left_of_the_canvas_and_its_boxes_go_with_it(t
 def test_of_a_single_file_a_fifth_is_held_out_and_images_without_objects_stay(tmp_path):
     write(tmp_path, content(10, annotations=[annotation(3)]), folder="images")
     dataset = load(tmp_path)
-    assert (len(dataset.train), len(dataset.test)) == (8, 2)
+    assert (len(dataset.train), len(dataset.test), len(dataset.split("all"))) == (8, 2, 10)
     parts = [
         part.truth(i)["labels"].tolist()
         for part in (dataset.train, dataset.test)
@@ -111,15 +114,15 @@ def test_truths_are_in_pixels_of_the_file_and_as_they_are_annotated(tmp_path, ca
 
 def test_masks_of_polygons_and_run_lengths(tmp_path):
     whole = np.zeros((20, 40), np.uint8, order="F")
-    whole[4:10, 8:20] = 1
+    whole[5:10, 8:20] = 1
     packed = rle.encode(whole)
-    counts = [4 + 20 * 8] + [6, 14] * 11 + [6, 10 + 20 * 20]
+    counts = [5 + 20 * 8] + [5, 15] * 11 + [5, 10 + 20 * 20]
     annotations = [
-        annotation(1, (8, 4, 12, 6)),
+        annotation(1, (8, 5, 12, 5)),
         annotation(1, segmentation={"size": [20, 40], "counts": packed["counts"].decode()}),
         annotation(1, segmentation={"size": [20, 40], "counts": counts}, iscrowd=1),
         annotation(
-            2, segmentation=[[0, 0, 4, 0, 4, 4, 0, 4], [10, 0, 14, 0, 14, 4, 10, 4], [1, 1, 30, 9]]
+            2, segmentation=[[1, 1, 30, 9], [0, 0, 4, 0, 4, 4, 0, 4], [10, 0, 14, 0, 14, 4, 10, 4]]
         ),
     ]
     pair(tmp_path, content(annotations=annotations))
@@ -212,3 +215,57 @@ def test_a_folder_of_captions_alone_has_no_instances(tmp_path):
     (tmp_path / "captions.json").write_text("{}")
     with pytest.raises(InputError, match="holds no instances"):
         by_split(tmp_path, "instances")
+
+
+def test_what_is_around_pictures_is_not_in_their_statistics(tmp_path):
+    pair(tmp_path, content())
+    mean, _ = data.channel_statistics(load(tmp_path).train)
+    np.testing.assert_allclose(mean * 255, [0, 3, 0], atol=1e-4)  # of 1 to 5
+
+
+@pytest.mark.parametrize(("kind", "iou_type"), [("box", "bbox"), ("mask", "segm")])
+def test_truths_of_a_file_are_measured_as_pycocotools_measures_it(tmp_path, capsys, kind, iou_type):
+    rng = np.random.default_rng(0)
+    annotations, results = [], []
+    for image in rng.integers(1, 6, 40).tolist():
+        bbox = [*rng.uniform(0, 25, 2), *rng.uniform(2, 15, 2)]
+        own = annotation(image, bbox, category_id=int(rng.choice([3, 7])), id=len(annotations) + 1)
+        own["area"] = float(rng.choice([500, 1500, 9216]))
+        if rng.random() < 0.2:
+            mask = np.asfortranarray(rng.random((20, 40)) < 0.3, np.uint8)
+            packed = rle.encode(mask)
+            packed["counts"] = packed["counts"].decode()
+            own |= {"iscrowd": 1, "segmentation": packed}
+        annotations.append(own)
+        moved = (np.array(bbox) + rng.normal(0, 1, 4)).clip(1, 30).tolist()
+        score = {"score": float(rng.random())}
+        results.append(annotation(image, moved, category_id=own["category_id"]) | score)
+    pair(tmp_path, content(annotations=annotations))
+    source = load(tmp_path, masks=True, boxes=40).train
+
+    file = COCO(str(tmp_path / "instances_train.json"))
+    packed = [rle.merge(rle.frPyObjects(own["segmentation"], 20, 40)) for own in results]
+    theirs = [
+        {name: own[name] for name in ("image_id", "category_id", "score")}
+        | ({"bbox": own["bbox"]} if kind == "box" else {"segmentation": mask})
+        for own, mask in zip(results, packed, strict=True)
+    ]
+    wanted = COCOeval(file, file.loadRes(theirs), iou_type)
+    for step in (wanted.evaluate, wanted.accumulate, wanted.summarize):
+        step()
+
+    found = []
+    for index in range(len(source)):
+        rows = [row for row, own in enumerate(results) if own["image_id"] == index + 1]
+        boxes = np.array([results[row]["bbox"] for row in rows]).reshape(-1, 4)
+        found.append(
+            {
+                "boxes": np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], 1),
+                "scores": [results[row]["score"] for row in rows],
+                "labels": [[3, 7].index(results[row]["category_id"]) for row in rows],
+                "masks": [rle.decode(packed[row]) for row in rows],
+            }
+        )
+    got = coco(found, [source.truth(index) for index in range(len(source))], kind)
+    assert 0.05 < got["AP"] < 0.95
+    np.testing.assert_allclose(list(got.values()), wanted.stats, atol=1e-9)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxnets.data import augmentation, movement
+from jaxnets.data import augmentation, color, movement
 from jaxnets.data.augmentation import IGNORE, move, moving, on_image
 from jaxnets.errors import InputError
 
@@ -284,6 +284,13 @@ def test_what_is_around_a_picture_keeps_its_color(name):
     got = np.asarray(jit(augmentation.COLOR[name]())(jax.random.key(3), example)["image"])
     assert not got[4:].any()
     assert not got[:, 4:].any()
+
+
+def test_contrast_is_about_the_mean_of_the_picture_and_not_of_the_image():
+    image = np.full((4, 4, 3), 0.5, np.float32)  # without contrast
+    wide = {"image": np.pad(image, ((0, 4), (0, 4), (0, 0))), "size": np.array([4, 4], np.int32)}
+    got = jit(color.color_jitter(0, 1, 0, 0))(jax.random.key(1), wide)
+    np.testing.assert_allclose(got["image"], wide["image"], atol=1e-6)
 
 
 @pytest.mark.parametrize("name", augmentation.COLOR)

@@ -172,12 +172,29 @@ def test_objects_come_with_their_images(folder):
             wanted = np.multiply([2, 1, 8, 6], np.tile(example["ratio"], 2))
             np.testing.assert_allclose(example["box"][0], wanted, atol=1e-5)
             assert example["size"][0] == 16  # as high as the canvas
+            pixels = (10, 8 + number)
+            np.testing.assert_allclose(example["ratio"], example["size"][::-1] / pixels, 1e-6)
     assert data.dataset.read_batch(dataset.train, np.arange(6))["weight"].sum() == 5
     few = data.load("tfds:voc_blobs", boxes=2, data_dir=folder).train
     with pytest.raises(InputError, match=r"voc_blobs train\[\d\] has \d objects, and boxes is 2"):
         _ = [few[index] for index in range(6)]
     with pytest.raises(InputError, match="must have features image and objects"):
         data.load("tfds:blob_images", boxes=2, data_dir=folder)
+
+
+def test_what_takes_tensorflow_to_prepare_is_read_without(folder, monkeypatch):
+    def without(self):
+        raise ModuleNotFoundError("No module named 'tensorflow'")
+
+    wanted = data.load("tfds:voc_blobs", data_dir=folder).train
+    monkeypatch.setattr(VocBlobs, "_info", without)
+    source = data.load("tfds:voc_blobs", data_dir=folder).train
+    source = pickle.loads(pickle.dumps(source))
+    for index in range(6):
+        np.testing.assert_array_equal(source[index]["box"], wanted[index]["box"])
+    monkeypatch.setattr(BlobImages, "_info", without)
+    with pytest.raises(InputError, match="'blob_images' is not prepared; prepare it once"):
+        data.load("tfds:blob_images", data_dir=f"{folder}/elsewhere")
 
 
 def test_strict_refuses_images_that_cannot_be_decoded(folder):

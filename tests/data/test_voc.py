@@ -75,7 +75,7 @@ def test_difficult_objects_are_marked(tmp_path):
         ),
         ({"trainval": "123", "test": "45"}, {"train": 3, "test": 2}),
         ({"train": "12", "val": "3", "test": "89"}, {"train": 2, "val": 1}),  # not annotated
-        ({"test": "45"}, {"train": 4, "test": 1}),
+        ({"test": "45"}, {"train": 4, "test": 1, "all": 5}),
     ],
 )
 def test_splits_are_those_of_the_image_sets(tmp_path, stems, sizes):

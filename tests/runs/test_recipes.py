@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import jax
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 
 from jaxnets import cli, recipes, runs, training
+from jaxnets.cli import tasks
 from jaxnets.errors import InputError
+from jaxnets.models import lenet, registry
 from jaxnets.training import Checkpointer, DataParallel
 
 TOY = str(Path(__file__).parent / "toy.py")
@@ -149,6 +152,14 @@ def test_predict_all_gives_every_example_once_and_in_order(toy, strategy, batch_
     np.testing.assert_array_equal(np.concatenate([batch["x"] for batch in batches]), x)
     np.testing.assert_allclose(np.concatenate(outputs), x @ [1.0, 2.0, 3.0] + 0.5, rtol=1e-5)
     assert np.concatenate([batch["weight"] for batch in batches]).tolist() == [1.0] * 37
+
+
+def test_a_command_on_a_model_is_of_the_models_task(toy, monkeypatch):
+    monkeypatch.setattr(registry, "_OWN", {})
+    family = {"TASK": toy.name, "build": lenet.build, "VARIANTS": {"line_net": {}}, "PAPER": "none"}
+    registry.register(types.SimpleNamespace(__name__="lines", **family))
+    assert tasks.of_run_among(["line_net=weights.pth", "p.png"]) is toy
+    assert tasks.of_run_among(["lenet5", "p.png"]) is recipes.get(recipes.DEFAULT)
 
 
 def test_a_task_of_jaxnets_is_not_replaced_and_an_unknown_one_is_named(toy):

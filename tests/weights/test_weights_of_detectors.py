@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
+from PIL import Image
 
 import jaxnets
 from jaxnets import cli, detection, explain, weights
 from jaxnets.captioning import create_captioner
 from jaxnets.errors import InputError
-from jaxnets.layers import Conv, LinearHead
+from jaxnets.layers import Conv
 from jaxnets.layers.initialization import InitializedAtOnce
 from jaxnets.models import (
-    Classifier,
     create_classifier,
     create_model,
     list_models,
@@ -49,6 +49,7 @@ class Detector(InitializedAtOnce):
     input_size: tuple[int, int, int]
     min_size: int = 1
     class_names: tuple[str, ...] = ()
+    resizing: detection.detector.Resizing = detection.detector.Resizing(48, 96)
     model_name: str = "the model"
 
     @nn.compact
@@ -214,7 +215,6 @@ def test_what_needs_a_classifier_refuses_a_detector(written, capsys, tmp_path, m
     for words in (
         ["train", "--model", "dots"],
         ["train", "--pretrained", f"dots={path}"],
-        ["explain", "grad_cam", "p.png", "--model", f"dots={path}"],
         ["predict", f"dots={path}", "p.png"],
     ):
         with pytest.raises(SystemExit) as stop:
@@ -238,16 +238,18 @@ def test_a_summary_of_a_detector_adds_up():
     assert "dots on 1x48x64x3" in found.table(1)
 
 
-def test_the_backbone_of_a_detector_is_explained_as_a_classifiers():
-    model = create_model("dots", 5)
-    variables = drawn(model)
-    headless = Classifier(model.backbone, LinearHead(0), 0, model.input_size, model.min_size)
-    inside = {kind: {"backbone": parts["backbone"]} for kind, parts in variables.items()}
-    images = jnp.ones((1, 48, 64, 3))
-    maps = explain.feature_maps(headless, inside, images, "backbone/stage2_block1")
-    own = {kind: parts["backbone"] for kind, parts in variables.items()}
-    np.testing.assert_allclose(maps, model.backbone.apply(own, images)["stage2"], rtol=1e-5)
-    assert (
-        explain.deconvnet(headless, inside, images, "backbone/stage1_block1", 0).pixels.shape
-        == images.shape
-    )
+def test_the_backbone_of_a_detector_is_looked_into(written, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    loaded = weights.load("dots", written[0])
+    inside = weights.inside(loaded)
+    assert inside.preprocessing == weights.Preprocessing(48, 48)
+    backbones = {kind: parts["backbone"] for kind, parts in loaded.variables.items()}
+    assert_same({kind: parts["backbone"] for kind, parts in inside.variables.items()}, backbones)
+    images = jax.ShapeDtypeStruct((1, 48, 48, 3), jnp.float32)
+    assert "backbone/stage2_block1" in explain.layer_shapes(inside.model, inside.variables, images)
+    Image.fromarray(np.zeros((60, 80, 3), np.uint8)).save("p.png")
+    drawn = []
+    monkeypatch.setattr("jaxnets.explain.show_filters", lambda kernels, *rest: drawn.append(kernels))
+    cli.main(["explain", "filters", "p.png", "--model", f"dots={written[0]}", "-o", "filters.png"])
+    kernel = backbones["params"]["stem"]["conv1"]["kernel"]
+    np.testing.assert_array_equal(drawn[0], np.moveaxis(kernel, -1, 0))
