@@ -97,7 +97,7 @@ def ours(kind: str, name: str = "", *, path: str) -> Step:
     model = create_model(name)
     with np.load(path) as file:
         state = {key: file[key] for key in file.files}
-    variables = jax.tree.map(jnp.asarray, dict(from_torch(model, state, "torchvision")))
+    variables = jax.tree.map(jnp.asarray, dict(from_torch(name, state, "torchvision")))
     if kind == "detect":
         return lambda: len(detection.detect(model, variables, pictures(1))[0].boxes)
 

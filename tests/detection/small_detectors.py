@@ -7,6 +7,7 @@ import numpy as np
 from jaxnets.detection import Truths, create_detector
 
 CLASSES = 3
+QUICKLY = {"xla_backend_optimization_level": 0}  # compiled in half the time
 _TWO_STAGES = {"hidden": 32, "proposals": 50, "train_proposals": 50}
 SMALL = {
     "faster_rcnn": _TWO_STAGES,

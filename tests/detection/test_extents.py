@@ -1,4 +1,4 @@
-"""Padding changes nothing: neither a larger canvas, nor another picture beside, nor empty rows of boxes."""
+"""Padding changes nothing: neither a larger canvas, nor a picture beside, nor empty rows of boxes."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_detectors import draw, make, on_canvas, picture, truths
+from small_detectors import QUICKLY, SMALL, draw, make, on_canvas, picture, truths
 
 from jaxnets.detection.extents import bounded, extent_of
 from jaxnets.layers import Conv
@@ -14,11 +14,7 @@ from jaxnets.layers import Conv
 SIZE = (90, 150)  # 96 x 160 in multiples of 32; P6 and P7 then have odd sides
 ALONE = ([picture(SIZE)], (96, 160), 3)
 TOGETHER = ([picture(SIZE), picture((120, 100), seed=1)], (128, 256), 6)
-KINDS = [
-    pytest.param("mask_rcnn"),
-    pytest.param("fcos"),
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ("faster_rcnn", "retinanet", "retinanet_v2")),
-]  # fmt: skip
+KINDS = ["fcos", *(pytest.param(name, marks=pytest.mark.slow) for name in SMALL if name != "fcos")]
 
 
 def both(model, variables, images, sizes, objects):
@@ -30,7 +26,7 @@ def both(model, variables, images, sizes, objects):
 @pytest.mark.parametrize("name", KINDS)
 def test_neither_a_larger_canvas_nor_another_picture_nor_empty_boxes_change_a_number(name):
     model = make(name)
-    variables, run = draw(model), jax.jit(partial(both, model))
+    variables, run = draw(model), jax.jit(partial(both, model), compiler_options=QUICKLY)
 
     def first_of(pictures, canvas, most):
         images, sizes = on_canvas(pictures, canvas)
@@ -42,12 +38,12 @@ def test_neither_a_larger_canvas_nor_another_picture_nor_empty_boxes_change_a_nu
     np.testing.assert_array_equal(again.valid, found.valid)
     np.testing.assert_array_equal(again.labels, found.labels)
     np.testing.assert_allclose(again.boxes, found.boxes, rtol=1e-5, atol=1e-3)
-    np.testing.assert_allclose(again.scores, found.scores, atol=1e-5)
+    np.testing.assert_allclose(again.scores, found.scores, atol=1e-4)
     if found.masks is not None:
         own = found.valid
-        np.testing.assert_allclose(again.masks[own], found.masks[own], atol=1e-4)
+        np.testing.assert_allclose(again.masks[own], found.masks[own], atol=1e-3)
     assert all(np.sum(numerator) > 0 for numerator, _ in terms.values())
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=2e-5), terms_again, terms)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), terms_again, terms)
 
 
 def test_what_belongs_to_a_picture_shrinks_with_its_map_and_is_rounded_up():
