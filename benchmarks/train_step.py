@@ -30,11 +30,11 @@ HERE = Path(__file__).parent
 class Contender:
     """A process that takes its turn when asked to."""
 
-    def __init__(self, python: str, name: str, network: str, options: list[str]):
+    def __init__(self, python: str, *program: str | Path):
         self.answers: list[dict] = []
         self.complaints = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115  (it stays open)
         self.process = subprocess.Popen(
-            [python, HERE / "contenders.py", name, network, *options],
+            [python, *program],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.complaints,
@@ -66,7 +66,7 @@ def compare(network: str, pythons: dict[str, str], options: list[str], rounds: i
     ]
     contenders, found = {}, {}
     for name in names:
-        contender = Contender(pythons[name], name, network, options)
+        contender = Contender(pythons[name], HERE / "contenders.py", name, network, *options)
         try:
             first = contender.turn()
         except ChildProcessError as error:
