@@ -38,6 +38,22 @@ def forget_compiled_programs(request):
         jax.clear_caches()
 
 
+@pytest.fixture
+def double_precision(monkeypatch):
+    """The package computes in float64 wherever it asks for float32.
+
+    In float32 a ReLU or a max-pool may by rounding fall to the other side, differently on each
+    machine, which moves gradients by up to 1e-2. The function is the same in float64, and there it
+    can be told from one that is only similar.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    with jax.enable_x64(True), monkeypatch.context() as patch:
+        patch.setattr(jnp, "float32", jnp.float64)
+        yield
+
+
 @pytest.fixture(scope="session")
 def one_device():
     """`DataParallel` on the first of the eight devices."""

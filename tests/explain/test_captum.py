@@ -6,8 +6,6 @@ In float64, as captum's were: in float32 a ReLU may by rounding fall to the othe
 from pathlib import Path
 
 import draw
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from explained import BASELINE, EXPLAINED, OCCLUDER, STEPS, STRIDE
@@ -23,14 +21,6 @@ TOLERANCE = 1e-5
 def answers():
     with np.load(Path(__file__).parents[1] / "goldens" / "data" / "explain.npz") as file:
         return dict(file)
-
-
-@pytest.fixture
-def double_precision(monkeypatch):
-    """The package computes in float64 wherever it asks for float32."""
-    with jax.enable_x64(True), monkeypatch.context() as patch:
-        patch.setattr(jnp, "float32", jnp.float64)
-        yield
 
 
 # The VGG takes long to compile: the default run has the ResNet, `pytest -m zoo` both.

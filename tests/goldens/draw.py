@@ -102,3 +102,24 @@ def _sketch(name: str, values: np.ndarray) -> list[float]:
     limit = math.sqrt(3)
     probes = (uniform(f"{name} {i}", values.shape, -limit, limit) for i in range(PROBES))
     return [float(np.linalg.norm(values)), *(float(values @ probe) for probe in probes)]
+
+
+def assert_same_sketch(tensors: Mapping[str, np.ndarray], wanted: np.ndarray, tolerance: float) -> None:
+    """Each tensor is as near to the reference's as `tolerance` of that one's norm.
+
+    The gradient of a bias before a batch normalization is 0 but for rounding, so as large a part
+    of the greatest norm stands for smaller ones.
+
+    Args:
+        tensors: ours, by their names there.
+        wanted: the sketch of the reference's.
+        tolerance: the largest error.
+    """
+    if not tensors:
+        assert wanted.size == 0
+        return
+    norms = wanted[:, 0]
+    scale = np.maximum(norms, tolerance * norms.max())
+    errors = np.max(np.abs(sketch(tensors) - wanted), axis=1) / scale
+    worst = np.argmax(errors)
+    assert errors[worst] <= tolerance, (sorted(tensors)[worst], errors[worst])

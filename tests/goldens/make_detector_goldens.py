@@ -232,7 +232,6 @@ def make(name: str, row: Detector, check: bool = True) -> None:
     golden = {
         "reference": f"torchvision {torchvision.__version__.partition('+')[0]}",
         "tensors": "\n".join(f"{key} {' '.join(map(str, shape))}" for key, shape in shapes.items()),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **kept,
     }
     answers = [detected(model, image) for image in inputs]
