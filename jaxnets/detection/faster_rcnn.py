@@ -30,11 +30,11 @@ from jaxnets.detection.detector import (
     suppressed,
 )
 from jaxnets.detection.fpn import FPN
-from jaxnets.detection.heads import HE_FAN_OUT, ConvTower
+from jaxnets.detection.heads import BoxHead, BoxPredictor, MaskHead
 from jaxnets.detection.proposals import RATIOS, RPNHead, best_proposals, proposed, rpn_losses
 from jaxnets.detection.regions import pyramid_roi_align, roi_align
 from jaxnets.dtypes import at_least_float32
-from jaxnets.layers import NORMS, Conv, ConvTranspose
+from jaxnets.layers import NORMS
 from jaxnets.models import published
 from jaxnets.models.settings import Count, NonNegative
 
@@ -78,60 +78,6 @@ CODES = (10.0, 10.0, 5.0, 5.0)  # factors of the regression outputs
 SHORTEST = 1e-2  # pixels of a side of a detection
 SAMPLES, POSITIVES = 512, 0.25  # regions of a picture that are learned from, and most that are positive
 POOLED, MASK_POOLED = 7, 14  # bins along each side of a region
-
-
-class BoxHead(nn.Module):
-    """A vector for each region: two dense layers, or four convolutions and a dense layer.
-
-    Attributes:
-        hidden: units of a dense layer.
-        convs: 3x3 convolutions before them, with batch normalization; with any there is one layer.
-    """
-
-    hidden: int = 1024
-    convs: int = 0
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
-        """Maps regions [R, 7, 7, C] to [R, hidden]."""
-        if self.convs:
-            settings = {"norm": "batch", "kernel_init": HE_FAN_OUT}
-            x = ConvTower(self.convs, name="tower", **settings)(x, train)
-        x = nn.relu(nn.Dense(self.hidden, name="fc6")(x.reshape(len(x), -1)))
-        return x if self.convs else nn.relu(nn.Dense(self.hidden, name="fc7")(x))
-
-
-class BoxPredictor(nn.Module):
-    """Logits of each class, the background first, and its own regression outputs."""
-
-    num_classes: int
-
-    @nn.compact
-    def __call__(self, x: Array) -> tuple[Array, Array]:
-        """Maps [R, C] to [R, K] and [R, K, 4]."""
-        k = self.num_classes
-        logits = nn.Dense(k, kernel_init=nn.initializers.normal(0.01), name="cls_score")(x)
-        deltas = nn.Dense(4 * k, kernel_init=nn.initializers.normal(0.001), name="bbox_pred")(x)
-        return logits, deltas.reshape(len(x), k, 4)
-
-
-class MaskHead(nn.Module):
-    """Logits of a mask for each class of each region (He et al. 2017, figure 4, right).
-
-    Attributes:
-        num_classes: masks of each region.
-        norm: of the four convolutions; None for biases.
-    """
-
-    num_classes: int
-    norm: Literal[None, "batch"] = None
-
-    @nn.compact
-    def __call__(self, x: Array, train: bool = False) -> Array:
-        """Maps regions [R, 14, 14, C] to [R, 28, 28, K]."""
-        x = ConvTower(4, norm=self.norm, kernel_init=HE_FAN_OUT, name="tower")(x, train)
-        x = nn.relu(ConvTranspose(x.shape[-1], 2, strides=2, name="conv5_mask")(x))
-        return Conv(self.num_classes, 1, kernel_init=HE_FAN_OUT, name="mask_fcn_logits")(x)
 
 
 class FasterRCNN(Detector):
