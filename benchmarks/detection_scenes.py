@@ -1,8 +1,8 @@
 """How well small detectors, trained from scratch, find digits in held-out scenes.
 
 Command: python benchmarks/detection_scenes.py [--kinds faster_rcnn mask_rcnn] [--seeds 0 1 2]
-Prints the table that is kept in benchmarks/detection_scenes.md. Each detector is trained on scenes of one
-to four digits and measured by COCO's average precision on 1,000 held-out ones, which are of digits,
+Prints the table that is kept in benchmarks/detection_scenes.md. Each detector is trained on scenes of
+one to four digits and measured by COCO's average precision on 1,000 held-out ones, which are of digits,
 colors and photographs that training does not have. Minutes are of the whole: compilation, training and
 measuring.
 """
