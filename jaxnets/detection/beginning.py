@@ -13,7 +13,7 @@ from jaxnets import weights
 from jaxnets.config import ImageConfig, is_run, parse_settings
 from jaxnets.data import Dataset
 from jaxnets.detection.creating import KINDS, own_classes
-from jaxnets.detection.detector import Detector, Resizing
+from jaxnets.detection.detector import Detector
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layers.normalization import CONSTANTS, freeze_batch_norms
 from jaxnets.models import Classifier, create_model, list_models, model_info
@@ -25,6 +25,7 @@ STAGES = 4  # of a backbone, of strides 4 to 32
 
 _GIVEN = (
     "name", "num_classes", "first_label", "backbone", "backbone_settings", "min_size", "max_size",
+    "mean", "std",
 )  # fmt: skip
 
 Begun = tuple[dict[str, Any], dict[str, Any] | None, list[str]]
@@ -55,12 +56,7 @@ def model_of(about: Mapping[str, Any]) -> Detector:
     """The detector that a run remembers."""
     settings = own_classes(about["model"], len(about["class_names"])) | dict(about["settings"])
     model = create_model(about["model"], **settings)
-    size = about["settings"]["min_size"], about["settings"]["max_size"]
-    return model.clone(
-        class_names=tuple(about["class_names"]),
-        input_size=tuple(about["image_shape"]),
-        resizing=Resizing(*size, tuple(about["mean"]), tuple(about["std"])),
-    )
+    return model.clone(class_names=tuple(about["class_names"]), input_size=tuple(about["image_shape"]))
 
 
 def has_masks(config: ImageConfig, of_run: Callable[[str], Pretrained]) -> bool:
@@ -91,8 +87,6 @@ def partly_frozen(
 
 def _of_weights(config: ImageConfig, data: dict[str, Any], of_run: Callable) -> Begun:
     """A detector's weights, whose layers that score classes are drawn anew for other classes."""
-    if config.pretrained and config.weights is not None:
-        raise InputError("pretrained and weights: give one of the two")
     for name in ("backbone", "backbone_settings", "backbone_weights"):
         if getattr(config, name):
             raise InputError(f"{name}: the backbone comes with the detector's weights; leave it out")
@@ -111,7 +105,6 @@ def _of_weights(config: ImageConfig, data: dict[str, Any], of_run: Callable) -> 
     )
     settings = {name: value for name, value in loaded.settings.items() if name != "first_label"}
     about = data | {"model": old.model_name, "settings": settings}
-    about |= {"mean": old.resizing.mean, "std": old.resizing.std}
     head = "head kept" if kept else f"head new, for {len(names)} classes"
     return about, loaded.variables, [f"weights of {loaded.origin}; {head}"]
 
@@ -131,24 +124,27 @@ def _of_parts(config: ImageConfig, data: dict[str, Any]) -> Begun:
         settings["backbone"] = config.backbone
     if config.backbone_settings:
         settings["backbone_settings"] = parse_settings(config.backbone_settings)
-    constants, backbone = Resizing(), None
+    backbone = None
     if config.backbone_weights is not None:
         backbone = _read_backbone(config)
         settings["backbone"] = backbone.model.model_name
         settings["backbone_settings"] = dict(backbone.settings)
         if backbone.preprocessing is not None:
-            constants = backbone.preprocessing
+            settings |= {"mean": backbone.preprocessing.mean, "std": backbone.preprocessing.std}
     else:  # frozen statistics mean nothing before there are any
         settings["norm"] = "batch"
-    if backbone is not None and "norm" in model_info(settings["backbone"]).settings:
+    if backbone is not None and _leaves_norm_open(backbone):
         settings["norm"] = usual["norm"] if usual.get("version") == 2 else "frozen"
     about = data | {"model": name, "settings": settings | own}
-    about |= {"mean": constants.mean, "std": constants.std}
     if backbone is None:
         return about, None, []
     model = model_of(about)
     variables = _with_backbone(model, backbone, jax.random.key(config.seed))
     return about, variables, [f"weights of {backbone.origin} in the backbone"]
+
+
+def _leaves_norm_open(backbone: Pretrained) -> bool:
+    return "norm" in model_info(backbone.model.model_name).settings and "norm" not in backbone.settings
 
 
 def _refuse_other(name: str) -> None:
@@ -159,6 +155,8 @@ def _refuse_other(name: str) -> None:
 
 def _read(config: ImageConfig, of_run: Callable[[str], Pretrained]) -> Pretrained:
     """The detector's weights that a configuration names."""
+    if config.pretrained and config.weights is not None:
+        raise InputError("pretrained and weights: give one of the two")
     settings, source = parse_settings(config.settings, _GIVEN), config.weights
     if config.model is not None:
         _refuse_other(config.model)

@@ -36,6 +36,7 @@ from jaxnets.detection.regions import pyramid_roi_align, roi_align
 from jaxnets.dtypes import at_least_float32
 from jaxnets.layers import NORMS
 from jaxnets.models import published
+from jaxnets.models.published import IMAGENET_MEAN, IMAGENET_STD
 from jaxnets.models.settings import Count, NonNegative
 
 PAPER = "Ren et al. 2015, arXiv:1506.01497 (masks: He et al. 2017, arXiv:1703.06870)"
@@ -287,6 +288,8 @@ def build(
     train_proposals: Count = 2000,
     min_size: Count = 800,
     max_size: Count = 1333,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
 ) -> FasterRCNN:
     """A Faster R-CNN, or with masks a Mask R-CNN, for pictures of any size.
 
@@ -303,7 +306,7 @@ def build(
         anchor_size: side of the smallest anchors, in pixels; regions of 7 times it are read from the
             third level.
         proposals, train_proposals: see `FasterRCNN`.
-        min_size, max_size: of the pictures; see `Resizing`.
+        min_size, max_size, mean, std: of the pictures; see `Resizing`.
     """
     body, maps, smallest = backbone_of(backbone, (4, 8, 16, 32), norm, epsilon, backbone_settings)
     second = version == 2
@@ -322,7 +325,7 @@ def build(
         proposals=proposals,
         train_proposals=train_proposals,
         min_size=smallest,
-        resizing=Resizing(min_size, max_size),
+        resizing=Resizing(min_size, max_size, mean, std),
     )
 
 

@@ -32,6 +32,7 @@ from jaxnets.detection.fpn import FPN
 from jaxnets.detection.heads import NORMAL, PRIOR, ConvTower
 from jaxnets.layers import NORMS, Conv
 from jaxnets.models import published
+from jaxnets.models.published import IMAGENET_MEAN, IMAGENET_STD
 from jaxnets.models.settings import Count, NonNegative
 
 PAPER = "Tian et al. 2019, arXiv:1904.01355"
@@ -234,6 +235,8 @@ def build(
     stride: Count = 8,
     min_size: Count = 800,
     max_size: Count = 1333,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
 ) -> FCOS:
     """An FCOS for pictures of any size.
 
@@ -245,7 +248,7 @@ def build(
         first_label: what the first channel is called; see `Detector`.
         width: channels of the pyramid and the heads, a multiple of 32.
         stride: pixels that a distance of 1 stands for on the finest level; each level doubles it.
-        min_size, max_size: of the pictures; see `Resizing`.
+        min_size, max_size, mean, std: of the pictures; see `Resizing`.
     """
     body, maps, smallest = backbone_of(backbone, (8, 16, 32), norm, epsilon, backbone_settings)
     return FCOS(
@@ -261,7 +264,7 @@ def build(
         score=0.2,
         iou=0.6,
         min_size=smallest,
-        resizing=Resizing(min_size, max_size),
+        resizing=Resizing(min_size, max_size, mean, std),
     )
 
 

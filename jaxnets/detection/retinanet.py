@@ -34,6 +34,7 @@ from jaxnets.detection.heads import NORMAL, PRIOR, ConvTower
 from jaxnets.detection.matching import BETWEEN, match
 from jaxnets.layers import NORMS, Conv
 from jaxnets.models import published
+from jaxnets.models.published import IMAGENET_MEAN, IMAGENET_STD
 from jaxnets.models.settings import Count, NonNegative
 
 PAPER = "Lin et al. 2017, arXiv:1708.02002"
@@ -214,6 +215,8 @@ def build(
     anchor_size: Count = 32,
     min_size: Count = 800,
     max_size: Count = 1333,
+    mean: tuple[float, ...] = IMAGENET_MEAN,
+    std: tuple[float, ...] = IMAGENET_STD,
 ) -> RetinaNet:
     """A RetinaNet for pictures of any size.
 
@@ -226,7 +229,7 @@ def build(
         first_label: what the first channel is called; see `Detector`.
         width: channels of the pyramid and the heads.
         anchor_size: side of the smallest anchors, in pixels.
-        min_size, max_size: of the pictures; see `Resizing`.
+        min_size, max_size, mean, std: of the pictures; see `Resizing`.
     """
     body, maps, smallest = backbone_of(backbone, (8, 16, 32), norm, epsilon, backbone_settings)
     head_norm = "group" if version == 2 else None
@@ -243,7 +246,7 @@ def build(
         anchor_size=anchor_size,
         k=300,
         min_size=smallest,
-        resizing=Resizing(min_size, max_size),
+        resizing=Resizing(min_size, max_size, mean, std),
     )
 
 
