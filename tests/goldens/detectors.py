@@ -49,14 +49,8 @@ class Detector(NamedTuple):
 
 DETECTORS = {
     "fasterrcnn_resnet50_fpn": Detector("fasterrcnn_resnet50_fpn", background=10.3),
-    "fasterrcnn_resnet50_fpn_epsilon0": Detector(
-        "fasterrcnn_resnet50_fpn", epsilon=0.0, background=10.3
-    ),
-    "fasterrcnn_resnet50_fpn_v2": Detector("fasterrcnn_resnet50_fpn_v2", background=10.3),
     "maskrcnn_resnet50_fpn": Detector("maskrcnn_resnet50_fpn", background=10.3),
-    "maskrcnn_resnet50_fpn_v2": Detector("maskrcnn_resnet50_fpn_v2", background=10.3),
     "retinanet_resnet50_fpn": Detector("retinanet_resnet50_fpn", logit=-17.4),
-    "retinanet_resnet50_fpn_v2": Detector("retinanet_resnet50_fpn_v2", logit=-16.3),
     "fcos_resnet50_fpn": Detector("fcos_resnet50_fpn", logit=-23.0, deviation=3.0),
 }
 """By the name of a file in `data/detectors/`."""
@@ -166,10 +160,7 @@ def old_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 TRAINED = {
     name: Detector(name, epsilon=1e-5, background=2.0, logit=-7.0, deviation=1.0)
-    for name in (
-        *("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"),
-        *("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"),
-    )
+    for name in ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
 }
 """Trained in float64 on `training_batches`, by the name of a file `data/detectors/train_NAME.npz`.
 

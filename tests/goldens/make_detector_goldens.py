@@ -3,7 +3,7 @@
 `python make_detector_goldens.py [NAME ...]`, with torch 2.14.1 and torchvision 0.29.1 from pip. The
 answers are in float32, as everybody runs them. Printed is how near they are to being others: an answer
 whose labels or order change when all after the resizing is computed in float64, or when the backbone's
-maps have twice the noise of float32, is not to be used; another `seed` or mean of the row will do.
+maps have twice the noise of float32, is refused; another `seed` or mean of the row will do.
 """
 
 import argparse
@@ -214,7 +214,7 @@ def margins(found, other) -> dict[str, float]:
     return apart
 
 
-def make(name: str, row: Detector, check: bool = True) -> None:
+def make(name: str, row: Detector) -> None:
     start = time.perf_counter()
     model = built(row)
     shapes = shapes_of(model)
@@ -237,23 +237,24 @@ def make(name: str, row: Detector, check: bool = True) -> None:
     answers = [detected(model, image) for image in inputs]
     counts = [len(found["scores"]) for found in answers]
     print(name, counts, f"{time.perf_counter() - start:.1f} s", flush=True)
-    if check:
-        refused = False
-        exact = maps_of(deepcopy(backbone).double(), [canvas.double() for canvas in canvases])
-        trials = {"float64": with_maps(in_double(model), exact)}
-        for trial in ("noise",):
-            noisy = {
-                shape: {k: with_noise(value, trial) for k, value in maps.items()}
-                for shape, maps in features.items()
-            }
-            trials[trial] = with_maps(deepcopy(model), noisy)
-        for trial, other in trials.items():
-            for i, image in enumerate(inputs):
-                apart = margins(answers[i], detected(other, image))
-                refused |= not apart["same"]
-                print(name, trial, i, "  ".join(f"{k} {v:.3g}" for k, v in apart.items()), flush=True)
-        if refused:
-            print(name, "REFUSED", f"{time.perf_counter() - start:.1f} s")
+    exact = maps_of(deepcopy(backbone).double(), [canvas.double() for canvas in canvases])
+    noisy = {
+        shape: {key: with_noise(value, "noise") for key, value in maps.items()}
+        for shape, maps in features.items()
+    }
+    trials = {
+        "float64": with_maps(in_double(model), exact),
+        "noise": with_maps(deepcopy(model), noisy),
+    }
+    refused = False
+    for trial, other in trials.items():
+        for i, image in enumerate(inputs):
+            apart = margins(answers[i], detected(other, image))
+            refused |= not apart["same"]
+            print(name, trial, i, "  ".join(f"{k} {v:.3g}" for k, v in apart.items()), flush=True)
+    if refused:
+        print(name, "REFUSED", f"{time.perf_counter() - start:.1f} s")
+        return
     for i, found in enumerate(answers):
         (maps,) = [m for shape, m in features.items() if shape == found["resized"].shape[-2:]]
         golden |= kept_of(i, found, maps)
