@@ -8,6 +8,7 @@ et al. 2021, "Benchmarking Detection Transfer Learning with Vision Transformers"
 As torchvision has it: RoIAlign is not shifted by half a pixel, and the target of a mask is not rounded.
 """
 
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -77,7 +78,7 @@ WEIGHTS = {
 
 CODES = (10.0, 10.0, 5.0, 5.0)  # factors of the regression outputs
 SHORTEST = 1e-2  # pixels of a side of a detection
-SAMPLES, POSITIVES = 512, 0.25  # regions of a picture that are learned from, and most that are positive
+POSITIVES = 0.25  # of the regions that are learned from, at most
 POOLED, MASK_POOLED = 7, 14  # bins along each side of a region
 
 
@@ -91,6 +92,7 @@ class FasterRCNN(Detector):
         anchor_size: side of the smallest anchors, in pixels; each level doubles it.
         proposals: the most of each picture, of a level and in all.
         train_proposals: the same in training.
+        samples: regions of a picture that are learned from.
     """
 
     rpn: nn.Module | None = None
@@ -100,6 +102,7 @@ class FasterRCNN(Detector):
     anchor_size: int = 32
     proposals: int = 1000
     train_proposals: int = 2000
+    samples: int = 512
 
     def detect(
         self,
@@ -187,7 +190,9 @@ class FasterRCNN(Detector):
             jax.lax.stop_gradient(found), size
         )
         keys = jax.random.split(region_key, len(images))
-        boxes, sampled, matched = jax.vmap(_learned)(boxes, valid, truths.boxes, truths.valid, keys)
+        boxes, sampled, matched = jax.vmap(partial(_learned, count=self.samples))(
+            boxes, valid, truths.boxes, truths.valid, keys
+        )
         positive = sampled & (matched >= 0)
         aims, labels = (
             jnp.take_along_axis(x, matched.reshape(*matched.shape, *[1] * (x.ndim - 2)).clip(0), axis=1)
@@ -230,7 +235,7 @@ class FasterRCNN(Detector):
 
     def _mask_loss(self, pyramid, boxes, positive, channels, matched, truths, train):
         """Binary cross entropy of the masks of the positive regions, of which there are few."""
-        most = min(int(SAMPLES * POSITIVES), positive.shape[1])
+        most = min(int(self.samples * POSITIVES), positive.shape[1])
         index = jax.vmap(lambda own: jnp.flatnonzero(own, size=most, fill_value=0))(positive)
         there = jnp.arange(most)[None] < positive.sum(1)[:, None]
         boxes = jnp.take_along_axis(boxes, index[..., None], axis=1)
@@ -253,19 +258,21 @@ class FasterRCNN(Detector):
         return jax.vmap(losses.summed)(entropy, there), there.sum(1).astype(jnp.float32)
 
 
-def _learned(proposals: Array, valid: Array, boxes: Array, there: Array, key: Array) -> tuple:
+def _learned(
+    proposals: Array, valid: Array, boxes: Array, there: Array, key: Array, count: int
+) -> tuple:
     """The regions of a picture that are learned from: proposals, and what there is to find.
 
     Returns:
-        f32[R, 4], which are there, bool[R], and the truth of each, i32[R], or -1; R is 512 at most.
+        f32[R, 4], which are there, bool[R], and the truth of each, i32[R], or -1; R is `count` at most.
     """
     regions, valid = jnp.concatenate([proposals, boxes]), jnp.concatenate([valid, there])
     matched = matching.match(iou(boxes, regions), 0.5, 0.5, valid=there)
     positive, negative = matching.sample(
-        key, (matched >= 0) & valid, (matched < 0) & valid, SAMPLES, POSITIVES
+        key, (matched >= 0) & valid, (matched < 0) & valid, count, POSITIVES
     )
     sampled = positive | negative
-    most = min(SAMPLES, len(regions))
+    most = min(count, len(regions))
     index = jnp.flatnonzero(sampled, size=most, fill_value=0)
     sampled = jnp.arange(most) < sampled.sum()
     return regions[index], sampled, jnp.where(sampled, matched[index], matching.BELOW)
@@ -286,6 +293,7 @@ def build(
     anchor_size: Count = 32,
     proposals: Count = 1000,
     train_proposals: Count = 2000,
+    samples: Count = 512,
     min_size: Count = 800,
     max_size: Count = 1333,
     mean: tuple[float, ...] = IMAGENET_MEAN,
@@ -305,7 +313,7 @@ def build(
         hidden: units of the dense layers.
         anchor_size: side of the smallest anchors, in pixels; regions of 7 times it are read from the
             third level.
-        proposals, train_proposals: see `FasterRCNN`.
+        proposals, train_proposals, samples: see `FasterRCNN`.
         min_size, max_size, mean, std: of the pictures; see `Resizing`.
     """
     body, maps, smallest = backbone_of(backbone, (4, 8, 16, 32), norm, epsilon, backbone_settings)
@@ -324,6 +332,7 @@ def build(
         anchor_size=anchor_size,
         proposals=proposals,
         train_proposals=train_proposals,
+        samples=samples,
         min_size=smallest,
         resizing=Resizing(min_size, max_size, mean, std),
     )
