@@ -18,7 +18,6 @@ from jaxnets.detection.beginning import TASK, begin, has_masks, model_of, partly
 from jaxnets.detection.creating import KINDS, own_classes
 from jaxnets.detection.detecting import Detections, detect
 from jaxnets.detection.drawing import draw as draw_found
-from jaxnets.detection.evaluation import evaluate
 from jaxnets.detection.task import Detection
 from jaxnets.errors import InputError, some
 from jaxnets.metrics import Metrics
@@ -249,7 +248,6 @@ RECIPE = Recipe(
     load=load,
     prepare=prepare,
     restore=restore,
-    measure=evaluate,
     predict=predict,
     Predict=Predict,
     draw=draw,

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,7 +101,6 @@ def train(
             test=run.test,
             rule=rule,
             variables=run.variables,
-            measure=recipe.measure and partial(recipe.measure, run.task),
             epochs=config.epochs,
             batch_size=config.batch_size,
             seed=config.seed,

@@ -14,8 +14,7 @@ from jaxnets.config import ImageConfig, RunConfig
 from jaxnets.data import Dataset, Source, augmentation, load, sources
 from jaxnets.metrics import Metrics
 from jaxnets.paths import expanded
-from jaxnets.training import DataParallel, Task, UpdateRule, usual_rule
-from jaxnets.training.evaluation import Predictions, make_measure, predict_all
+from jaxnets.training import Task, UpdateRule, evaluation, usual_rule
 from jaxnets.training.task import Variables
 
 Optimizer = optax.GradientTransformation
@@ -101,14 +100,8 @@ class Run:
 
 
 def measured(run: Run, source: Source, batch_size: int) -> Metrics:
-    """The metrics of a run's task on a source, and the recipe's measures of the whole set: what
-    `Recipe.evaluate` is by default."""
-    measure = make_measure(run.task, precision="float32", parallel=DataParallel.create())
-    sums = measure(run.variables, source, batch_size)
-    if run.recipe.measure is None:
-        return sums
-    predictions = predict_all(run.task, run.variables, source, batch_size=batch_size)
-    return {**sums, **run.recipe.measure(run.task, predictions)}
+    """What a run's task measures on a source: what `Recipe.evaluate` is by default."""
+    return evaluation.measured(run.task, run.variables, source, batch_size=batch_size)
 
 
 @dataclass(frozen=True)
@@ -127,9 +120,8 @@ class Recipe(NamedTuple):
             the dataset must fit; for a new one it is None. Default: `data.load` of the config's dataset.
         prepare: `(config, dataset, about) -> Prepared`. Default: the task that `restore` makes from the
             configuration alone.
-        measure: `(task, predictions) -> Metrics`: measures of a whole set, from what
-            `training.predict_all` yields, at the end of each epoch and in `evaluate`; None for none.
-        evaluate: `(run, source, batch_size) -> Metrics`, by default the task's metrics and `measure`.
+        evaluate: `(run, source, batch_size) -> Metrics`, by default the task's metrics and
+            measures of a whole set.
         predict: `(members, pictures, options) -> lines` for a person, of files; None if it cannot.
         Predict: a dataclass of the options that `predict` takes.
         draw: `(run) -> paths` of the pictures of a trained run, drawn into its directory.
@@ -148,7 +140,6 @@ class Recipe(NamedTuple):
     restore: Callable[[RunConfig, Mapping[str, Any], Path | None], Task]
     load: Callable[[RunConfig, Mapping[str, Any] | None], Dataset] | None = None
     prepare: Callable[[RunConfig, Dataset, Mapping[str, Any] | None], Prepared] | None = None
-    measure: Callable[[Task, Predictions], Metrics] | None = None
     evaluate: Callable[[Run, Source, int], Metrics] = measured
     predict: Callable[[Sequence[Any], Sequence[Path], Any], Iterable[str]] | None = None
     Predict: type = NoOptions

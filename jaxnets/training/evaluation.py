@@ -45,13 +45,26 @@ def evaluate(
     Returns:
         The metrics of the task by name, such as `loss`, `top1`, `top5` and `confusion`.
     """
-    parallel = parallel or DataParallel.create()
-    options = {"precision": precision, "parallel": parallel}
+    options = {"batch_size": batch_size, "precision": precision, "parallel": parallel}
+    return metrics.compute(measured(task, variables, source, **options))
+
+
+def measured(
+    task: Task,
+    variables: Variables,
+    source: data.Source,
+    *,
+    batch_size: int = 128,
+    precision: str = "float32",
+    parallel: DataParallel | None = None,
+) -> Metrics:
+    """The sums of `evaluate`, and the task's measures of the whole set, before they are divided."""
+    options = {"precision": precision, "parallel": parallel or DataParallel.create()}
     sums = make_measure(task, **options)(variables, source, batch_size)
-    if hasattr(task, "measure"):
-        found = predict_all(task, variables, source, batch_size=batch_size, **options)
-        sums = {**sums, **task.measure(found)}
-    return metrics.compute(sums)
+    if not hasattr(task, "measure"):
+        return sums
+    found = predict_all(task, variables, source, batch_size=batch_size, **options)
+    return {**sums, **task.measure(found)}
 
 
 def predict_all(
