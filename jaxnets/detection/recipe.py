@@ -28,7 +28,7 @@ from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
 from jaxnets.training import predict_all
 from jaxnets.weights import Pretrained
 
-SCENES = 8_000  # that an epoch has
+SCENES = 4_000  # that an epoch has
 MOST = 1_000  # objects of a picture that is measured but not learned
 
 # What was not said: of photographs, and of scenes as benchmarks/detection_scenes.md has it.
@@ -44,8 +44,8 @@ _SCENES_BACKBONE = {
 }  # fmt: skip
 _TWO_STAGES = ("width=64", "hidden=256", "anchor_size=8", "proposals=64", "train_proposals=64")
 _SCENES_SETTINGS = {
-    "faster_rcnn": _TWO_STAGES,
-    "mask_rcnn": _TWO_STAGES,
+    "faster_rcnn": (*_TWO_STAGES, "samples=64"),
+    "mask_rcnn": (*_TWO_STAGES, "samples=32"),
     "retinanet": ("width=64", "anchor_size=12"),
     "fcos": ("width=64", "stride=8"),
 }
