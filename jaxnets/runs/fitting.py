@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import shlex
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,6 +117,7 @@ def train(
             keep=config.keep,
             workers=config.workers,
             layer_ratios=config.plots,
+            measure=recipe.measure and partial(recipe.measure, run.task),
             parallel=parallel,
             profile=config.profile,
             progress=progress,

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from jaxnets.data import Dataset, Source, augmentation, load, sources
 from jaxnets.metrics import Metrics
 from jaxnets.paths import expanded
 from jaxnets.training import Task, UpdateRule, evaluation, usual_rule
+from jaxnets.training.evaluation import Predictions
 from jaxnets.training.task import Variables
 
 Optimizer = optax.GradientTransformation
@@ -100,8 +101,10 @@ class Run:
 
 
 def measured(run: Run, source: Source, batch_size: int) -> Metrics:
-    """What a run's task measures on a source: what `Recipe.evaluate` is by default."""
-    return evaluation.measured(run.task, run.variables, source, batch_size=batch_size)
+    """The metrics of a run's task on a source, and measures of the whole set: what `Recipe.evaluate` is
+    by default."""
+    own = run.recipe.measure and partial(run.recipe.measure, run.task)
+    return evaluation.measured(run.task, run.variables, source, batch_size=batch_size, measure=own)
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,9 @@ class Recipe(NamedTuple):
             the dataset must fit; for a new one it is None. Default: `data.load` of the config's dataset.
         prepare: `(config, dataset, about) -> Prepared`. Default: the task that `restore` makes from the
             configuration alone.
+        measure: `(task, predictions) -> Metrics`: measures of a whole set, from what
+            `training.predict_all` yields, at the end of each epoch and in `evaluate`; None for those of
+            the task itself, if it has a method `measure`.
         evaluate: `(run, source, batch_size) -> Metrics`, by default the task's metrics and
             measures of a whole set.
         predict: `(members, pictures, options) -> lines` for a person, of files; None if it cannot.
@@ -140,6 +146,7 @@ class Recipe(NamedTuple):
     restore: Callable[[RunConfig, Mapping[str, Any], Path | None], Task]
     load: Callable[[RunConfig, Mapping[str, Any] | None], Dataset] | None = None
     prepare: Callable[[RunConfig, Dataset, Mapping[str, Any] | None], Prepared] | None = None
+    measure: Callable[[Task, Predictions], Metrics] | None = None
     evaluate: Callable[[Run, Source, int], Metrics] = measured
     predict: Callable[[Sequence[Any], Sequence[Path], Any], Iterable[str]] | None = None
     Predict: type = NoOptions

@@ -57,14 +57,17 @@ def measured(
     batch_size: int = 128,
     precision: str = "float32",
     parallel: DataParallel | None = None,
+    measure: Callable[[Predictions], Metrics] | None = None,
 ) -> Metrics:
-    """The sums of `evaluate`, and the task's measures of the whole set, before they are divided."""
+    """What `evaluate` divides: the task's metrics, and measures of the whole set, by `measure` or the
+    task's own where it has one."""
     options = {"precision": precision, "parallel": parallel or DataParallel.create()}
     sums = make_measure(task, **options)(variables, source, batch_size)
-    if not hasattr(task, "measure"):
+    measure = measure or getattr(task, "measure", None)
+    if measure is None:
         return sums
     found = predict_all(task, variables, source, batch_size=batch_size, **options)
-    return {**sums, **task.measure(found)}
+    return {**sums, **measure(found)}
 
 
 def predict_all(

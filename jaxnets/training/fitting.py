@@ -91,7 +91,7 @@ def fit(
         rule: a custom step and its optimizer state, such as for a GAN; None for the usual step with
             `optimizer`.
         measure: metrics of the whole test set, computed at the end of each epoch: a function from what
-            `predict_all` yields to metrics by name.
+            `predict_all` yields to metrics by name; None for the task's own `measure`, if it has one.
         profile: write a trace of a few steps, for JAX's profiler, into `directory`.
         progress: show a progress bar and a row for each epoch.
         stop: `stop(step)` is called after each step; where it is true, the run saves a checkpoint and
