@@ -65,7 +65,8 @@ def detect(
     Raises:
         InputError: a picture that cannot be read, no list of pictures, or a threshold out of range.
     """
-    if isinstance(pictures, str | PathLike) or hasattr(pictures, "convert"):
+    one = isinstance(pictures, np.ndarray | jax.Array) and pictures.ndim < 4
+    if one or isinstance(pictures, str | PathLike) or hasattr(pictures, "convert"):
         raise InputError("pictures: got one; wanted a list of them, such as [picture]")
     for name, value in (("score", score), ("iou", iou)):
         if value is not None and not 0 <= value <= 1:

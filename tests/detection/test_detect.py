@@ -59,19 +59,19 @@ def test_the_best_k_are_found(small):
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        (pixels()[0, 0, 0], {}, "pictures"),
+        (pixels(), {}, "pictures: got one; wanted a list"),
         ("a.png", {}, "pictures: got one; wanted a list"),
         (["nowhere.png"], {}, "nowhere.png cannot be read as a picture"),
-        ([255.0 * pixels()], {}, "float64 from 0 to 25.; wanted uint8, or floats from 0 to 1"),
+        ([pixels().astype(float)], {}, "float64 from 0 to 25.; wanted uint8, or floats from 0 to 1"),
         ([pixels()[..., :2]], {}, r"shape \[80, 110, 2\]"),
         ([pixels()], {"score": 1.5}, "score is 1.5"),
         ([pixels()], {"iou": -0.1}, "iou is -0.1"),
         ([pixels()], {"k": 0}, "k is 0"),
     ],
 )
-def test_what_cannot_be_looked_at_is_refused_in_a_line(small, given, options, message):
+def test_what_cannot_be_looked_at_is_refused_in_a_line(given, options, message):
     with pytest.raises(InputError, match=message):
-        detect(*small, given, **options)
+        detect(make("fcos"), {}, given, **options)
 
 
 def test_a_gray_picture_is_three_times_the_same():
