@@ -27,8 +27,8 @@ class PlainNet(nn.Module):
     def __call__(self, images, train=False):
         x, out = images, {}
         for i, width in enumerate(self.widths, start=1):
-            x = layers.Conv(width, 3, strides=2, padding=1, use_bias=False, name=f"conv{i}")(x)
-            x = layers.BatchNorm(use_running_average=not train, name=f"bn{i}")(x)
+            x = layers.Conv(width, 3, strides=2, padding=1, use_bias=False, name=f"stage{i}_conv")(x)
+            x = layers.BatchNorm(use_running_average=not train, name=f"stage{i}_bn")(x)
             x = out[f"stage{i}"] = nn.relu(x)
         return out
 

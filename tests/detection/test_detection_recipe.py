@@ -204,7 +204,7 @@ def test_weights_begin_a_run_with_a_new_head_and_the_first_stages_stay(trained, 
     optimizer = run.transform(jaxnets.training.create_optimizer("momentum", 0.1))
     ones = jax.tree.map(np.ones_like, after)
     updates, _ = optimizer.update(ones, optimizer.init(after), after)
-    moved = [bool(np.any(updates["backbone"][f"conv{k}"]["kernel"])) for k in range(1, 6)]
+    moved = [bool(np.any(updates["backbone"][f"stage{k}_conv"]["kernel"])) for k in range(1, 6)]
     assert moved == [False, False, True, True, True]
 
 
