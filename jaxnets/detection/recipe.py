@@ -42,10 +42,10 @@ _SCENES_BACKBONE = {
         "block=basic", "depths=[1,1,1,1]", "widths=[32,64,128,128]", "stem_width=32",
     ),
 }  # fmt: skip
-_TWO_STAGES = ("width=64", "hidden=256", "anchor_size=8", "proposals=64", "train_proposals=64")
+_TWO_STAGES = ("width=64", "hidden=256", "proposals=64", "train_proposals=64")
 _SCENES_SETTINGS = {
-    "faster_rcnn": (*_TWO_STAGES, "samples=64"),
-    "mask_rcnn": (*_TWO_STAGES, "samples=32"),
+    "faster_rcnn": (*_TWO_STAGES, "anchor_size=8", "samples=64"),
+    "mask_rcnn": (*_TWO_STAGES, "anchor_size=16", "samples=32"),
     "retinanet": ("width=64", "anchor_size=12"),
     "fcos": ("width=64", "stride=8"),
 }
@@ -95,6 +95,8 @@ class Config(ImageConfig):
         if self.model is None and self.weights is None:
             usual["model"] = "faster_rcnn"
         kind = usual.get("model", self.model)
+        if scenes and kind == "mask_rcnn":  # masks of thin digits need pixels
+            usual |= {"image_size": 128, "batch_size": 8}
         if scenes and kind in KINDS and not self.pretrained and self.weights is None:
             usual["settings"] = _SCENES_SETTINGS[kind]
             if (self.backbone, self.backbone_weights) == (None, None):
