@@ -17,6 +17,11 @@ TOGETHER = ([picture(SIZE), picture((120, 100), seed=1)], (128, 256), 6)
 KINDS = ["fcos", *(pytest.param(name, marks=pytest.mark.slow) for name in SMALL if name != "fcos")]
 
 
+def doubled(tree):
+    """Floats as float64, in which a difference is not one of rounding."""
+    return jax.tree.map(lambda x: np.float64(x) if np.asarray(x).dtype == np.float32 else x, tree)
+
+
 def both(model, variables, images, sizes, objects):
     found = model.apply(variables, images, sizes, method="detect")
     key = jax.random.key(1)
@@ -24,26 +29,30 @@ def both(model, variables, images, sizes, objects):
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_neither_a_larger_canvas_nor_another_picture_nor_empty_boxes_change_a_number(name):
+def test_neither_a_larger_canvas_nor_another_picture_nor_empty_boxes_change_a_number(
+    name, double_precision
+):
     model = make(name)
-    variables, run = draw(model), jax.jit(partial(both, model), compiler_options=QUICKLY)
+    run = jax.jit(partial(both, model), compiler_options=QUICKLY)
+    variables = doubled(draw(model))
 
     def first_of(pictures, canvas, most):
         images, sizes = on_canvas(pictures, canvas)
         objects = truths(model, sizes, canvas, most, masks=name == "mask_rcnn")
-        return jax.tree.map(lambda x: x[0], jax.device_get(run(variables, images, sizes, objects)))
+        arguments = doubled((images, sizes, objects))
+        return jax.tree.map(lambda x: x[0], jax.device_get(run(variables, *arguments)))
 
     (found, terms), (again, terms_again) = first_of(*ALONE), first_of(*TOGETHER)
     assert found.valid.sum() > 10
     np.testing.assert_array_equal(again.valid, found.valid)
     np.testing.assert_array_equal(again.labels, found.labels)
-    np.testing.assert_allclose(again.boxes, found.boxes, rtol=1e-5, atol=1e-3)
-    np.testing.assert_allclose(again.scores, found.scores, atol=1e-4)
+    np.testing.assert_allclose(again.boxes, found.boxes, atol=1e-8)
+    np.testing.assert_allclose(again.scores, found.scores, atol=1e-8)
     if found.masks is not None:
         own = found.valid
-        np.testing.assert_allclose(again.masks[own], found.masks[own], atol=1e-3)
+        np.testing.assert_allclose(again.masks[own], found.masks[own], atol=1e-8)
     assert all(np.sum(numerator) > 0 for numerator, _ in terms.values())
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4), terms_again, terms)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-8), terms_again, terms)
 
 
 def test_what_belongs_to_a_picture_shrinks_with_its_map_and_is_rounded_up():
