@@ -44,13 +44,8 @@ def test_a_published_detector_has_the_parameters_of_torchvisions(name, num_class
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == wanted
 
 
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        "vgg11_bn",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES if name != "vgg11_bn"),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_a_detector_on_a_backbone_of_another_family_finds_and_learns(backbone):
     model = make("retinanet", backbone=backbone, backbone_settings=BACKBONES[backbone], norm="batch")
     side = max(64, model.min_size)

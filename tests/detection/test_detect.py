@@ -39,6 +39,7 @@ def test_pictures_of_every_kind_are_looked_at(small, tmp_path):
         np.testing.assert_allclose(other.boxes, first.boxes, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_thresholds_are_the_callers(small):
     own = [pixels()]
     (every,) = detect(*small, own, score=0.0, iou=1.0)

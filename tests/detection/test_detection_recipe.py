@@ -112,6 +112,7 @@ def test_a_run_is_measured_drawn_and_finds_objects_in_pictures(trained, folder, 
     assert capsys.readouterr().out == f"{picture}: nothing\n"
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_ends_in_the_same_bits(trained, folder, tmp_path):
     again = tmp_path / "run"
     shutil.copytree(trained, again)
@@ -161,6 +162,7 @@ def test_killed_and_resumed_it_ends_in_the_same_bits(folder, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *ends)
 
 
+@pytest.mark.slow
 def test_what_is_inside_is_looked_into_and_begins_another_run(
     trained, folder, capsys, caplog, refused, tmp_path
 ):
@@ -185,6 +187,7 @@ def test_what_is_inside_is_looked_into_and_begins_another_run(
     assert by_file == by_run
 
 
+@pytest.mark.slow
 def test_weights_begin_a_run_with_a_new_head_and_the_first_stages_stay(trained, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     named = ["null", "ace", "two"]

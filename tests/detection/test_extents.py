@@ -14,7 +14,6 @@ from jaxnets.layers import Conv
 SIZE = (90, 150)  # 96 x 160 in multiples of 32; P6 and P7 then have odd sides
 ALONE = ([picture(SIZE)], (96, 160), 3)
 TOGETHER = ([picture(SIZE), picture((120, 100), seed=1)], (128, 256), 6)
-KINDS = ["fcos", *(pytest.param(name, marks=pytest.mark.slow) for name in SMALL if name != "fcos")]
 
 
 def doubled(tree):
@@ -28,7 +27,8 @@ def both(model, variables, images, sizes, objects):
     return found, model.apply(variables, images, sizes, objects, key, train=False, method="losses")
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
 def test_neither_a_larger_canvas_nor_another_picture_nor_empty_boxes_change_a_number(
     name, double_precision
 ):

@@ -31,7 +31,7 @@ FILES_ALONE = {
 # Of these families the small members take long to compile too.
 SLOW = (
     *("pnasnet5_large_short", "nasnet_large_short", "polynet_short", "inception_resnet_v2"),
-    *("inception_v2", "inception_v4"),
+    *("inception_v2", "inception_v3", "inception_v4", "googlenet"),
 )
 
 ROWS = [

@@ -16,6 +16,7 @@ CHAINS = ((Layer("a1", 3, 1), Layer("a2", 2, (1, 3))), (Layer("b", 2, 1),))
 X = np.random.default_rng(1).normal(size=(2, 4, 5, 6)).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_parameter_count(count_parameters):
     assert count_parameters("polynet") == 95_366_600
 

@@ -38,7 +38,7 @@ def test_a_number_out_of_its_range_is_named(refused, words):
         ("captioning --image-size 0", "image_size is 0"),
         ("captioning --augment flipp", "unknown augmentation 'flipp'"),
         ("--augment none flip", "augment is none flip; none stands alone"),
-        ("--augment x", "imagenet, lens, noise, none, resized_crop"),
+        ("--augment x", "imagenet, iou_crop, lens, noise, none"),
         ("--process 1", "process is 1, but processes is not given"),
         ("--coordinator a:1", "coordinator is a:1, but processes is not given"),
         ("--processes 2 --process 2 --coordinator a:1", "process is 2 of 2"),
