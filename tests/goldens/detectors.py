@@ -160,7 +160,10 @@ def old_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 TRAINED = {
     name: Detector(name, epsilon=1e-5, background=2.0, logit=-7.0, deviation=1.0)
-    for name in ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn")
+    for name in (
+        *("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"),
+        *("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"),
+    )
 }
 """Trained in float64 on `training_batches`, by the name of a file `data/detectors/train_NAME.npz`.
 
