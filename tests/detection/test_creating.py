@@ -10,8 +10,8 @@ from jaxnets import create_model
 from jaxnets.detection import create_detector
 from jaxnets.errors import InputError
 
-# torchvision 0.29.1: `sum(p.numel() for p in model.parameters())` with 91 classes and with 21, where the
-# first versions have frozen normalizations.
+# torchvision 0.29.1: `sum(p.numel() for p in model.parameters())` with 91 classes and with 21; of the
+# first versions less the 53,120 of normalizations that are frozen in what is published.
 COUNTS = {
     "fasterrcnn_resnet50_fpn": (41_755_286, 41_396_536),
     "fasterrcnn_resnet50_fpn_v2": (43_712_278, 43_353_528),
