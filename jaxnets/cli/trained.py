@@ -29,21 +29,22 @@ class Eval:
     """Part of the dataset: train, val or test; None for the one that epochs are measured by."""
     checkpoint: Literal["latest", "best"] | int = "latest"
     """Which of the run's checkpoints; a number is that of its step."""
-    batch_size: int = 128
-    """Examples at a time, over all devices."""
+    batch_size: int | None = None
+    """Examples at a time, over all devices; None for what suits the task."""
 
     def run(self) -> None:
         from jaxnets import metrics
         from jaxnets.runs import Run
 
         refuse_outside("batch_size", self.batch_size, COUNTS)
+        batch_size = self.batch_size or 2 * self.recipe.Config.usual_batch
         members = _members(self.recipe, self.models, self.checkpoint)
         first, options = members[0], part_of(self.recipe.Evaluate, self)
         dataset = self.dataset or (first.config.dataset if isinstance(first, Run) else "")
         part = f", split {self.split}" if self.split else ""
         if len(members) == 1 and isinstance(first, Run) and options == self.recipe.Evaluate():
             source = first.held_out(self.dataset, self.split)
-            results = self.recipe.evaluate(first, source, self.batch_size)
+            results = self.recipe.evaluate(first, source, batch_size)
             print(f"{first.directory} on {dataset}{part}")
             print(f"{'examples':<9} {len(source)}")
         elif self.recipe.evaluate_pretrained is None:
@@ -51,9 +52,7 @@ class Eval:
                 f"models: {len(members)} given; {self.recipe.name} is measured a run at a time"
             )
         else:
-            results = self.recipe.evaluate_pretrained(
-                members, dataset, self.batch_size, options, self.split
-            )
+            results = self.recipe.evaluate_pretrained(members, dataset, batch_size, options, self.split)
             print(f"{' + '.join(self.models)} on {dataset}{part}")
         for name, value in metrics.scalars(results).items():
             print(f"{name:<9} {results[name].form.format(value)}")

@@ -113,6 +113,11 @@ class Detector(InitializedAtOnce):
     class_names: tuple[str, ...] = ()
     model_name: str = "the detector"
 
+    @property
+    def finds_masks(self) -> bool:
+        """Whether it finds the pixels of objects beside their boxes."""
+        return False
+
     def __call__(self, images: jax.Array, train: bool = False) -> Found:
         """Detections with the model's own thresholds, as `detect`.
 

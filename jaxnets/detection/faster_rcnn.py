@@ -104,6 +104,11 @@ class FasterRCNN(Detector):
     train_proposals: int = 2000
     samples: int = 512
 
+    @property
+    def finds_masks(self) -> bool:
+        """Whether it finds the pixels of objects beside their boxes."""
+        return self.mask_head is not None
+
     def detect(
         self,
         images: Array,

@@ -132,7 +132,7 @@ def load(config: Config, about: Mapping[str, Any] | None) -> data.Dataset:
     options: dict[str, Any] = {"boxes": config.boxes}
     if about is not None:
         options["size"] = about["image_shape"][0]
-    masks = has_masks(config, _of_run) if about is None else model_of(about).mask_head is not None
+    masks = has_masks(config, _of_run) if about is None else model_of(about).finds_masks
     if masks and "masks" not in known:
         raise InputError(
             f"dataset {config.dataset} has no masks, which the detector learns; scenes and coco:PATH "
@@ -221,8 +221,7 @@ def evaluate_pretrained(
             f"dataset is {dataset!r}; pretrained detectors are measured on pictures with boxes: give "
             "--dataset coco:PATH, voc:PATH or tfds:NAME"
         )
-    has_masks = getattr(loaded.model, "mask_head", None) is not None
-    masks = {"masks": True} if has_masks and "masks" in known else {}
+    masks = {"masks": True} if loaded.model.finds_masks and "masks" in known else {}
     side = loaded.model.resizing.max_size
     source = data.load(dataset, boxes=MOST, size=side, **masks).split(split)
     return pretrained.measure(loaded, source)
@@ -231,7 +230,8 @@ def evaluate_pretrained(
 def draw(run: Run) -> list[Path]:
     """`detections.png` and `precision_recall.png`: what it finds in its held-out pictures."""
     source = run.held_out()
-    return sheet.draw(run.task, predict_all(run.task, run.variables, source), run.directory)
+    predictions = predict_all(run.task, run.variables, source, batch_size=2 * run.config.usual_batch)
+    return sheet.draw(run.task, predictions, run.directory)
 
 
 def _told(found: Detections) -> str:

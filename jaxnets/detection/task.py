@@ -121,7 +121,7 @@ class Detection:
                 f"box {flat[0].tolist()} has no area; wanted left, top, right, bottom: leave it out, or "
                 "mark it by valid=False"
             )
-        if getattr(self.model, "mask_head", None) is not None and "mask" not in batch:
+        if self.model.finds_masks and "mask" not in batch:
             raise InputError(
                 "batch: it has no mask, which this detector learns; load the data with masks"
             )

@@ -82,7 +82,7 @@ class Run:
         return dataset_of(self.recipe, config, self.about).split(split)
 
     def evaluate(
-        self, dataset: str | None = None, *, split: str | None = None, batch_size: int = 128
+        self, dataset: str | None = None, *, split: str | None = None, batch_size: int | None = None
     ) -> dict[str, Any]:
         """Measures it on the held-out examples of a dataset; of its own where None.
 
@@ -92,6 +92,7 @@ class Run:
         Raises:
             InputError: as `held_out`.
         """
+        batch_size = batch_size or 2 * self.config.usual_batch
         return metrics.compute(self.recipe.evaluate(self, self.held_out(dataset, split), batch_size))
 
     @cached_property
