@@ -51,6 +51,7 @@ DETECTORS = {
     "fasterrcnn_resnet50_fpn": Detector("fasterrcnn_resnet50_fpn", background=10.3),
     "maskrcnn_resnet50_fpn": Detector("maskrcnn_resnet50_fpn", background=10.3),
     "retinanet_resnet50_fpn": Detector("retinanet_resnet50_fpn", logit=-17.4),
+    "retinanet_resnet50_fpn_v2": Detector("retinanet_resnet50_fpn_v2", logit=-16.3),
     "fcos_resnet50_fpn": Detector("fcos_resnet50_fpn", logit=-23.0, deviation=3.0),
 }
 """By the name of a file in `data/detectors/`."""
