@@ -49,6 +49,9 @@ class Detector(NamedTuple):
 
 DETECTORS = {
     "fasterrcnn_resnet50_fpn": Detector("fasterrcnn_resnet50_fpn", background=10.3),
+    "fasterrcnn_resnet50_fpn_epsilon0": Detector(
+        "fasterrcnn_resnet50_fpn", epsilon=0.0, background=10.3
+    ),
     "maskrcnn_resnet50_fpn": Detector("maskrcnn_resnet50_fpn", background=10.3),
     "retinanet_resnet50_fpn": Detector("retinanet_resnet50_fpn", logit=-17.4),
     "retinanet_resnet50_fpn_v2": Detector("retinanet_resnet50_fpn_v2", logit=-16.3),
