@@ -1,16 +1,20 @@
 """Backbones for detectors, by the strides of their maps; and the names that torchvision has for them."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
 from jaxnets.errors import InputError
-from jaxnets.models import create_classifier, feature_info
+from jaxnets.models import Classifier, create_classifier, feature_info
 from jaxnets.models.resnet import RENAMES
 
 NO_SETTINGS = FrozenDict()
+SIDE = 256  # of an image by which the maps of a backbone are looked at
 
 _TORCHVISION = tuple(
     (ours, f"backbone.body.{theirs}")
@@ -32,7 +36,8 @@ def backbone_of(
         settings: further ones of `jaxnets.create_model`.
 
     Raises:
-        InputError: as of `create_model`, or a model without a map of one of the strides.
+        InputError: as of `create_model`, or a model without a map of one of the strides, or
+            whose maps are smaller than the picture by its stride.
     """
     own = {} if norm == "batch" else {"norm": norm}
     own |= {} if epsilon == 1e-5 else {"epsilon": epsilon}
@@ -43,7 +48,22 @@ def backbone_of(
             f"backbone: {name} has maps of strides {', '.join(map(str, sorted(by_stride)))} and none of "
             f"{', '.join(map(str, missing))}; give another, such as 'resnet50'"
         )
-    return model.backbone, tuple(by_stride[stride] for stride in strides), model.min_size
+    maps = tuple(by_stride[stride] for stride in strides)
+    rows = _rows(model)
+    if any(rows[own] * stride != SIDE for own, stride in zip(maps, strides, strict=True)):
+        raise InputError(
+            f"backbone: the maps of {name} lack the borders of the picture, which its convolutions do not "
+            "pad; give another, such as 'resnet50'"
+        )
+    return model.backbone, maps, model.min_size
+
+
+@functools.cache
+def _rows(model: Classifier) -> dict[str, int]:
+    """How many rows each map of an image of `SIDE` x `SIDE` has; nothing is computed."""
+    images = jax.ShapeDtypeStruct((1, SIDE, SIDE, model.input_size[2]), jnp.float32)
+    maps, _ = jax.eval_shape(model.backbone.init_with_output, jax.random.key(0), images)
+    return {name: value.shape[1] for name, value in maps.items()}
 
 
 def torchvision_rules(levels: int, *heads: tuple[str, ...], old: bool = False) -> tuple:
