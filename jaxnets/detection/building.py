@@ -52,8 +52,8 @@ def backbone_of(
     rows = _rows(model)
     if any(rows[own] * stride != SIDE for own, stride in zip(maps, strides, strict=True)):
         raise InputError(
-            f"backbone: the maps of {name} lack the picture's borders, which its convolutions do not pad; "
-            "give another, such as 'resnet50'"
+            f"backbone: the maps of {name} lack the picture's borders, which its convolutions do not "
+            "pad; give another, such as 'resnet50'"
         )
     return model.backbone, maps, model.min_size
 
