@@ -324,4 +324,5 @@ def test_it_is_searched(folder, capsys, tmp_path, monkeypatch):
     )  # fmt: skip
     printed = capsys.readouterr().out
     assert "held-out loss" in printed
-    assert "jaxnets train detection --backbone plain_net" in printed
+    assert "jaxnets train detection" in printed
+    assert "--backbone plain_net" in printed
