@@ -71,6 +71,7 @@ def train(kind: str, seed: int) -> tuple[dict[str, float], float, int]:
         epochs=1,
         batch_size=batch,
         seed=seed,
+        progress=False,
     )
     held_out = SceneSource("test", count=HELD_OUT, **scenes)
     found = training.evaluate(task, state.variables, held_out, batch_size=50)

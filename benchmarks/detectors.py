@@ -204,7 +204,7 @@ def _torchvision(name: str):
         model = RetinaNet(
             resnet_fpn_backbone(returned_layers=[2, 3, 4], extra_blocks=top, **options), 91
         )
-        outputs, factor = model.head.classification_head.cls_logits, 200
+        outputs, factor = model.head.classification_head.cls_logits, 400
     with torch.no_grad():
         for key, value in model.named_buffers():
             if key.endswith("bn3.weight"):
