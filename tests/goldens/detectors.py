@@ -165,7 +165,7 @@ def old_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 TRAINED = {
     name: Detector(name, epsilon=1e-5, background=2.0, logit=-7.0, deviation=1.0)
     for name in (
-        *("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn"),
+        "fasterrcnn_resnet50_fpn",
         *("retinanet_resnet50_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"),
     )
 }
