@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnets.data.resampling import inside
+
 
 def anchors(
     shape: tuple[int, int],
@@ -60,7 +62,7 @@ def pyramid_anchors(
     Returns:
         For each level f32[height * width * A, 4], and which belong to the picture, bool[...].
     """
-    boxes, inside = [], []
+    boxes, there = [], []
     for (height, width), (rows, columns), own in zip(shapes, extents, sizes, strict=True):
         base = base_anchors(own, ratios)
         y = jnp.arange(height) * (extent[0] // rows)
@@ -68,6 +70,5 @@ def pyramid_anchors(
         y, x = jnp.meshgrid(y.astype(jnp.float32), x.astype(jnp.float32), indexing="ij")
         centers = jnp.stack([x, y, x, y], -1).reshape(-1, 1, 4)
         boxes.append((centers + base[None]).reshape(-1, 4))
-        there = (jnp.arange(height) < rows)[:, None] & (jnp.arange(width) < columns)[None]
-        inside.append(jnp.repeat(there.reshape(-1), len(base)))
-    return boxes, inside
+        there.append(jnp.repeat(inside((rows, columns), (height, width)).reshape(-1), len(base)))
+    return boxes, there

@@ -1,6 +1,6 @@
 """What all detectors share: a pyramid of features on a backbone, and what they find, in fixed shapes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -75,12 +75,17 @@ class Pyramid(NamedTuple):
     extent: Extent
 
 
+CANDIDATES = 1000  # of each level of a one-stage detector, before suppression
+
 Losses = dict[str, tuple[jax.Array, jax.Array]]
 """Each term's numerator f32[N] and denominator f32[N] by image: the term is the sum over the sum."""
 
 
 class Detector(InitializedAtOnce):
     """A detector. Its parameters are those of its parts: `backbone`, `fpn` and its heads.
+
+    A kind of detector has two methods more: `search(pyramid, score, iou, k) -> Found`, where labels are
+    still channels, and `losses(images, sizes, truths, key, train) -> Losses`.
 
     Attributes:
         backbone: a module, `backbone(images, train) -> dict[str, Array]`.
@@ -127,6 +132,29 @@ class Detector(InitializedAtOnce):
         """
         return self.detect(images)
 
+    def detect(
+        self,
+        images: jax.Array,
+        sizes: jax.Array | None = None,
+        *,
+        score: float | jax.Array | None = None,
+        iou: float | jax.Array | None = None,
+        k: int | None = None,
+    ) -> Found:
+        """Finds objects.
+
+        Args:
+            images: float[N, H, W, C], normalized, with zeros beyond each picture.
+            sizes: i32[N, 2], (height, width) of each picture; None for all of the canvas.
+            score, iou, k: in place of the model's own.
+        """
+        score, iou, k = (
+            own if given is None else given
+            for given, own in ((score, self.score), (iou, self.iou), (k, self.k))
+        )
+        found = self.search(self.pyramid(images, sizes, train=False), score, iou, k)
+        return found._replace(labels=found.labels + self.first_label)
+
     def pyramid(self, images: jax.Array, sizes: jax.Array | None, train: bool) -> Pyramid:
         """The features of images, as the heads read them.
 
@@ -143,10 +171,10 @@ class Detector(InitializedAtOnce):
             maps = self.backbone(images, train)
             return Pyramid(self.fpn([maps[name] for name in self.maps], train), extent)
 
-    def head(self, head: nn.Module, pyramid: Pyramid, **settings: Any) -> list[Any]:
+    def head(self, head: nn.Module, pyramid: Pyramid) -> list[Any]:
         """What a head gives for each level, in float32 at least."""
         with bounded(pyramid.extent):
-            found = [head(level, **settings) for level in pyramid.maps]
+            found = [head(level) for level in pyramid.maps]
         return jax.tree.map(at_least_float32, found)
 
 
@@ -166,27 +194,42 @@ def flattened(maps: jax.Array, width: int) -> jax.Array:
     return maps.reshape(len(maps), -1, width)
 
 
-def best_of_level(
-    scores: jax.Array, boxes: Any, inside: jax.Array, least: float | jax.Array, most: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The best classes and places of a level of one picture, for one-stage detectors.
+def dense_search(
+    pyramid: Pyramid,
+    scores: Sequence[jax.Array],
+    outputs: Sequence[jax.Array],
+    anchors: tuple[list[jax.Array], list[jax.Array]],
+    decode: Callable[[jax.Array, jax.Array], jax.Array],
+    thresholds: tuple[Any, Any, int],
+) -> Found:
+    """`Detector.search` of one-stage detectors, which score every place of every level.
 
     Args:
-        scores: f[A, K].
-        boxes: `boxes(places i32[k]) -> f[k, 4]`.
-        inside: bool[A], which places belong to the picture.
-        least: scores must be above it.
-        most: how many to take.
-
-    Returns:
-        Their boxes f[k, 4], scores f[k], -inf where there are no more, and channels i32[k].
+        pyramid: of the pictures.
+        scores: of each level, f32[N, A, K].
+        outputs: of the regression, f32[N, A, 4].
+        anchors: of `anchors_of`.
+        decode: `decode(outputs f[k, 4], anchors f[k, 4]) -> boxes f[k, 4]`.
+        thresholds: score, iou and k, as for `Detector.detect`.
     """
-    allowed = (scores > least) & inside[:, None]
-    found, index = jax.lax.top_k(
-        jnp.where(allowed, scores, -jnp.inf).reshape(-1), min(most, scores.size)
-    )
-    index = index.astype(jnp.int32)
-    return boxes(index // scores.shape[1]), found, index % scores.shape[1]
+    least, iou, k = thresholds
+
+    def of_level(scores, outputs, anchors, inside):
+        """The best classes and places: boxes, scores, -inf where there are no more, and channels."""
+        allowed = (scores > least) & inside[:, None]
+        found, index = jax.lax.top_k(
+            jnp.where(allowed, scores, -jnp.inf).reshape(-1), min(CANDIDATES, scores.size)
+        )
+        index = index.astype(jnp.int32)
+        place = index // scores.shape[1]
+        return decode(outputs[place], anchors[place]), found, index % scores.shape[1]
+
+    def of_picture(levels, size):
+        parts = zip(*(of_level(*level) for level in levels), strict=True)
+        return suppressed(*map(jnp.concatenate, parts), size, iou, k)
+
+    levels = list(zip(scores, outputs, *anchors, strict=True))
+    return Found(*jax.vmap(of_picture)(levels, pyramid.extent.size))
 
 
 def suppressed(

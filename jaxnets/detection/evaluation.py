@@ -1,5 +1,6 @@
 """Average precision over a whole set, from what `training.predict_all` yields."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,12 +36,15 @@ def evaluate(predictions: Predictions) -> Metrics:
 
 def collected(predictions: Predictions) -> tuple[list[Image], list[Image]]:
     """What was found and what there is, as `jaxnets.metrics.detection` takes them."""
-    found, there = [], []
+    rows = [(found, there) for _, _, found, there in pictures(predictions)]
+    return [found for found, _ in rows], [there for _, there in rows]
+
+
+def pictures(predictions: Predictions) -> Iterator[tuple[Any, int, Image, Image]]:
+    """Each picture that could be read: its batch, its row there, what was found, and what there is."""
     for batch, outputs in predictions:
         for row in np.flatnonzero(batch["weight"] > 0):
-            found.append(found_in(outputs, batch, row))
-            there.append(truth_of(batch, row))
-    return found, there
+            yield batch, row, found_in(outputs, batch, row), truth_of(batch, row)
 
 
 def measures(found: list[Image], there: list[Image]) -> Metrics:
@@ -64,7 +68,7 @@ def found_in(outputs: Any, batch: Any, row: int) -> Image:
     valid = outputs.valid[row]
     boxes = outputs.boxes[row][valid]
     image = {
-        "boxes": boxes / _ratio(batch, row),
+        "boxes": boxes / ratio_of(batch, row),
         "scores": outputs.scores[row][valid],
         "labels": outputs.labels[row][valid],
     }
@@ -87,9 +91,9 @@ def truth_of(batch: Any, row: int) -> Image:
         "mask": "masks",
     }
     image = {theirs: batch[ours][row][valid] for ours, theirs in names.items() if ours in batch}
-    return {"boxes": batch["box"][row][valid] / _ratio(batch, row), **image}
+    return {"boxes": batch["box"][row][valid] / ratio_of(batch, row), **image}
 
 
-def _ratio(batch: Any, row: int) -> np.ndarray:
+def ratio_of(batch: Any, row: int) -> np.ndarray:
     """Pixels of the canvas for each of the file, along both axes, twice."""
     return np.tile(batch["ratio"][row], 2) if "ratio" in batch else np.ones(4, np.float32)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from jaxnets.data.resampling import inside
+
 DIVISOR = 32
 """A picture is padded to sides that are multiples of it, which strides divide, as torchvision does."""
 
@@ -37,10 +39,7 @@ class Extent(NamedTuple):
 
     def mask(self, shape: tuple[int, int]) -> jax.Array:
         """Which places of a map of this (height, width) belong to each picture, bool[N, h, w]."""
-        parts = self.of_map(shape)
-        rows = jnp.arange(shape[0], dtype=jnp.int32)[None] < parts[:, :1]
-        columns = jnp.arange(shape[1], dtype=jnp.int32)[None] < parts[:, 1:]
-        return rows[:, :, None] & columns[:, None]
+        return jax.vmap(lambda part: inside(part, shape))(self.of_map(shape))
 
 
 def extent_of(images: jax.Array, sizes: jax.Array | None) -> tuple[jax.Array, Extent]:
@@ -69,11 +68,11 @@ def bounded(extent: Extent) -> Iterator[None]:
         module = context.module
         if context.method_name == "__call__" and isinstance(module, nn.Conv | nn.GroupNorm):
             x = args[0]
-            inside = extent.mask(x.shape[1:3])[..., None]
+            mask = extent.mask(x.shape[1:3])[..., None]
             if isinstance(module, nn.GroupNorm):
-                kwargs = {**kwargs, "mask": jnp.broadcast_to(inside, x.shape)}
+                kwargs = {**kwargs, "mask": jnp.broadcast_to(mask, x.shape)}
             elif max(module.kernel_size) > 1:
-                args = (jnp.where(inside, x, jnp.zeros((), x.dtype)), *args[1:])
+                args = (jnp.where(mask, x, jnp.zeros((), x.dtype)), *args[1:])
         return call(*args, **kwargs)
 
     with nn.intercept_methods(layer):

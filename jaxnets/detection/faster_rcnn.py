@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
+from optax.losses import sigmoid_binary_cross_entropy
 
 from jaxnets.detection import losses, matching
 from jaxnets.detection.boxes import clip, decode, encode, iou
@@ -109,27 +110,7 @@ class FasterRCNN(Detector):
         """Whether it finds the pixels of objects beside their boxes."""
         return self.mask_head is not None
 
-    def detect(
-        self,
-        images: Array,
-        sizes: Array | None = None,
-        *,
-        score: float | Array | None = None,
-        iou: float | Array | None = None,
-        k: int | None = None,
-    ) -> Found:
-        """Finds objects.
-
-        Args:
-            images: float[N, H, W, C], normalized, with zeros beyond each picture.
-            sizes: i32[N, 2], (height, width) of each picture; None for all of the canvas.
-            score, iou, k: in place of the model's own.
-        """
-        score, iou, k = (
-            own if given is None else given
-            for given, own in ((score, self.score), (iou, self.iou), (k, self.k))
-        )
-        pyramid = self.pyramid(images, sizes, train=False)
+    def search(self, pyramid: Pyramid, score: Any, iou: Any, k: int) -> Found:
         boxes, valid = self.propose(pyramid, self.proposals)
         logits, deltas = self.regions(pyramid, boxes, train=False)
 
@@ -148,17 +129,14 @@ class FasterRCNN(Detector):
             logits, deltas, boxes, valid, pyramid.extent.size
         )
         masks = None
-        if self.mask_head is not None:
-            masks = self.region_masks(pyramid, boxes, channels, train=False)
-            masks = jax.nn.sigmoid(masks)
-        return Found(boxes, scores, channels + self.first_label, valid, masks)
+        if self.finds_masks:
+            masks = jax.nn.sigmoid(self.region_masks(pyramid, boxes, channels, train=False))
+        return Found(boxes, scores, channels, valid, masks)
 
     def propose(self, pyramid: Pyramid, most: int) -> tuple[Array, Array]:
         """The best proposals of each picture, f32[N, most, 4], and which are there, bool[N, most]."""
-        found = self._proposed(pyramid)
-        return jax.vmap(lambda own, size: best_proposals(own, size, most, most))(
-            found, pyramid.extent.size
-        )
+        best = partial(best_proposals, most=most)
+        return jax.vmap(best)(self._proposed(pyramid), pyramid.extent.size)
 
     def regions(self, pyramid: Pyramid, boxes: Array, train: bool) -> tuple[Array, Array]:
         """Logits f32[N, R, K] and regression outputs f32[N, R, K, 4] of regions f32[N, R, 4]."""
@@ -185,15 +163,13 @@ class FasterRCNN(Detector):
             train: whether batch normalization uses the statistics of the batch.
         """
         pyramid = self.pyramid(images, sizes, train)
-        found, size = self._proposed(pyramid), pyramid.extent.size
+        found = self._proposed(pyramid)
         rpn_key, region_key = jax.random.split(key)
         keys = jax.random.split(rpn_key, len(images))
         objectness, rpn_box = jax.vmap(rpn_losses)(found, truths.boxes, truths.valid, keys)
 
-        most = self.train_proposals
-        boxes, valid = jax.vmap(lambda own, size: best_proposals(own, size, most, most))(
-            jax.lax.stop_gradient(found), size
-        )
+        best = partial(best_proposals, most=self.train_proposals)
+        boxes, valid = jax.vmap(best)(jax.lax.stop_gradient(found), pyramid.extent.size)
         keys = jax.random.split(region_key, len(images))
         boxes, sampled, matched = jax.vmap(partial(_learned, count=self.samples))(
             boxes, valid, truths.boxes, truths.valid, keys
@@ -218,7 +194,7 @@ class FasterRCNN(Detector):
             "classification": (each(entropy, sampled), count),
             "box": (each(off, positive), count),
         }
-        if self.mask_head is not None:
+        if self.finds_masks:
             terms["mask"] = self._mask_loss(pyramid, boxes, positive, channels, matched, truths, train)
         return terms
 
@@ -257,9 +233,8 @@ class FasterRCNN(Detector):
             return jax.lax.map(of_region, (boxes, matched.clip(0)))
 
         side = logits.shape[-1]
-        sizes = pyramid.extent.size
-        aims = jax.vmap(aim)(truths.masks, boxes, matched, sizes)
-        entropy = losses.sigmoid_cross_entropy(logits, aims).mean((2, 3))
+        aims = jax.vmap(aim)(truths.masks, boxes, matched, pyramid.extent.size)
+        entropy = sigmoid_binary_cross_entropy(logits, aims).mean((2, 3))
         return jax.vmap(losses.summed)(entropy, there), there.sum(1).astype(jnp.float32)
 
 
@@ -373,8 +348,4 @@ def _rules(model: FasterRCNN, old: bool = False) -> tuple:
     return torchvision_rules(4, *_heads(old), *dense, old=old)
 
 
-def _old_rules(model: FasterRCNN) -> tuple:
-    return _rules(model, old=True)
-
-
-RENAMES = {"torchvision": _rules, "torchvision_v1": _old_rules}
+RENAMES = {"torchvision": _rules, "torchvision_v1": partial(_rules, old=True)}

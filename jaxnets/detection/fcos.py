@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 from jax import Array
+from optax.losses import sigmoid_binary_cross_entropy
 
 from jaxnets.detection import losses
 from jaxnets.detection.boxes import area, giou
@@ -24,9 +25,8 @@ from jaxnets.detection.detector import (
     Resizing,
     Truths,
     anchors_of,
-    best_of_level,
+    dense_search,
     flattened,
-    suppressed,
 )
 from jaxnets.detection.fpn import FPN
 from jaxnets.detection.heads import NORMAL, PRIOR, ConvTower
@@ -49,7 +49,6 @@ WEIGHTS = {
 
 RADIUS = 1.5  # strides from the center of a box, within which a place is to find it
 REACH = 4, 8  # strides to the farthest side of a box, between which a level is to find it
-CANDIDATES = 1000  # of each level
 
 
 class ScoreHead(nn.Module):
@@ -90,47 +89,14 @@ class FCOS(Detector):
     regression: nn.Module | None = None
     stride: int = 8
 
-    def detect(
-        self,
-        images: Array,
-        sizes: Array | None = None,
-        *,
-        score: float | Array | None = None,
-        iou: float | Array | None = None,
-        k: int | None = None,
-    ) -> Found:
-        """Finds objects.
-
-        Args:
-            images: float[N, H, W, C], normalized, with zeros beyond each picture.
-            sizes: i32[N, 2], (height, width) of each picture; None for all of the canvas.
-            score, iou, k: in place of the model's own.
-        """
-        score, iou, k = (
-            own if given is None else given
-            for given, own in ((score, self.score), (iou, self.iou), (k, self.k))
-        )
-        pyramid = self.pyramid(images, sizes, train=False)
+    def search(self, pyramid: Pyramid, score: Any, iou: Any, k: int) -> Found:
         logits, distances, centerness = self._outputs(pyramid)
-        anchors, inside = self._anchors(pyramid)
-
-        def of_picture(levels: Any, size: Array) -> tuple[Array, ...]:
-            found = [
-                best_of_level(
-                    jnp.sqrt(jax.nn.sigmoid(logits) * jax.nn.sigmoid(centerness)),
-                    lambda places, own=distances, anchors=anchors: _boxes(own[places], anchors[places]),
-                    inside,
-                    score,
-                    CANDIDATES,
-                )
-                for logits, distances, centerness, anchors, inside in levels
-            ]
-            boxes, scores, channels = (jnp.concatenate(part) for part in zip(*found, strict=True))
-            return suppressed(boxes, scores, channels, size, iou, k)
-
-        levels = list(zip(logits, distances, centerness, anchors, inside, strict=True))
-        boxes, scores, channels, valid = jax.vmap(of_picture)(levels, pyramid.extent.size)
-        return Found(boxes, scores, channels + self.first_label, valid)
+        scores = [
+            jnp.sqrt(jax.nn.sigmoid(own) * jax.nn.sigmoid(center))
+            for own, center in zip(logits, centerness, strict=True)
+        ]
+        anchors = self._anchors(pyramid)
+        return dense_search(pyramid, scores, distances, anchors, _boxes, (score, iou, k))
 
     def losses(
         self, images: Array, sizes: Array | None, truths: Truths, key: Array, train: bool = True
@@ -162,7 +128,7 @@ class FCOS(Detector):
             sides = _distances(anchors, aims)
             near = jnp.minimum(sides[:, :2], sides[:, 2:])
             center = jnp.sqrt(jnp.prod(near / jnp.maximum(sides[:, :2], sides[:, 2:]), -1))
-            entropy = losses.sigmoid_cross_entropy(centerness[:, 0], center)
+            entropy = sigmoid_binary_cross_entropy(centerness[:, 0], center)
             return (
                 losses.summed(focal, inside),
                 losses.summed(off, positive),

@@ -55,10 +55,10 @@ class FPN(nn.Module):
 
 def _enlarged(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """The nearest place of x [N, h, w, C] for each of a map of shape [N, H, W, C]."""
+    if shape[1] == 2 * x.shape[1] and shape[2] == 2 * x.shape[2]:  # a broadcast, which is quicker
+        return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
     rows, columns = (
         jnp.arange(long, dtype=jnp.int32) * short // long
         for short, long in zip(x.shape[1:3], shape[1:3], strict=True)
     )
-    if shape[1] == 2 * x.shape[1] and shape[2] == 2 * x.shape[2]:  # a broadcast, which is quicker
-        return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
     return x[:, rows][:, :, columns]

@@ -19,11 +19,6 @@ def sigmoid_focal(
     return optax.losses.sigmoid_focal_loss(logits, targets, alpha=alpha, gamma=gamma)
 
 
-def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Binary cross entropy with logits."""
-    return optax.losses.sigmoid_binary_cross_entropy(logits, targets)
-
-
 def summed(values: jax.Array, where: jax.Array) -> jax.Array:
     """The sum of values f[A, ...] over the places bool[A] that count; the others may be anything."""
     where = where.reshape(*where.shape, *[1] * (values.ndim - where.ndim))

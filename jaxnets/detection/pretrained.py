@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.data.dataset import Source, Subset
@@ -56,12 +58,13 @@ def measure(loaded: Pretrained, source: Source) -> Metrics:
         told = f"{len(unknown)} of {len(names)}", some(unknown)
         _logger.warning("%s classes are unknown to the detector and are not measured: %s", *told)
     numbers = {name: k for k, name in enumerate(names)}
+    variables = jax.tree.map(jnp.asarray, loaded.variables)  # onto the device once
     found, there = [], []
     for index in range(len(source)):
         picture, ratio = _picture(source, index)
         if picture is None:
             continue
-        (own,) = detect(model, loaded.variables, [picture])
+        (own,) = detect(model, variables, [picture])
         found.append(_numbered(own, numbers, ratio))
         there.append(_known(source.truth(index), names, unknown))
     return {"images": Sum(np.float64(len(found))), **measures(found, there)}

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
+from optax.losses import sigmoid_binary_cross_entropy
 
 from jaxnets.detection import losses, matching
 from jaxnets.detection.boxes import clip, decode, encode, iou
@@ -60,27 +61,26 @@ def proposed(outputs: list[tuple[Array, Array]], anchors: tuple[list[Array], lis
     return Proposed(logits, [flattened(deltas, 4) for _, deltas in outputs], *anchors)
 
 
-def best_proposals(found: Proposed, size: Array, before: int, after: int) -> tuple[Array, Array]:
+def best_proposals(found: Proposed, size: Array, most: int) -> tuple[Array, Array]:
     """The proposals of a picture, best first.
 
     Args:
         found: of the picture.
         size: its (height, width), i32[2].
-        before: the most of each level, by score.
-        after: the most in all, after non-maximum suppression within each level.
+        most: of each level, by score, and then in all, after non-maximum suppression within levels.
 
     Returns:
-        f32[after, 4], and which of them are there, bool[after].
+        f32[most, 4], and which of them are there, bool[most].
     """
     parts = []
     for level, (logits, deltas, anchors, inside) in enumerate(zip(*found, strict=True)):
-        top, index = lax.top_k(jnp.where(inside, logits, -jnp.inf), min(before, len(logits)))
+        top, index = lax.top_k(jnp.where(inside, logits, -jnp.inf), min(most, len(logits)))
         parts.append((decode(deltas[index], anchors[index]), top, jnp.full_like(index, level)))
     boxes, logits, levels = map(jnp.concatenate, zip(*parts, strict=True))
     boxes = clip(boxes, size)
     valid = jnp.isfinite(logits) & (boxes[:, 2:] - boxes[:, :2] >= SHORTEST).all(1)
     scores = jax.nn.sigmoid(logits)
-    index, valid = nms(boxes, scores, OVERLAP, after, valid=valid, labels=levels)
+    index, valid = nms(boxes, scores, OVERLAP, most, valid=valid, labels=levels)
     return jnp.where(valid[:, None], boxes[index], 0), valid
 
 
@@ -103,7 +103,7 @@ def rpn_losses(found: Proposed, boxes: Array, valid: Array, key: Array) -> tuple
     positive, negative = matching.sample(key, positive, negative, SAMPLES, POSITIVES)
     sampled = positive | negative
     count = sampled.sum().astype(jnp.float32)
-    entropy = losses.sigmoid_cross_entropy(logits, positive.astype(logits.dtype))
+    entropy = sigmoid_binary_cross_entropy(logits, positive.astype(logits.dtype))
     aims = jnp.where(positive[:, None], boxes[jnp.maximum(matched, 0)], anchors)
     off = losses.smooth_l1(deltas, encode(aims, anchors))
     return (losses.summed(entropy, sampled), count), (losses.summed(off, positive), count)

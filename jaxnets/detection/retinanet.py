@@ -22,12 +22,12 @@ from jaxnets.detection.detector import (
     Detector,
     Found,
     Losses,
+    Pyramid,
     Resizing,
     Truths,
     anchors_of,
-    best_of_level,
+    dense_search,
     flattened,
-    suppressed,
 )
 from jaxnets.detection.fpn import FPN
 from jaxnets.detection.heads import NORMAL, PRIOR, ConvTower
@@ -66,7 +66,6 @@ WEIGHTS = {
 }
 
 RATIOS = (0.5, 1.0, 2.0)
-CANDIDATES = 1000  # of each level
 
 
 class DenseHead(nn.Module):
@@ -111,48 +110,10 @@ class RetinaNet(Detector):
         sides = (self.anchor_size * 2**level for level in range(5))
         return tuple((x, int(x * 2 ** (1 / 3)), int(x * 2 ** (2 / 3))) for x in sides)
 
-    def detect(
-        self,
-        images: Array,
-        sizes: Array | None = None,
-        *,
-        score: float | Array | None = None,
-        iou: float | Array | None = None,
-        k: int | None = None,
-    ) -> Found:
-        """Finds objects.
-
-        Args:
-            images: float[N, H, W, C], normalized, with zeros beyond each picture.
-            sizes: i32[N, 2], (height, width) of each picture; None for all of the canvas.
-            score, iou, k: in place of the model's own.
-        """
-        pyramid = self.pyramid(images, sizes, train=False)
-        logits = [flattened(x, self.num_classes) for x in self.head(self.scores, pyramid)]
-        deltas = [flattened(x, 4) for x in self.head(self.deltas, pyramid)]
-        anchors, inside = anchors_of(pyramid, self.sizes, RATIOS)
-        score = self.score if score is None else score
-
-        def of_picture(levels: Any, size: Array) -> tuple[Array, ...]:
-            found = [
-                best_of_level(
-                    jax.nn.sigmoid(logits),
-                    lambda places, deltas=deltas, anchors=anchors: decode(
-                        deltas[places], anchors[places]
-                    ),
-                    inside,
-                    score,
-                    CANDIDATES,
-                )
-                for logits, deltas, anchors, inside in levels
-            ]
-            boxes, scores, channels = (jnp.concatenate(part) for part in zip(*found, strict=True))
-            threshold = self.iou if iou is None else iou
-            return suppressed(boxes, scores, channels, size, threshold, self.k if k is None else k)
-
-        levels = list(zip(logits, deltas, anchors, inside, strict=True))
-        boxes, scores, channels, valid = jax.vmap(of_picture)(levels, pyramid.extent.size)
-        return Found(boxes, scores, channels + self.first_label, valid)
+    def search(self, pyramid: Pyramid, score: Any, iou: Any, k: int) -> Found:
+        logits, deltas = self._outputs(pyramid)
+        scores, anchors = list(map(jax.nn.sigmoid, logits)), anchors_of(pyramid, self.sizes, RATIOS)
+        return dense_search(pyramid, scores, deltas, anchors, decode, (score, iou, k))
 
     def losses(
         self,
@@ -171,9 +132,8 @@ class RetinaNet(Detector):
             train: whether batch normalization uses the statistics of the batch.
         """
         pyramid = self.pyramid(images, sizes, train)
-        logits = [flattened(x, self.num_classes) for x in self.head(self.scores, pyramid)]
-        deltas = [flattened(x, 4) for x in self.head(self.deltas, pyramid)]
         joined = partial(jnp.concatenate, axis=1)
+        logits, deltas = map(joined, self._outputs(pyramid))
         anchors, inside = map(joined, anchors_of(pyramid, self.sizes, RATIOS))
 
         def of_picture(logits, deltas, anchors, inside, boxes, labels, valid):
@@ -195,11 +155,16 @@ class RetinaNet(Detector):
                 losses.summed(off, positive) / count,
             )
 
-        classification, box = jax.vmap(of_picture)(
-            joined(logits), joined(deltas), anchors, inside, *truths[:3]
-        )
+        classification, box = jax.vmap(of_picture)(logits, deltas, anchors, inside, *truths[:3])
         ones = jnp.ones(len(box), jnp.float32)
         return {"classification": (classification, ones), "box": (box, ones)}
+
+    def _outputs(self, pyramid: Pyramid) -> tuple[list[Array], list[Array]]:
+        """Logits [N, A, K] and regression outputs [N, A, 4] of each level."""
+        return (
+            [flattened(x, self.num_classes) for x in self.head(self.scores, pyramid)],
+            [flattened(x, 4) for x in self.head(self.deltas, pyramid)],
+        )
 
 
 def build(

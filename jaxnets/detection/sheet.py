@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxnets.data.marking import marked
 from jaxnets.detection.drawing import draw_precision_recall
-from jaxnets.detection.evaluation import Image, found_in, truth_of
+from jaxnets.detection.evaluation import Image, pictures, ratio_of
 from jaxnets.detection.task import Detection
 from jaxnets.metrics.detection import coco_table
 from jaxnets.outputs import plain, save_figure
@@ -31,15 +31,13 @@ def draw(task: Detection, predictions: Predictions, directory: Path) -> list[Pat
         The pictures.
     """
     found, there, pairs = [], [], []
-    for batch, outputs in predictions:
-        for row in np.flatnonzero(batch["weight"] > 0):
-            found.append(found_in(outputs, batch, row))
-            there.append(truth_of(batch, row))
-            if len(pairs) < SHOWN:
-                ratio = batch["ratio"][row] if "ratio" in batch else np.ones(2, np.float32)
-                height, width = batch["size"][row] if "size" in batch else batch["image"].shape[1:3]
-                image = batch["image"][row][:height, :width]
-                pairs.append([_drawn(image, part, np.tile(ratio, 2)) for part in (there[-1], found[-1])])
+    for batch, row, own, truth in pictures(predictions):
+        found.append(own)
+        there.append(truth)
+        if len(pairs) < SHOWN:
+            height, width = batch["size"][row] if "size" in batch else batch["image"].shape[1:3]
+            image, ratio = batch["image"][row][:height, :width], ratio_of(batch, row)
+            pairs.append([_drawn(image, part, ratio) for part in (truth, own)])
     sheet, curves = directory / "detections.png", directory / "precision_recall.png"
     _draw_pairs(pairs, sheet)
     if not any(len(image["labels"]) for image in there):

@@ -10,6 +10,7 @@ import numpy as np
 from jaxnets.data import checks, inputs
 from jaxnets.data.augmentation import Augmentation
 from jaxnets.data.inputs import weights_of
+from jaxnets.data.resampling import cut_image
 from jaxnets.detection.detector import Detector, Found, Losses, Truths
 from jaxnets.detection.evaluation import evaluate
 from jaxnets.errors import InputError
@@ -130,14 +131,7 @@ class Detection:
         """Normalized images, with zeros beyond the pictures."""
         resizing = self.model.resizing
         images = inputs.normalized(batch["image"], resizing.mean, resizing.std, params)
-        if "size" not in batch:
-            return images
-        rows, columns = (
-            jnp.arange(side, dtype=jnp.int32)[None] < batch["size"][:, k, None]
-            for k, side in enumerate(images.shape[1:3])
-        )
-        inside = (rows[:, :, None] & columns[:, None])[..., None]
-        return jnp.where(inside, images, jnp.zeros((), images.dtype))
+        return jax.vmap(cut_image)(images, batch["size"]) if "size" in batch else images
 
 
 def truths_of(batch: Batch) -> Truths:

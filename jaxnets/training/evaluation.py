@@ -10,7 +10,6 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxnets import data, metrics
-from jaxnets.data.dataset import read_batch
 from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics
 from jaxnets.training.parallel import DataParallel
@@ -109,14 +108,15 @@ def make_measure(
     step = parallel.compile_eval_step(make_eval_step(task, precision=precision))
 
     def measure(variables: Variables, source: data.Source, batch_size: int) -> Metrics:
-        if not jax.eval_shape(make_eval_step(task), variables, read_batch(source, np.zeros(1, int))):
-            return {}  # the task is measured on whole sets alone
         variables, seen = parallel.replicate(variables), []
 
         def steps(batches: Iterator[tuple[Batch, Batch]]) -> Iterator[Metrics]:
             for batch, placed in batches:
-                seen.append(batch["weight"].any())
-                yield step(variables, placed)
+                sums = step(variables, placed)
+                seen.append(batch["weight"].any() or not sums)
+                yield sums
+                if not sums:  # the task is measured on whole sets alone
+                    return
 
         with _placed(task, source, batch_size, parallel) as batches:
             sums = metrics.add(steps(batches))

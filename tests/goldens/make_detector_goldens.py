@@ -6,8 +6,6 @@ whose labels or order change when all after the resizing is computed in float64,
 maps have twice the noise of float32, is refused; another `seed` or mean of the row will do.
 """
 
-import argparse
-import sys
 import time
 from copy import deepcopy
 
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 import torchvision
 from detectors import DATA, DETECTORS, Detector
+from rows import asked
 from torch import nn
 from torchvision.models.detection import roi_heads
 from torchvision.ops import FrozenBatchNorm2d
@@ -287,12 +286,7 @@ def kept_of(i: int, found: dict, maps: dict) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="rows of detectors.DETECTORS; all of them if none")
-    names = parser.parse_args().names or list(DETECTORS)
-    if unknown := set(names) - set(DETECTORS):
-        sys.exit(f"no such row in detectors.DETECTORS: {', '.join(sorted(unknown))}")
-    for name in names:
+    for name in asked(__doc__, "detectors.DETECTORS", DETECTORS):
         make(name, DETECTORS[name])
 
 

@@ -4,8 +4,6 @@ Rows are those of `detectors.TRAINED`: `python make_detector_training_goldens.py
 `make_detector_goldens.py` is run with.
 """
 
-import argparse
-import sys
 import time
 
 import detectors
@@ -15,6 +13,7 @@ import torch
 import torchvision
 from detectors import DATA, TRAINED, Detector
 from make_detector_goldens import PROPOSALS, as_input, built, calibrated, load, shapes_of
+from rows import asked
 from torch import nn
 
 torch.randperm = lambda count, **settings: torch.arange(count)  # samplers take the first
@@ -117,12 +116,7 @@ def make(name: str, row: Detector) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="rows of detectors.TRAINED; all of them if none")
-    names = parser.parse_args().names or list(TRAINED)
-    if unknown := set(names) - set(TRAINED):
-        sys.exit(f"no such row in detectors.TRAINED: {', '.join(sorted(unknown))}")
-    for name in names:
+    for name in asked(__doc__, "detectors.TRAINED", TRAINED):
         make(name, TRAINED[name])
 
 

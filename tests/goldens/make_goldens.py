@@ -5,8 +5,6 @@ The references compute in float64, so that what is kept is the function and not 
 float32 torch's own gradients are off by up to 1e-2, where a ReLU falls on the other side of 0).
 """
 
-import argparse
-import sys
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import numpy as np
 import shortened
 import torch
 from references import AUXILIARY_WEIGHT, GOLDENS, Reference
+from rows import asked
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -111,12 +110,7 @@ def make(name: str, reference: Reference) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("names", nargs="*", help="rows of references.GOLDENS; all of them if none")
-    names = parser.parse_args().names or list(GOLDENS)
-    if unknown := set(names) - set(GOLDENS):
-        sys.exit(f"no such row in references.GOLDENS: {', '.join(sorted(unknown))}")
-    for name in names:
+    for name in asked(__doc__, "references.GOLDENS", GOLDENS):
         print(make(name, GOLDENS[name]), flush=True)
 
 
