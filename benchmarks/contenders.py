@@ -14,13 +14,14 @@ Every train step is a forward and a backward pass and SGD with momentum 0.9, on 
 """
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -51,6 +52,14 @@ NETWORKS = {
     "alexnet_owt": (None, "alexnet"),  # torchvision's is this one
     DCGAN: (None, DCGAN),
 }
+
+# Segmenters, without auxiliary heads. Each pixel is a score and a label.
+SEGNET, CLASSES = "segnet_vgg16", 21
+SEGMENTERS = {
+    "fcn_resnet50": (None, "fcn_resnet50"),
+    "deeplabv3_resnet50": (None, "deeplabv3_resnet50"),
+    SEGNET: (None, SEGNET),
+}
 LEARNING_RATE, MOMENTUM = 0.001, 0.9
 
 # Takes a step and gives its loss (a logit where nothing is learned), an array that may be on its way.
@@ -60,7 +69,7 @@ Step = Callable[[], Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("contender", choices=CONTENDERS)
-    parser.add_argument("network", choices=NETWORKS)
+    parser.add_argument("network", choices=NETWORKS | SEGMENTERS)
     parser.add_argument("--batch-size", type=int, required=True)
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--steps", type=int, default=1)
@@ -70,7 +79,10 @@ def main() -> None:
     rng = np.random.default_rng(0)
     side = arguments.size
     images = rng.normal(size=(arguments.batch_size, side, side, 3)).astype(np.float32)
-    labels = rng.integers(0, 1000, arguments.batch_size)
+    if arguments.network in SEGMENTERS:
+        labels = rng.integers(0, CLASSES, (arguments.batch_size, side, side))
+    else:
+        labels = rng.integers(0, 1000, arguments.batch_size)
     make = {"ours": ours, "flax": flax, "keras": keras, "torch": torch}[arguments.contender]
     answers, sys.stdout = sys.stdout, sys.stderr  # whatever libraries print is no answer
     step = make(arguments.network, images, labels, arguments.inference, arguments.precision)
@@ -134,7 +146,7 @@ def ours(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, 
         def cast_parameters(variables):
             return {**variables, "params": cast(variables["params"], dtype)}
 
-        return lambda: scores(variables, images)[0, 0]
+        return lambda: scores(variables, images).ravel()[0]
 
     optimizer = optax.sgd(LEARNING_RATE, MOMENTUM)
     params, rest = variables.pop("params"), variables
@@ -169,7 +181,10 @@ def ours(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, 
 def _model(network: str):
     import jaxnets
 
-    return _generator() if network == DCGAN else jaxnets.create_model(network)
+    if network == DCGAN:
+        return _generator()
+    settings = {"aux": False} if "aux" in jaxnets.models.model_info(network).settings else {}
+    return jaxnets.create_model(network, **settings if network in SEGMENTERS else {})
 
 
 def _generator():
@@ -192,6 +207,19 @@ def _generator():
 
 def flax(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, precision: str) -> Step:
     """As ours, of Flax's own layers, each computed by XLA's own operation."""
+    with plain_flax():
+        run = ours(network, images, labels, inference, precision)
+
+    def step():
+        with plain_flax():
+            return run()
+
+    return step
+
+
+@contextlib.contextmanager
+def plain_flax() -> Iterator[None]:
+    """Within it our models are of Flax's own layers, each computed by XLA's own operation."""
     import flax.linen as nn
 
     from jaxnets import layers
@@ -202,41 +230,61 @@ def flax(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, 
             return call(*args, **kwargs)
         names = ("use_running_average", "momentum", "epsilon", "use_bias", "use_scale")
         settings = {name: getattr(module, name) for name in names}
-        return nn.BatchNorm(**settings, parent=module.scope)(*args, **kwargs)
+        # As ours does under a mapped axis, it takes statistics of the whole batch.
+        axis = layers.DATA_AXIS if layers.axis_is_bound(layers.DATA_AXIS) else None
+        return nn.BatchNorm(**settings, axis_name=axis, parent=module.scope)(*args, **kwargs)
 
     with layers.lowering("native"), nn.intercept_methods(plain):
-        run = ours(network, images, labels, inference, precision)
-
-    def step():
-        with layers.lowering("native"), nn.intercept_methods(plain):
-            return run()
-
-    return step
+        yield
 
 
 def keras(network: str, images: np.ndarray, labels: np.ndarray, inference: bool, precision: str) -> Step:
     """The model of `keras.applications`, its own optimizer and loss, in one jitted function."""
+    import jax
+    import jax.numpy as jnp
+
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+    function, state = keras_function(network, images.shape[1:], inference, precision)
+    if inference:
+        scores = jax.jit(function)
+        return lambda: scores(*state, images)[0, 0]
+    train_step = jax.jit(function, donate_argnums=(0, 1, 2))
+
+    def step():
+        *state[:], value = train_step(*state, images, labels)
+        return value
+
+    return step
+
+
+def keras_function(
+    network: str, shape: tuple[int, ...], inference: bool, precision: str
+) -> tuple[Callable, list]:
+    """A model of `keras.applications` as a pure function, and the state that it begins with.
+
+    It is `scores(trained, rest, images)`, or `train_step(trained, rest, optimizing, images, labels)`,
+    which returns the three anew and the loss.
+    """
     os.environ["KERAS_BACKEND"] = "jax"
     import jax
     import jax.numpy as jnp
     import keras
 
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
-    images, labels = jnp.asarray(images), jnp.asarray(labels)
     make = getattr(keras.applications, NETWORKS[network][0])
-    model = make(weights=None, classifier_activation=None, input_shape=images.shape[1:])
+    model = make(weights=None, classifier_activation=None, input_shape=shape)
     trained = [v.value for v in model.trainable_variables]
     rest = [v.value for v in model.non_trainable_variables]
     if inference:
-        scores = jax.jit(
-            lambda trained, rest, images: model.stateless_call(trained, rest, images, training=False)[0]
-        )
-        return lambda: scores(trained, rest, images)[0, 0]
+
+        def scores(trained, rest, images):
+            return model.stateless_call(trained, rest, images, training=False)[0]
+
+        return scores, [trained, rest]
 
     optimizer = keras.optimizers.SGD(LEARNING_RATE, MOMENTUM)
     optimizer.build(model.trainable_variables)
 
-    @partial(jax.jit, donate_argnums=(0, 1, 2))
     def train_step(trained, rest, optimizing, images, labels):
         def loss(trained, rest):
             scores, rest = model.stateless_call(trained, rest, images, training=True)
@@ -249,13 +297,7 @@ def keras(network: str, images: np.ndarray, labels: np.ndarray, inference: bool,
         trained, optimizing = optimizer.stateless_apply(optimizing, slopes, trained)
         return trained, rest, optimizing, value
 
-    state = [trained, rest, [v.value for v in optimizer.variables]]
-
-    def step():
-        *state[:], value = train_step(*state, images, labels)
-        return value
-
-    return step
+    return train_step, [trained, rest, [v.value for v in optimizer.variables]]
 
 
 def import_torchvision() -> ModuleType:
@@ -284,6 +326,13 @@ def torch(network: str, images: np.ndarray, labels: np.ndarray, inference: bool,
         options["init_weights"] = False
     if network == DCGAN:
         model = _torch_generator()
+    elif network == SEGNET:
+        from torch_segnet import SegNet
+
+        model = SegNet(CLASSES)
+    elif network in SEGMENTERS:
+        options = {"weights": None, "weights_backbone": None, "aux_loss": False}
+        model = _Scores(getattr(torchvision.models.segmentation, network)(**options))
     else:
         model = getattr(torchvision.models, NETWORKS[network][1])(**options)
     model = model.to(device, memory_format=torch.channels_last).train(not inference)
@@ -295,7 +344,7 @@ def torch(network: str, images: np.ndarray, labels: np.ndarray, inference: bool,
 
         def infer():
             with torch.inference_mode(), autocast():
-                return run(pixels)[0, 0]
+                return run(pixels).flatten()[0]
 
         return infer
 
@@ -311,6 +360,26 @@ def torch(network: str, images: np.ndarray, labels: np.ndarray, inference: bool,
         return loss.detach()
 
     return step
+
+
+class _Scores:
+    """A segmenter of torchvision, which returns its scores in a dict."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def to(self, *args, **kwargs):
+        return _Scores(self.model.to(*args, **kwargs))
+
+    def train(self, mode):
+        self.model.train(mode)
+        return self
+
+    def parameters(self):
+        return self.model.parameters()
+
+    def __call__(self, pixels):
+        return self.model(pixels)["out"]
 
 
 def _torch_generator():

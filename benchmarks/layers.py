@@ -19,7 +19,7 @@ from jax import lax
 
 from jaxnets.layers import cpu_forms
 from jaxnets.layers.choices import Window
-from jaxnets.layers.cpu_plain_conv import NHWC, conv_as_matmul, quick_conv
+from jaxnets.layers.cpu_plain_conv import NHWC, conv_as_matmul, conv_of_taps, quick_conv
 
 Layer = tuple[str, tuple[int, ...], tuple[int, ...] | None, Callable, Callable]
 
@@ -100,6 +100,11 @@ def layers() -> Iterator[Layer]:
         yield name, *shapes, native, form
         if side == 14:
             yield f"{name}, in a loop", *shapes, in_loop(native), in_loop(form)
+    for side, rate, channels, out in ((65, 12, 2048, 256), (65, 36, 2048, 256), (33, 12, 2048, 256)):
+        shapes = (side, side, channels), (3, 3, channels, out)
+        window = Window((1, 1), ((rate, rate),) * 2, (rate, rate))
+        name = f"3x3, rate {rate}, {side} x {side}, {channels} to {out}"
+        yield name, *shapes, native_conv(window, 1), partial(conv_of_taps, window=window)
     for side, channels, stride in ((56, 144, 1), (112, 96, 2), (14, 384, 1), (7, 960, 1)):
         shapes = (side, side, channels), (3, 3, 1, channels)
         window = Window((stride, stride), ((1, 1), (1, 1)), (1, 1))
@@ -138,6 +143,7 @@ def native_conv(window: Window, groups: int) -> Callable:
         lax.conv_general_dilated,
         window_strides=window.strides,
         padding=window.pads,
+        rhs_dilation=window.dilation,
         dimension_numbers=NHWC,
         feature_group_count=groups,
     )

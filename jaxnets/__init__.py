@@ -30,7 +30,10 @@ _PACKAGES = (
 _NAMES = {
     "InputError": "jaxnets.errors",
     "create_model": "jaxnets.models",
+    "export_model": "jaxnets.exporting",
+    "extract_features": "jaxnets.extraction",
     "list_models": "jaxnets.models",
+    "load_exported": "jaxnets.exported",
     "load_pretrained": "jaxnets.pretrained",
     "summary": "jaxnets.explain",
     **{name: f"jaxnets.{task}" for task, offered in TASKS.items() for name in offered},

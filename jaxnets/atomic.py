@@ -10,7 +10,12 @@ def write_text(path: str | Path, text: str) -> None:
     Raises:
         OSError: as `Path.write_text`.
     """
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """As `write_text`."""
     path = Path(path)
     fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(text, encoding="utf-8")
+    fresh.write_bytes(content)
     os.replace(fresh, path)

@@ -38,27 +38,33 @@ class RunConfig:
     batch_size: int | None = None
     """Examples a step; None for at most 64."""
     optimizer: str = "adamw"
-    """sgd, momentum, nesterov, adagrad, rmsprop, adam, adamw or lars."""
+    """momentum, nesterov, sam or any of Optax's: lamb, contrib.muon ..."""
+    optimizer_settings: tuple[str, ...] = ()
+    """Its settings: b2=0.95 ..."""
     learning_rate: float | None = None
     """Peak learning rate; None for the optimizer's usual."""
     schedule: str = "cosine"
-    """constant, cosine or step decay."""
+    """constant, cosine, step, polynomial, exponential, restarts or one_cycle."""
+    schedule_settings: tuple[str, ...] = ()
+    """Its settings: power=2 ..."""
     warmup_epochs: float | None = None
     """Epochs of warm-up; None for at most 1."""
     weight_decay: float | None = None
-    """Weight decay of kernels; None for the optimizer's usual."""
+    """Of kernels; None for the optimizer's usual."""
     momentum: float = 0.9
-    """Momentum of momentum, nesterov, rmsprop and lars."""
+    """Of momentum, nesterov, rmsprop, lars and sam."""
     clip_norm: float | None = None
     """Largest global norm of the gradient."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the forward and backward pass."""
+    """Of the forward and backward pass."""
     accumulate: int = 1
     """Micro-batches in each step."""
     ema_decay: float | None = None
-    """Decay of a moving average of the weights: 0.999, say."""
+    """Decay of averaged weights: 0.999, say."""
+    remat: bool = False
+    """Recompute blocks to save memory."""
     patience: int | None = None
-    """Epochs without improvement after which to stop."""
+    """Epochs without improvement to stop at."""
     stop_above: float | None = 3.0
     """Stop when the loss passes this multiple of its start."""
     seed: int = 0
@@ -77,7 +83,7 @@ class RunConfig:
     keep: int = 2
     """Checkpoints to keep besides the best."""
     workers: int = 0
-    """Processes that load data; 0 for threads of this one."""
+    """Processes that load data; 0 for threads."""
     profile: bool = False
     """Trace a few steps for JAX's profiler."""
     plots: bool = False
@@ -238,13 +244,16 @@ def newest_run(usable: bool = True) -> Path:
 
 
 def parse_settings(
-    settings: Sequence[str], given: Sequence[str] = ("name", "num_classes")
+    settings: Sequence[str],
+    given: Sequence[str] = ("name", "num_classes"),
+    argument: str = "settings",
 ) -> dict[str, Any]:
     """["drop_path=0.2", "small_input=true"] as keyword arguments.
 
     Args:
         settings: as NAME=VALUE, where VALUE is JSON or plain text.
         given: names that are set otherwise, by the dataset for instance.
+        argument: what an error calls them.
 
     Raises:
         InputError: one that is not NAME=VALUE, or is set otherwise.
@@ -253,9 +262,9 @@ def parse_settings(
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
-            raise InputError(f"settings: {setting!r} is not of the form NAME=VALUE")
+            raise InputError(f"{argument}: {setting!r} is not of the form NAME=VALUE")
         if name in given:
-            raise InputError(f"settings: {name} is decided by the run; leave it out")
+            raise InputError(f"{argument}: {name} is decided by the run; leave it out")
         try:
             parsed[name] = json.loads(value)
         except json.JSONDecodeError:

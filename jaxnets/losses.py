@@ -67,3 +67,21 @@ def binary_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 def target_weights(targets: jax.Array, class_weights: jax.Array) -> jax.Array:
     """The weight of each example, f32[N]: the mean of `class_weights` weighted by its target."""
     return targets @ class_weights
+
+
+def distillation(logits: jax.Array, teacher: jax.Array, temperature: float) -> jax.Array:
+    r"""Divergence of a student from a teacher, :math:`T^2\,\mathrm{KL}(q \,\|\, p)`.
+
+    p and q are the softmax of the scores divided by the temperature T. The factor keeps the size of the
+    gradient about the same for any T (Hinton et al. 2015, arXiv:1503.02531, section 2).
+
+    Args:
+        logits: f32[N, K], of the student.
+        teacher: f32[N, K].
+        temperature: T.
+
+    Returns:
+        f32[N].
+    """
+    own, wanted = (jax.nn.log_softmax(scores / temperature) for scores in (logits, teacher))
+    return temperature**2 * jnp.sum(jnp.exp(wanted) * (wanted - own), axis=-1)

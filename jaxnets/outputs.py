@@ -9,18 +9,18 @@ from typing import Any
 from jaxnets.errors import InputError
 
 
-def check_path(path: str | os.PathLike, endings: Iterable[str]) -> None:
+def check_path(path: str | os.PathLike, endings: Iterable[str] = ()) -> None:
     """Checks that a file can be written.
 
     Args:
         path: of the file; it may be there already.
-        endings: those that it may have, such as ".png".
+        endings: those that it may have, such as ".png"; any where there are none.
 
     Raises:
         InputError: another ending, a directory, no directory to write it into, or no permission.
     """
     path, endings = Path(path), sorted(endings)
-    if path.suffix.lower() not in endings:
+    if endings and path.suffix.lower() not in endings:
         raise InputError(f"output: {path} must end in {', '.join(endings)}")
     if path.is_dir():
         raise InputError(f"output: {path} is a directory; name a file")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,11 +35,17 @@ def load_pretrained(
             source that says itself which model it is: "hf:timm/..." of the Hugging Face hub, a
             `.safetensors` file that `jaxnets convert` or `jaxnets.weights.save` wrote, or the directory
             of a run.
-        source: weights for the model of that name: a `.safetensors` or `.pth` file (the latter with
-            `pip install 'jaxnets[torch]'`), a folder with `model.safetensors`, "hf:OWNER/NAME", a
-            published file such as "torchvision:resnet50-0676ba61.pth", or the directory of a run.
+        source: weights for the model of that name: a safetensors file, or one that torch saved, such as
+            a `.pth` or a `.ckpt` (with `pip install 'jaxnets[torch]'`), an `.npz` archive, a `.msgpack`
+            file of Flax's, a file of Keras's (with `pip install 'jaxnets[keras]'`), a checkpoint of
+            TF-Slim's net (its prefix, directory or archive), a folder with `model.safetensors`,
+            "hf:OWNER/NAME", a published file such as "torchvision:resnet50-0676ba61.pth", or the
+            directory of a run. A training script's checkpoint will do: its prefixes are taken off, of
+            raw weights and their running average the average is taken, and what is not loaded is logged
+            by its names.
         num_classes: None for those of the weights. With another number the layers that score classes
-            are drawn anew and all else is loaded; with 0 a classifier has none.
+            are drawn anew and all else is loaded; with 0 a classifier has none. With a number these
+            layers may be missing.
         in_channels: of the images; None for those of the weights. For 1 the first kernel is summed
             over its channels, for more than before they are repeated in order and scaled by old / new.
         new_head: draw the layers that score classes anew, also for as many classes as before.
@@ -54,7 +60,12 @@ def load_pretrained(
         InputError: there are no such weights, they cannot be fetched (the text says which file to put
             where), are damaged, or are of another architecture (the text says which they look like).
     """
-    loaded = load(name_or_path, source, dtype=dtype, key=key, **overrides)
+    head = weights.KEPT
+    if num_classes == 0:
+        head = weights.DROPPED
+    elif num_classes is not None or new_head:
+        head = weights.DRAWN
+    loaded = load(name_or_path, source, dtype=dtype, key=key, head=head, **overrides)
     loaded = loaded.adapted(num_classes, in_channels=in_channels, new_head=new_head, key=key)
     return loaded.model, loaded.variables
 
@@ -65,21 +76,35 @@ def load(
     *,
     dtype: Any = jnp.float32,
     key: jax.Array | None = None,
+    head: str = weights.KEPT,
+    step: int | Literal["latest", "best"] = "latest",
     **settings: Any,
 ) -> Pretrained:
-    """As `jaxnets.weights.load`, and from the directory of a run."""
+    """As `jaxnets.weights.load`, and from the directory of a run, the checkpoint of this step."""
     directory = expanded(name_or_path if source is None else source)
     if not is_run(directory):
-        return weights.load(name_or_path, source, dtype=dtype, key=key, **settings)
-    loaded = of_run(directory)
+        return weights.load(name_or_path, source, dtype=dtype, key=key, head=head, **settings)
+    loaded = of_run(directory, step)
     wanted = None if source is None else name_or_path
     weights.refuse_other_model(directory, loaded.model.model_name, wanted)
     variables = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), loaded.variables)
     return dataclasses.replace(loaded, variables=variables).adapted(key=key, **settings)
 
 
-def of_run(directory: str | PathLike) -> Pretrained:
+def named(text: str | PathLike, step: int | Literal["latest", "best"] = "latest") -> Pretrained:
+    """As `load`, of NAME, NAME=SOURCE or SOURCE."""
+    name, equals, source = str(text).partition("=")
+    if equals and not is_run(text):
+        return load(name, source, step=step)
+    return load(text, step=step)
+
+
+def of_run(directory: str | PathLike, step: int | Literal["latest", "best"] = "latest") -> Pretrained:
     """What is inside the run of a directory, as a model with weights.
+
+    Args:
+        directory: of the run.
+        step: which checkpoint, as for `jaxnets.runs.load_run`.
 
     Raises:
         InputError: it holds no run, or one of a task that has no such thing.
@@ -87,4 +112,4 @@ def of_run(directory: str | PathLike) -> Pretrained:
     recipe = recipes.of_run(directory)
     if recipe.inside is None:
         raise InputError(f"{directory} holds a run of {recipe.name}, from which no weights can be taken")
-    return recipe.inside(load_run(recipe, directory))
+    return recipe.inside(load_run(recipe, directory, step))

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from jaxnets.runs import Recipe, Run
 
 TASKS = {
-    "classification": ("Classification",),
+    "classification": ("Classification", "MultiLabel"),
     "captioning": ("Captioning", "create_captioner"),
     "detection": ("Detection", "create_detector"),
+    "segmentation": ("Segmentation", "create_segmenter"),
 }
 """The tasks, and what `jaxnets` itself offers of each."""
 

@@ -72,6 +72,111 @@ def digits():
     return data.load("digits")
 
 
+@pytest.fixture
+def refused(capsys, tmp_path, monkeypatch):
+    """Runs a command in an empty folder that must be refused in a line or two and leave nothing; returns
+    what it says."""
+    from jaxnets import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def refused(*words):
+        before = set(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as stop:
+            cli.main(list(map(str, words)))
+        message = capsys.readouterr().err
+        assert stop.value.code == 2
+        assert message.startswith("jaxnets: ")
+        assert len(message.strip().splitlines()) <= 2
+        assert set(tmp_path.rglob("*")) == before
+        return message
+
+    return refused
+
+
+@pytest.fixture(scope="session")
+def gradients_of(one_device):
+    """`gradients_of(task, batch)` is `take(batch, devices=1) -> (metrics, gradient)` of train steps with
+    the same parameters, drawn for a batch."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    from jaxnets.training import DataParallel
+    from jaxnets.training.state import create_state
+    from jaxnets.training.step import make_train_step
+
+    # An optimizer that only keeps the gradient.
+    kept = optax.GradientTransformation(
+        lambda params: jax.tree.map(jnp.zeros_like, params),
+        lambda gradient, _, params: (jax.tree.map(jnp.zeros_like, params), gradient),
+    )
+    known = {1: one_device, 8: DataParallel.create("pmap")}
+
+    def gradients_of(task, batch):
+        step, compiled = make_train_step(task, kept), {}
+        state = create_state(task, kept, jax.random.key(0), batch)
+
+        def take(batch, devices=1):
+            parallel = known[devices]
+            if devices not in compiled:
+                compiled[devices] = parallel.compile_train_step(step)
+            # The state is given away.
+            own = parallel.replicate(jax.tree.map(jnp.copy, state))
+            after, sums = compiled[devices](own, parallel.put(batch))
+            gradient = jax.tree.map(np.asarray, after.opt_state)
+            return {name: float(value.compute()) for name, value in sums.items()}, gradient
+
+        return take
+
+    return gradients_of
+
+
+@pytest.fixture
+def whole_and_killed(tmp_path):
+    """`whole_and_killed(words, last, devices=1)` trains by `jaxnets train WORDS` twice, once killed and
+    resumed, and gives the last variables of both; `last` is the number of the last step."""
+    import subprocess
+    import sys
+    import time
+
+    from jaxnets.training import Checkpointer
+
+    def whole_and_killed(words, last, devices=1):
+        # What is killed while it writes keeps no compiled program: the next one would find a torn one.
+        environment = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices)}
+        doomed = {**environment, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "inf"}
+
+        def start(name, *options, env=environment):
+            command = [sys.executable, "-m", "jaxnets", "train", *words, "--run-dir", name, *options]
+            return subprocess.Popen(
+                command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+            )
+
+        def finish(process):
+            printed, _ = process.communicate(timeout=600)
+            assert process.returncode == 0, printed.decode()
+            return printed
+
+        finish(start("whole"))
+        killed = start("killed", env=doomed)
+        checkpoints, deadline = tmp_path / "killed" / "checkpoints", time.monotonic() + 600
+        while time.monotonic() < deadline:
+            if any(path.name.isdigit() for path in checkpoints.glob("*")):
+                break
+            time.sleep(0.01)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        assert killed.returncode == -signal.SIGKILL
+        assert not (checkpoints / str(last)).exists()
+        assert b"resumed at step" in finish(start("killed", "--resume"))
+        folders = (tmp_path / name / "checkpoints" for name in ("whole", "killed"))
+        return [Checkpointer(one, read_only=True).restore_variables() for one in folders]
+
+    return whole_and_killed
+
+
 def pytest_terminal_summary(terminalreporter):
     """Says how many architectures were compared with their references, and how near they came."""
     errors = dict(

@@ -5,6 +5,7 @@ import io
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -74,6 +75,7 @@ def train(root, run_dir):
             "--strategy", "single", "--run-dir", run_dir)  # fmt: skip
 
 
+@pytest.mark.slow
 def test_names_that_mean_something_elsewhere_are_names(tmp_path, monkeypatch):
     name = "-[x] [bold] $x^{$ *? %s {0} ~ 猫#"
     monkeypatch.chdir(tmp_path)

@@ -260,6 +260,77 @@ def test_models_lists_public_weights(capsys):
     ]  # fmt: skip
 
 
+def test_public_weights_are_readable_on_a_narrow_terminal_and_whole_in_a_pipe(capsys, monkeypatch):
+    cli.main(["models", "*50*", "--pretrained"])
+    in_a_pipe = capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "80")
+    cli.main(["models", "*50*", "--pretrained"])
+    assert capsys.readouterr().out == in_a_pipe
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    cli.main(["models", "*50*", "--pretrained"])
+    lines = capsys.readouterr().out.splitlines()
+    sources = [line for line in lines if line.startswith("  ")]  # each a word, which is left whole
+    assert max(len(line) for line in lines if line not in sources) <= 80
+    at = lines.index("  torchvision:maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth")
+    assert lines[at - 1].split() == [
+        "maskrcnn_resnet50_fpn", "37.90", "box", "AP", "800-1333", "1.000", "BSD-3-Clause"
+    ]  # fmt: skip
+    assert sorted(line.split()[-1] for line in in_a_pipe.splitlines()[1:]) == sorted(
+        line.strip() for line in lines if line.startswith("  ")
+    )
+
+
+def test_models_and_summary_as_tables_lose_nothing_on_a_narrow_terminal(capsys, monkeypatch):
+    for words in (["models", "*rcnn*"], ["summary", "lenet5"]):
+        cli.main(words)
+        in_a_pipe = capsys.readouterr().out
+        assert max(map(len, in_a_pipe.splitlines())) > 80
+        monkeypatch.setenv("COLUMNS", "80")
+        cli.main(words)
+        assert capsys.readouterr().out == in_a_pipe
+        monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+        cli.main(words)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        own = [word for word in in_a_pipe.split() if word.strip("─")]
+        assert " ".join(lines).split() == own
+        monkeypatch.undo()
+        monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_documents_hold_what_the_lines_say(trained, capsys, tmp_path):
+    def document(*words):
+        cli.main([*map(str, words), "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    found = document("eval", trained)
+    last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
+    assert found["examples"] == 360
+    assert (found["models"], found["dataset"], found["split"]) == ([str(trained)], "digits", None)
+    assert found["metrics"]["top1"] == pytest.approx(last["test_top1"])
+    assert found["metrics"]["loss"] == pytest.approx(last["test_loss"], rel=1e-4)
+
+    test = data.load("digits").test
+    for k in range(2):
+        Image.fromarray(test.images[k][..., 0]).save(tmp_path / f"{k}.png")
+    cli.main(["predict", str(trained), "0.png", "1.png"])
+    lines = capsys.readouterr().out.splitlines()
+    pictures = document("predict", trained, "0.png", "1.png")
+    assert lines == [
+        f"{own['file']}: " + ", ".join(f"{c['class']} {c['probability']:.1%}" for c in own["classes"])
+        for own in pictures
+    ]
+
+    (lenet,) = document("models", "lenet5")
+    about = lenet["task"], lenet["input_size"], lenet["num_classes"]
+    assert about == ("classification", [32, 32, 1], 10)
+    (resnet,) = document("models", "resnet152", "--pretrained")
+    assert "torchvision:resnet152-394f9c45.pth" in [row["source"] for row in resnet["weights"]]
+    summary = document("summary", "lenet5")
+    assert summary["params"] == sum(row["parameters"] for row in summary["rows"]) == 61_706
+    assert summary["rows"][0]["receptive_field"]["size"] == [5, 5]
+
+
 def test_augmentations_draws_the_contact_sheet_of_a_dataset(monkeypatch, capsys):
     drawn = []
     monkeypatch.setattr(data, "contact_sheet", lambda *a, **k: drawn.append((a, k)))
@@ -267,6 +338,8 @@ def test_augmentations_draws_the_contact_sheet_of_a_dataset(monkeypatch, capsys)
     ((dataset, path), options) = drawn[0]
     assert (dataset.name, path.name, options) == ("digits", "sheet.png", {"seed": 3})
     assert "sheet.png" in capsys.readouterr().out
+    cli.main(["augmentations", "--dataset", "scenes", "--label-maps"])
+    assert drawn[1][0][0].class_names[0] == "background"
 
 
 def test_help_explains_every_field_with_its_default(capsys):
@@ -286,7 +359,8 @@ def help_of(words, capsys):
 
 
 def test_help_of_a_task_shows_its_fields_and_no_others(capsys):
-    own = {"classification": "--mixup", "captioning": "--freeze-backbone", "detection": "--boxes"}
+    own = {"classification": "--mixup", "captioning": "--freeze-backbone"}
+    own |= {"detection": "--boxes", "segmentation": "--class-weights"}
     for task in recipes.TASKS:
         printed = help_of(f"train {task}", capsys)
         assert [other for other, field in own.items() if field in printed] == [task]
@@ -297,7 +371,7 @@ def test_help_of_train_fits_on_two_screens(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         cli.main(["train", "--help"])
-    assert len(capsys.readouterr().out.splitlines()) <= 100
+    assert len(capsys.readouterr().out.splitlines()) <= 110
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jaxnets import cli, data
-from jaxnets.classification import recipe
+from jaxnets.classification import images, recipe
 from jaxnets.data import preparing
 
 
@@ -41,7 +41,7 @@ def test_a_folder_is_prepared_and_said_to_be(capsys):
 def test_records_are_sized_for_the_model_as_a_folder_is():
     for model, side in (("resnet50", 224), ("inception_v3", 299), ("lenet5", 32)):
         config = recipe.Config(model=model, dataset="records:files")
-        assert recipe._natural_shape(config, None) == {"size": side}
+        assert images.natural_shape(config, None) == {"size": side}
 
 
 @pytest.mark.slow  # it compiles a network

@@ -153,7 +153,7 @@ def beam_search(
         raise InputError(
             f"width={width}, length={length}, alpha={alpha}: wanted 1 or more, 1 or more, 0 or more"
         )
-    batch = len(start)
+    batch = start.shape[0]
 
     def penalty(tokens):
         return ((5 + tokens) / 6) ** alpha
@@ -270,7 +270,7 @@ def _write(step, cache, start, choose, end, length, pad):
         jnp.zeros((), jnp.int32),
         start,
         cache,
-        jnp.zeros(len(start), bool),
-        jnp.full((len(start), length), pad, jnp.int32),
+        jnp.zeros(start.shape[0], bool),
+        jnp.full((start.shape[0], length), pad, jnp.int32),
     )
     return lax.while_loop(unfinished, advance, state)[-1]

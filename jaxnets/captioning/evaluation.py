@@ -52,7 +52,7 @@ class Writer:
         return decoding.beam_search(
             decoding.ensemble(steps),
             tuple(caches),
-            jnp.full(len(features), START),
+            jnp.full(features.shape[0], START),
             width=self.width,
             end=END,
             length=self.length,

@@ -16,6 +16,7 @@ import numpy as np
 from jaxnets import data
 from jaxnets.captioning.captioner import create_captioner
 from jaxnets.captioning.evaluation import Writer, evaluate_captions
+from jaxnets.captioning.serving import serve
 from jaxnets.captioning.source import CaptionSource
 from jaxnets.captioning.task import Captioning
 from jaxnets.captioning.vocabulary import COLOR_WORDS, END, Vocabulary
@@ -25,7 +26,7 @@ from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics, Score, Share
 from jaxnets.models import create_classifier
 from jaxnets.ranges import Range
-from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
+from jaxnets.runs.recipe import Prepared, Recipe, Run, Told, load_images
 from jaxnets.weights import Preprocessing, Pretrained
 
 KEPT_IN_MEMORY = 2**29  # bytes of images up to which they are drawn or decoded only once
@@ -189,7 +190,7 @@ def evaluate(run: Run, source: Any, batch_size: int) -> Metrics:
     return {name: kinds.get(name, Score)(value, 1.0) for name, value in scores.items()}
 
 
-def predict(runs: Sequence[Run], images: Sequence[Path], options: Predict) -> Iterator[str]:
+def predict(runs: Sequence[Run], images: Sequence[Path], options: Predict) -> Iterator[Told]:
     """Sentences about each picture, by the ensemble of the runs."""
     if not 1 <= options.sentences <= options.beams:
         raise InputError(
@@ -199,7 +200,8 @@ def predict(runs: Sequence[Run], images: Sequence[Path], options: Predict) -> It
     found = describe(runs, images, width=options.beams, alpha=options.alpha)
     for path, sentences in zip(images, found, strict=True):
         for sentence, score in sentences[: options.sentences]:
-            yield f"{path}: {sentence}" + (f" ({score:.2f})" if options.sentences > 1 else "")
+            line = f"{path}: {sentence}" + (f" ({score:.2f})" if options.sentences > 1 else "")
+            yield Told(line, file=path, sentence=sentence, score=score)
 
 
 def describe(
@@ -333,5 +335,6 @@ RECIPE = Recipe(
     predict=predict,
     Predict=Predict,
     inside=inside,
+    serve=serve,
     explain={"attention": draw_attention},
 )

@@ -150,7 +150,7 @@ class Captioning:
         return decoding.greedy(
             self.step(variables, features),
             self.start(variables, features),
-            jnp.full(len(features), START, jnp.int32),
+            jnp.full(features.shape[0], START, jnp.int32),
             end=END,
             length=batch["captions"].shape[-1],
         )

@@ -48,19 +48,19 @@ def read_pretrained(config: ImageConfig, of_run, dataset: Dataset) -> tuple[Pret
         wanted = None if source is None else name
         weights.refuse_other_model(loaded.origin, loaded.model.model_name, wanted)
     else:
-        loaded = weights.load(name, source, **settings)
+        loaded = weights.load(name, source, head=weights.DRAWN, **settings)
         if not isinstance(loaded.model, Classifier):
             raise InputError(f"pretrained: {loaded.model.model_name} is no classifier; give one")
     class_names = tuple(dataset.class_names)
-    kept = class_names == loaded.class_names
-    old = len(loaded.class_names)
+    kept = class_names == loaded.class_names and not loaded.headless
+    old = "" if loaded.headless else f" in place of {len(loaded.class_names)}"
     loaded = weights.in_rgb(loaded).adapted(
         class_names=class_names,
         in_channels=dataset.image_shape[2],
         key=jax.random.key(config.seed),
         **settings,
     )
-    same = "the classes of the weights" if kept else f"{len(class_names)} classes in place of {old}"
+    same = "the classes of the weights" if kept else f"{len(class_names)} classes{old}"
     head = "kept" if kept else "new"
     return loaded, f"weights of {loaded.origin}; head {head}, for {same}"
 

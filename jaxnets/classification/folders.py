@@ -1,8 +1,9 @@
-"""Classifiers with weights, measured on folders of images: alone or averaged, on one view or several."""
+"""Classifiers with weights: measured on folders of images, alone or averaged, on one view or several;
+asked of pictures, and handed on."""
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from jaxnets.data.folder import FolderSource, read_held_out
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.metrics import Mean, Metrics, Share, Sum, in_top_k
 from jaxnets.models import Classifier
-from jaxnets.runs.recipe import Run
+from jaxnets.runs.recipe import Run, Served
 from jaxnets.training import predict_all
 from jaxnets.weights import Preprocessing, Pretrained, imagenet
 from jaxnets.weights.images import CROPS
@@ -37,11 +38,11 @@ class Member:
 
     Attributes:
         pretrained: the model, its weights and its images.
-        activation: from scores to probabilities.
+        several: whether an image may have several classes.
     """
 
     pretrained: Pretrained
-    activation: Callable[[jax.Array], jax.Array] = jax.nn.softmax
+    several: bool = False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -57,7 +58,7 @@ class Member:
         views = batch["image"]
         images = self.preprocessing.normalize(views.reshape(-1, *views.shape[2:]))
         scores = self.pretrained.model.apply(variables, images)
-        return self.activation(scores).reshape(*views.shape[:2], -1).mean(axis=1)
+        return self.pretrained.activation(scores).reshape(*views.shape[:2], -1).mean(axis=1)
 
 
 def members_of(models: Sequence[Run | Pretrained], inside: Callable[[Run], Pretrained]) -> list[Member]:
@@ -67,7 +68,7 @@ def members_of(models: Sequence[Run | Pretrained], inside: Callable[[Run], Pretr
         InputError: they have different classes, or one is no classifier.
     """
     members = [
-        Member(inside(model), activation(model.task)) if isinstance(model, Run) else Member(model)
+        Member(inside(model), model.task.several) if isinstance(model, Run) else Member(model)
         for model in models
     ]
     first = members[0]
@@ -81,6 +82,11 @@ def members_of(models: Sequence[Run | Pretrained], inside: Callable[[Run], Pretr
             raise InputError(
                 f"models: {member.pretrained.origin} has other classes than {first.pretrained.origin}; "
                 "average models of the same classes"
+            )
+        if member.several != first.several:
+            raise InputError(
+                f"models: one of {member.pretrained.origin} and {first.pretrained.origin} gives an "
+                "image a single class, the other several; average models of one kind"
             )
     return members
 
@@ -166,11 +172,28 @@ def probabilities_of(member: Member, pictures: Sequence[str | PathLike]) -> np.n
     return np.concatenate([np.asarray(predict(variables, {"image": own})) for own in views])
 
 
+def served(member: Member, size: tuple[int, int] | None) -> Served:
+    """The probabilities of a member, as they are handed on, for images of this (height, width)."""
+    images, model = member.preprocessing, member.pretrained.model
+    height, width = size or (images.size, images.size)
+    color = "gray" if len(images.mean) == 1 else "RGB"
+    scaled = f"scaled to {images.resize} ({images.interpolation}, with antialiasing)"
+    return Served(
+        run=lambda variables, pixels: member.predict(variables, {"image": pixels[:, None]}),
+        variables=member.pretrained.variables,
+        image_shape=(height, width, len(images.mean)),
+        name=model.model_name,
+        images=f"the middle of a picture in {color} whose shorter side is {scaled}",
+        outputs=f"probabilities f32[N, {model.num_classes}] of the classes",
+        about={"class_names": member.class_names, "preprocessing": asdict(images)},
+    )
+
+
 def class_indices(folders: Sequence[str], class_names: Sequence[str]) -> np.ndarray:
     """The class int[K] that each folder's name means."""
     known = {name: index for index, name in enumerate(class_names)}
-    if tuple(class_names) == imagenet.class_names(1000):
-        known |= {identifier: index for index, identifier in enumerate(imagenet.classes())}
+    if len(class_names) in (1000, 1001) and tuple(class_names) == imagenet.class_names(len(class_names)):
+        known |= {identifier: known[name] for identifier, name in imagenet.classes().items()}
     unknown = [name for name in folders if name not in known]
     if unknown:
         raise InputError(

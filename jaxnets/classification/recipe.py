@@ -4,96 +4,65 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import jax
 import numpy as np
 
-from jaxnets import data
-from jaxnets.classification import folders, pictures
+from jaxnets import data, weights
+from jaxnets.classification import folders, images, pictures
+from jaxnets.classification.config import Config
+from jaxnets.classification.distilling import Teacher
 from jaxnets.classification.finetuning import read_pretrained, transformed, wanted_images
+from jaxnets.classification.multilabel import MultiLabel, by_class
 from jaxnets.classification.task import Classification
-from jaxnets.config import ImageConfig, parse_settings
-from jaxnets.errors import InputError, some
+from jaxnets.config import is_run, parse_settings
+from jaxnets.data.dataset import is_multi_label
+from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics
 from jaxnets.models import create_classifier
-from jaxnets.ranges import Range
 from jaxnets.runs.fitting import load_run, read_run
-from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
+from jaxnets.runs.recipe import (
+    Prepared,
+    Recipe,
+    Run,
+    Served,
+    Told,
+    load_images,
+    measured,
+    refuse_other_classes,
+)
 from jaxnets.training import predict_all
+from jaxnets.training.optimizers import moves_averages
 from jaxnets.weights import Preprocessing, Pretrained
 
-
-@dataclass(frozen=True)
-class Config(ImageConfig):
-    """With no arguments, LeNet-5 on scikit-learn's digits."""
-
-    model: str | None = None
-    """Architecture, as `jaxnets models` lists them; None for lenet5, or that of --pretrained."""
-    dataset: str = "digits"
-    """digits, folder:PATH, records:PATH or tfds:NAME."""
-    epochs: int = 30
-    """Passes over the training set."""
-
-    pretrained: str | None = None
-    """Weights to fine-tune: a model's name, a file, hf:OWNER/NAME or a run."""
-    train: str | None = None
-    """First part to train: head, stage4 ...; None for all."""
-    layer_decay: float | None = None
-    """Learning-rate factor from part to earlier part: 0.7, say."""
-
-    loss: Literal["cross_entropy", "hinge", "mse", "bce"] = "cross_entropy"
-    """Training loss."""
-    label_smoothing: float = 0.0
-    """Target share spread over all classes."""
-    balance: Literal["none", "weights", "over", "under"] = "none"
-    """Weight classes in the loss, or over- or under-sample."""
-    mixup: float = 0.0
-    """Strength (alpha) of mixup; 0 for none."""
-    cutmix: float = 0.0
-    """Strength (alpha) of cutmix; 0 for none."""
-
-    ranges: ClassVar[Mapping[str, Range]] = ImageConfig.ranges | {
-        "layer_decay": Range(0, 1, above=True),
-        "label_smoothing": Range(0, 1, below=True),
-        "mixup": Range(0),
-        "cutmix": Range(0),
-    }
-
-    def completed(self) -> "Config":
-        """The configuration with a model, where the weights do not say which."""
-        completed = super().completed()
-        if self.model is None and self.pretrained is None:
-            return dataclasses.replace(completed, model="lenet5")
-        return completed
+TOP = 5  # classes that are named of a picture
 
 
 @dataclass(frozen=True)
 class Predict:
     """Of a classifier: the most probable classes."""
 
-    top: int = 5
-    """How many classes to name for each picture."""
+    top: int | None = None
+    """How many classes to name for each picture; None for 5, or for all above 50% where pictures may
+    have several."""
 
 
 def load(config: Config, about: Mapping[str, Any] | None) -> data.Dataset:
     """The dataset, in images that suit the model, or that are those of the run that has been begun."""
     if about is None:
-        dataset = load_images(config, **_natural_shape(config, wanted_images(config, _images_of)))
+        natural = images.natural_shape(config, wanted_images(config, _images_of))
+        dataset = load_images(config, **{"size": config.sides[1], **natural})
         if not dataset.class_names:
             raise InputError(
                 f"dataset {dataset.name} has no classes to tell apart; digits, folder:PATH, "
-                "records:PATH and tfds:NAME have"
+                "csv:PATH, records:PATH and tfds:NAME have"
             )
         return dataset
     side, _, channels = about["image_shape"]
     options = {"size": side, "channels": channels, "interpolation": about.get("interpolation")}
     dataset = load_images(config, **options)
-    if dataset.class_names != tuple(about["class_names"]):
-        raise InputError(
-            f"dataset {dataset.name} has classes {some(dataset.class_names)}, but the run in "
-            f"{config.run_dir} was trained on {some(about['class_names'])}"
-        )
+    refuse_other_classes(config, dataset, about)
     return dataset
 
 
@@ -104,6 +73,11 @@ def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | No
             f"train is {config.train!r}, which would leave random weights as they are before it; give "
             "--pretrained too"
         )
+    if config.layer_decay is not None and moves_averages(config.optimizer):
+        raise InputError(
+            f"layer_decay: {config.optimizer} goes back over its own steps, which must not be scaled; "
+            "leave it out, or take another optimizer"
+        )
     variables, notes = None, ()
     if about is None and config.pretrained is None:
         about = _about(dataset, config.model, parse_settings(config.settings))
@@ -113,15 +87,20 @@ def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | No
         variables = loaded.variables
     model = _model(config, about)
     train = dataset.train
+    if about.get("multi_label") and config.balance != "none":
+        raise InputError(f"balance is {config.balance}, which is for one label an image; leave it out")
     if config.balance in ("over", "under"):
         train = data.class_balanced(train, config.balance, config.seed)
-    names = (_usual_augmentation(dataset),) if config.augment is None else config.augment
+    if config.repeats > 1:
+        train = data.repeated(train, config.repeats)
+    names = (images.usual_augmentation(dataset),) if config.augment is None else config.augment
     task = dataclasses.replace(
         _task(config, model, about),
         label_smoothing=config.label_smoothing,
         class_weights=_class_weights(config, dataset),
         augment=data.augmentation.by_name(names) if names else None,
-        mix=_mix(config),
+        mix=images.mix(config),
+        teacher=_teacher(config, dataset),
     )
     return Prepared(
         name=model.model_name,
@@ -130,6 +109,7 @@ def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | No
         test=dataset.test,
         about=about,
         variables=variables,
+        sides=images.growing(config, model),
         transform=lambda optimizer: transformed(optimizer, model, config.train, config.layer_decay),
         notes=(*dataset.notes, *notes),
     )
@@ -145,7 +125,7 @@ def inside(run: Run) -> Pretrained:
     return Pretrained(
         model=run.task.model,
         variables=jax.tree.map(np.asarray, run.variables),
-        preprocessing=_preprocessing(run.about),
+        preprocessing=images.of_run(run.about),
         class_names=tuple(run.about["class_names"]),
         settings=_settings(run.config, run.about),
         origin=run.origin,
@@ -155,16 +135,32 @@ def inside(run: Run) -> Pretrained:
 
 def predict(
     members: Sequence[Run | Pretrained], images: Sequence[Path], options: Predict
-) -> Iterator[str]:
-    """The most probable classes of each picture, by the mean of several members."""
-    if options.top < 1:
+) -> Iterator[Told]:
+    """The classes of each picture, the most probable first, by the mean of the members."""
+    if options.top is not None and options.top < 1:
         raise InputError(f"top is {options.top}; it must be 1 or more")
     members = folders.members_of(members, inside)
+    several = members[0].several
     rows = np.mean([folders.probabilities_of(member, images) for member in members], axis=0)
     for path, probabilities in zip(images, rows, strict=True):
-        best = probabilities.argsort()[::-1][: options.top]
-        named = (f"{members[0].class_names[k]} {probabilities[k]:.1%}" for k in best)
-        yield f"{path}: {', '.join(named)}"
+        best = probabilities.argsort()[::-1]
+        if several and options.top is None:
+            best = best[probabilities[best] > 0.5]
+        else:
+            best = best[: options.top or TOP]
+        named = [(members[0].class_names[k], float(probabilities[k])) for k in best]
+        told = ", ".join(f"{name} {probability:.1%}" for name, probability in named)
+        said = told or "no class above 50%"
+        classes = [{"class": name, "probability": probability} for name, probability in named]
+        yield Told(f"{path}: {said}", file=path, classes=classes)
+
+
+def evaluate(run: Run, source: data.Source, batch_size: int) -> Metrics:
+    """The task's metrics and, where images may have several labels, the average precision of each."""
+    found = measured(run, source, batch_size)
+    if not run.task.several:
+        return found
+    return {**found, **by_class(found["AP"].compute(), run.about["class_names"])}
 
 
 def evaluate_pretrained(
@@ -182,16 +178,34 @@ def evaluate_pretrained(
             "folder: give --dataset folder:PATH"
         )
     members = folders.members_of(members, inside)
+    if members[0].several:
+        raise InputError("models: runs of several labels an image are measured one at a time")
     chosen = {"strict": options.strict, "split": split}
     return folders.evaluate(members, folder, options.crops, batch_size=batch_size, **chosen)
 
 
+def serve(member: Run | Pretrained, size: tuple[int, int] | None) -> Served:
+    """The probabilities of a classifier."""
+    return folders.served(*folders.members_of([member], inside), size)
+
+
 def draw(run: Run) -> list[Path]:
-    """`confusion.png` and `mistakes.png`: what it says of its held-out images."""
+    """`confusion.png` and `mistakes.png`: what it says of its held-out images, of one label each."""
+    if run.task.several:
+        return []
     predictions = predict_all(run.task, run.variables, run.held_out())
     activation = folders.activation(run.task)
     found = ((batch, np.asarray(activation(scores))) for batch, scores in predictions)
     return pictures.draw_predictions(run.directory, found, run.about["class_names"])
+
+
+def _teacher(config: Config, dataset: data.Dataset) -> Teacher | None:
+    """The classifier to learn from, if there is one."""
+    if config.teacher is None:
+        return None
+    name, _, source = config.teacher.partition("=")
+    loaded = _of_run(name) if is_run(name) else weights.load(name, source or None)
+    return Teacher(loaded, dataset.class_names, config.teacher_weight, config.temperature)
 
 
 def _of_run(directory: str) -> Pretrained:
@@ -200,37 +214,14 @@ def _of_run(directory: str) -> Pretrained:
 
 def _images_of(directory: str) -> Preprocessing:
     _, about = read_run(RECIPE, directory)
-    return _preprocessing(about)
-
-
-def _preprocessing(about: Mapping[str, Any]) -> Preprocessing:
-    """How a run has its images."""
-    side, _, channels = about["image_shape"]
-    constants = (np.broadcast_to(about[name], channels).tolist() for name in ("mean", "std"))
-    mean, std = map(tuple, constants)
-    return Preprocessing(side, side, about.get("interpolation", "bilinear"), mean, std)
-
-
-def _natural_shape(config: Config, wanted: Preprocessing | None) -> dict[str, Any]:
-    """Side, channels and interpolation of the images: what the weights want, what the model insists
-    on, or what it was made for where the images have no size of their own."""
-    if wanted is not None:
-        shape = {"channels": len(wanted.mean), "interpolation": wanted.interpolation}
-        return shape if config.image_size else {"size": wanted.size, **shape}
-    if config.model is None:
-        return {}
-    model = create_classifier(config.model, **parse_settings(config.settings))
-    fixed = model.min_size == model.max_size
-    if config.image_size or not (fixed or config.dataset.startswith(("folder:", "records:"))):
-        return {}
-    return {"size": model.input_size[0]}
+    return images.of_run(about)
 
 
 def _about(
     dataset: data.Dataset,
     model: str,
     settings: Mapping[str, Any],
-    images: Preprocessing | None = None,
+    wanted: Preprocessing | None = None,
 ) -> dict[str, Any]:
     """What a run remembers: the model, the classes, and the images, with the constants that the weights
     want, or else those of the dataset."""
@@ -240,8 +231,10 @@ def _about(
         "class_names": dataset.class_names,
         "image_shape": dataset.image_shape,
     }
-    if images is not None:
-        own = {"interpolation": images.interpolation, "mean": images.mean, "std": images.std}
+    if is_multi_label(dataset.train, dataset.num_classes):
+        about["multi_label"] = True
+    if wanted is not None:
+        own = {"interpolation": wanted.interpolation, "mean": wanted.mean, "std": wanted.std}
         return about | own
     mean, std = data.channel_statistics(dataset.train)
     return about | {"mean": tuple(mean.tolist()), "std": tuple(std.tolist())}
@@ -259,15 +252,8 @@ def _model(config: Config, about: Mapping[str, Any]) -> Any:
 
 def _task(config: Config, model: Any, about: Mapping[str, Any]) -> Classification:
     mean, std = tuple(about["mean"]), tuple(about["std"])
-    return Classification(model, mean=mean, std=std, loss_name=config.loss)
-
-
-def _mix(config: Config) -> Any:
-    if config.mixup and config.cutmix:
-        raise InputError("mixup and cutmix: give one of the two")
-    if config.mixup:
-        return data.augmentation.mixup(config.mixup)
-    return data.augmentation.cutmix(config.cutmix) if config.cutmix else None
+    kind = MultiLabel if about.get("multi_label") else Classification
+    return kind(model, mean=mean, std=std, loss_name=config.loss or kind.loss_name)
 
 
 def _class_weights(config: Config, dataset: data.Dataset) -> tuple[float, ...] | None:
@@ -276,24 +262,18 @@ def _class_weights(config: Config, dataset: data.Dataset) -> tuple[float, ...] |
     return tuple(data.class_weights(dataset.train).tolist())
 
 
-def _usual_augmentation(dataset: data.Dataset) -> str:
-    """By the look of the images: gray ones may be of digits, which must not be flipped."""
-    height, _, channels = dataset.image_shape
-    if channels == 1:
-        return "digits"
-    return "cifar" if height <= 64 else "imagenet"
-
-
 RECIPE = Recipe(
     name="classification",
     Config=Config,
     load=load,
     prepare=prepare,
     restore=restore,
+    evaluate=evaluate,
     predict=predict,
     Predict=Predict,
     draw=draw,
     inside=inside,
     evaluate_pretrained=evaluate_pretrained,
     Evaluate=folders.Evaluate,
+    serve=serve,
 )

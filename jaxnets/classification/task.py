@@ -6,8 +6,10 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxnets import losses
+from jaxnets.classification.distilling import Teacher
 from jaxnets.data import checks, inputs
 from jaxnets.data.augmentation import Augmentation
 from jaxnets.data.inputs import weights_of
@@ -42,6 +44,7 @@ class Classification:
             dict of `image` (f32[H, W, C] in 0 to 1) and `label` (`jaxnets.data.augmentation`).
         mix: `(key, images f32[N, H, W, C], targets f32[N, K]) -> (images, targets)`, such as
             `jaxnets.data.augmentation.mixup(0.2)`, for training only.
+        teacher: a classifier to learn from besides the labels, of whose loss it has a share.
         auxiliary_weight: what each auxiliary head adds to the training loss (0.3: Szegedy et al.
             2014, section 5).
 
@@ -57,8 +60,10 @@ class Classification:
     class_weights: tuple[float, ...] | None = None
     augment: Augmentation | None = None
     mix: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+    teacher: Teacher | None = None
     auxiliary_weight: float = 0.3
 
+    several: ClassVar[bool] = False  # labels that an image may have
     headline: ClassVar[Headline] = Headline("top1", "accuracy")
 
     def __post_init__(self):
@@ -69,6 +74,8 @@ class Classification:
                 "model: it was made with num_classes=0 and has no head to classify with; "
                 "give create_model the number of classes"
             )
+        if self.teacher is not None and self.class_weights is not None:
+            raise InputError("teacher: class weights do not apply to it; leave one of them out")
         inputs.check_constants(self.mean, self.std)
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
@@ -114,11 +121,15 @@ class Classification:
         )
         mean = self._mean_loss(logits, targets, batch, self.label_smoothing)
         total = mean.total
+        if self.teacher is not None:
+            share, weights = self.teacher.weight, weights_of(batch)
+            told = jnp.sum(jnp.where(weights > 0, self.teacher.losses(images, logits) * weights, 0.0))
+            total = (1 - share) * total + share * told
         for auxiliary in sown.get("auxiliary", {}).values():
             part = self._mean_loss(auxiliary, targets, batch, self.label_smoothing)
             total = total + self.auxiliary_weight * part.total
         mean = mean._replace(total=total)
-        metrics = {"loss": mean, "top1": self._top_k(logits, batch, 1)}
+        metrics = {"loss": mean, **self._counted(logits, batch)}
         collections = {name: sown[name] for name in kept if name in sown}
         # A batch of nothing but padding has no loss; 0 / 1 keeps its gradient finite.
         return mean.total / jnp.where(mean.weight > 0, mean.weight, 1), (collections, metrics)
@@ -145,19 +156,26 @@ class Classification:
             if name not in batch:
                 has = ", ".join(sorted(batch.keys() - {"weight"}))
                 raise InputError(f"an example has {has}, and no {name}; wanted image and label")
-        labels, num_classes = checks.labels(batch["label"]), self.model.num_classes
+        inputs.check_images(batch["image"], self.mean, self.std)
+        self._check_labels(checks.labels(batch["label"]), len(batch["image"]))
+
+    def _check_labels(self, labels: np.ndarray, count: int) -> None:
+        """Refuses labels that are not a class for each of `count` images."""
+        num_classes = self.model.num_classes
         outside = labels[(labels < 0) | (labels >= num_classes)]
         if outside.size:
             raise InputError(
                 f"label {outside[0]} is out of range: the model has {num_classes} classes, "
                 f"so labels run from 0 to {num_classes - 1}"
             )
-        inputs.check_images(batch["image"], self.mean, self.std)
-        count = len(batch["image"])
         if labels.shape != (count,):
             raise InputError(
                 f"label has shape {labels.shape}; wanted one number for each of {count} images"
             )
+
+    def _counted(self, logits: jax.Array, batch: Batch) -> Metrics:
+        """What a training step reports besides the loss."""
+        return {"top1": self._top_k(logits, batch, 1)}
 
     def _targets(self, batch: Batch) -> jax.Array:
         return jax.nn.one_hot(batch["label"], self.model.num_classes, dtype=jnp.float32)

@@ -20,6 +20,8 @@ import tyro
 from jaxnets import recipes
 from jaxnets.cli import tasks
 from jaxnets.cli.explain import Explain
+from jaxnets.cli.export import Export
+from jaxnets.cli.features import Features
 from jaxnets.cli.prepare import Prepare
 from jaxnets.cli.search import Search
 from jaxnets.cli.signals import Terminated
@@ -37,10 +39,12 @@ _COMMANDS = {
     "eval": Eval,
     "predict": Predict,
     "plots": Plots,
+    "features": Features,
     "explain": Explain,
     "models": Models,
     "summary": Summary,
     "convert": Convert,
+    "export": Export,
     "prepare": Prepare,
     "augmentations": Augmentations,
 }

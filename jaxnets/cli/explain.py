@@ -8,7 +8,6 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from jaxnets import recipes
-from jaxnets.cli.trained import load_model
 from jaxnets.config import is_run, newest_run
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.outputs import check_picture
@@ -90,9 +89,9 @@ def _opened(source: str, images: Sequence[Path]) -> _Opened:
     import jax.numpy as jnp
     import numpy as np
 
-    from jaxnets import weights
+    from jaxnets import pretrained, weights
 
-    member = weights.inside(load_model(source))
+    member = weights.inside(pretrained.named(source))
     preprocess = weights.preprocessing_of(member)
     pictures = np.stack([preprocess.crops(path)[0] for path in images])
     return _Opened(member, pictures, jnp.asarray(preprocess.normalize(pictures)))

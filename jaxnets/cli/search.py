@@ -1,12 +1,14 @@
 """`jaxnets search`."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from jaxnets.cli.tasks import form_of
 from jaxnets.config import part_of
-from jaxnets.console import PlainConsole
+from jaxnets.console import PlainConsole, print_table
+from jaxnets.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -30,16 +32,35 @@ class Search:
     """Epochs of each stage."""
     held_out: float = 0.2
     """Share of the training images to compare candidates by."""
+    finder: bool = False
+    """Only find a learning rate: train for 100 steps with one that rises, and draw the loss by it."""
+    folds: int | None = None
+    """Only cross-validate: train once for each of so many parts of the training examples, which is held
+    out, and print a table."""
     together: int | None = None
     """Candidates trained at once; None for as many as fit into memory, on a CPU for one."""
 
     def run(self) -> None:
-        from rich.table import Table
-
         from jaxnets import training
-        from jaxnets.runs import searching
+        from jaxnets.runs import finding, folding, searching
 
         config = part_of(self.recipe.Config, self)
+        if self.folds is not None and self.finder:
+            raise InputError("finder and folds: one at a time; leave one of them out")
+        if self.folds is not None:
+            directory, result = folding.cross_validate(
+                self.recipe, config, self.folds, script=self.script
+            )
+            _print_rows(result.table)
+            print(f"found         {directory / folding.RESULT_FILE}")
+            return
+        if self.finder:
+            directory, found = finding.find_rate(self.recipe, config, script=self.script)
+            print(f"learning rate {found.suggestion:.2g}")
+            print(f"picture       {directory / 'finder.png'}")
+            command = json.loads((directory / finding.RESULT_FILE).read_text())["command"]
+            print(f"to train with it:\n{command}")
+            return
         directory, result = searching.search(
             self.recipe,
             config,
@@ -49,18 +70,9 @@ class Search:
             together=self.together,
             script=self.script,
         )
-        rows = result.table
-        table = Table(box=None, pad_edge=False)
-        for heading in rows[0]:
-            table.add_column(heading, justify="left" if heading == "outcome" else "right")
-        for row, following in zip(rows, [*rows[1:], None], strict=True):
-            last = following is not None and following["stage"] != row["stage"]
-            style = "bold" if row["outcome"] == "best" else None
-            table.add_row(*row.values(), style=style, end_section=last)
-        console = PlainConsole()
-        console.print(table)
+        _print_rows(result.table)
         for warning in result.warnings:
-            console.print(f"warning: {warning}", soft_wrap=True)
+            PlainConsole().print(f"warning: {warning}", soft_wrap=True)
         print(f"found         {directory / searching.RESULT_FILE}")
         print(f"picture       {directory / 'search.png'}")
         command = json.loads((directory / searching.RESULT_FILE).read_text())["command"]
@@ -70,3 +82,17 @@ class Search:
     def of(cls, recipe: Any) -> type:
         """The command with the configuration of a task."""
         return form_of(cls, recipe, recipe.Config)
+
+
+def _print_rows(rows: Sequence[Mapping[str, str]]) -> None:
+    """Prints rows by their names of columns; a line parts stages, and the best is bold."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in rows[0]:
+        table.add_column(heading, justify="left" if heading == "outcome" else "right")
+    for row, following in zip(rows, [*rows[1:], None], strict=True):
+        last = following is not None and following.get("stage") != row.get("stage")
+        style = "bold" if row.get("outcome") == "best" else None
+        table.add_row(*row.values(), style=style, end_section=last)
+    print_table(table)

@@ -9,6 +9,7 @@ import tyro
 
 from jaxnets.cli.tasks import form_of, split_models
 from jaxnets.config import is_run, newest_run, part_of
+from jaxnets.console import print_document
 from jaxnets.errors import InputError
 from jaxnets.paths import expanded, shown
 from jaxnets.ranges import COUNTS, refuse_outside
@@ -31,6 +32,8 @@ class Eval:
     """Which of the run's checkpoints; a number is that of its step."""
     batch_size: int | None = None
     """Examples at a time, over all devices; None for what suits the task."""
+    json: bool = False
+    """As a document in JSON."""
 
     def run(self) -> None:
         from jaxnets import metrics
@@ -39,23 +42,33 @@ class Eval:
         refuse_outside("batch_size", self.batch_size, COUNTS)
         batch_size = self.batch_size or 2 * self.recipe.Config.usual_batch
         members = _members(self.recipe, self.models, self.checkpoint)
-        first, options = members[0], part_of(self.recipe.Evaluate, self)
+        first, options, rows = members[0], part_of(self.recipe.Evaluate, self), []
         dataset = self.dataset or (first.config.dataset if isinstance(first, Run) else "")
         part = f", split {self.split}" if self.split else ""
         if len(members) == 1 and isinstance(first, Run) and options == self.recipe.Evaluate():
             source = first.held_out(self.dataset, self.split)
             results = self.recipe.evaluate(first, source, batch_size)
-            print(f"{first.directory} on {dataset}{part}")
-            print(f"{'examples':<9} {len(source)}")
+            heading = f"{first.directory} on {dataset}{part}"
+            rows.append(("examples", str(len(source))))
         elif self.recipe.evaluate_pretrained is None:
             raise InputError(
                 f"models: {len(members)} given; {self.recipe.name} is measured a run at a time"
             )
         else:
             results = self.recipe.evaluate_pretrained(members, dataset, batch_size, options, self.split)
-            print(f"{' + '.join(self.models)} on {dataset}{part}")
-        for name, value in metrics.scalars(results).items():
-            print(f"{name:<9} {results[name].form.format(value)}")
+            heading = f"{' + '.join(self.models)} on {dataset}{part}"
+        found = metrics.scalars(results)
+        if self.json:
+            models = self.models or (str(first.directory),)
+            about = {"models": models, "dataset": dataset, "split": self.split}
+            counts = {name: int(count) for name, count in rows}
+            print_document({**about, **counts, "metrics": found})
+            return
+        print(heading)
+        rows += [(name, results[name].form.format(value)) for name, value in found.items()]
+        width = max(9, *(len(name) for name, _ in rows))
+        for name, value in rows:
+            print(f"{name:<{width}} {value}")
 
     @classmethod
     def of(cls, recipe: Any) -> type:
@@ -75,8 +88,12 @@ class Predict:
     newest run under runs/."""
     checkpoint: Literal["latest", "best"] | int = "latest"
     """Which of the run's checkpoints; a number is that of its step."""
+    json: bool = False
+    """As a document in JSON."""
 
     def run(self) -> None:
+        from jaxnets.runs import Told
+
         models, images = split_models(self.files)
         if not images:
             other = next((word for word in models if expanded(word).is_dir() and not is_run(word)), None)
@@ -85,7 +102,12 @@ class Predict:
         if self.recipe.predict is None:
             raise InputError(f"a run of {self.recipe.name} has no way to predict from files")
         members = _members(self.recipe, models, self.checkpoint)
-        for line in self.recipe.predict(members, images, part_of(self.recipe.Predict, self)):
+        lines = self.recipe.predict(members, images, part_of(self.recipe.Predict, self))
+        if self.json:
+            values = [line.values if isinstance(line, Told) else {"line": line} for line in lines]
+            print_document([own for own in values if own])
+            return
+        for line in lines:
             print(shown(line))
 
     @classmethod
@@ -115,17 +137,9 @@ class Plots:
             print("no update_ratios.png: its numbers are recorded by `jaxnets train --plots`")
 
 
-def load_model(text: str) -> Any:
-    """The pretrained model, or what is inside the run, of NAME, NAME=SOURCE or SOURCE."""
-    from jaxnets import pretrained
-
-    name, equals, source = text.partition("=")
-    return pretrained.load(name, source) if equals else pretrained.load(text)
-
-
 def _members(recipe: Any, models: Sequence[str], checkpoint: str | int) -> list[Any]:
     """Runs and pretrained models of one task by their words; the newest run where there are none."""
-    from jaxnets import runs
+    from jaxnets import pretrained, runs
     from jaxnets.weights import sources
 
     members = []
@@ -135,5 +149,5 @@ def _members(recipe: Any, models: Sequence[str], checkpoint: str | int) -> list[
         elif recipe.evaluate_pretrained is None:
             raise InputError(f"models: {word} is a pretrained model; wanted a run of {recipe.name}")
         else:
-            members.append(load_model(word))
+            members.append(pretrained.named(word))
     return members

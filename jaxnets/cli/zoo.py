@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from rich.table import Table
 
-from jaxnets.console import PlainConsole
+from jaxnets.console import PlainConsole, print_document, print_table
 from jaxnets.errors import InputError
 from jaxnets.outputs import check_picture
 from jaxnets.ranges import SEEDS, refuse_outside
@@ -24,6 +24,8 @@ class Models:
     pretrained: bool = False
     """List public weights instead, with what their publishers claim: top-1 on ImageNet's validation
     images, AP on COCO val2017."""
+    json: bool = False
+    """As a document in JSON."""
 
     def run(self) -> None:
         from jaxnets.models import list_models, model_info
@@ -31,17 +33,39 @@ class Models:
         names = list_models(self.pattern, pretrained=self.pretrained, task=self.task)
         if not names:
             raise InputError(f"no model matches {self.pattern!r}; `jaxnets models` lists all")
+        if self.json:
+            print_document([_described(name, self.pretrained) for name in names])
+            return
         if self.pretrained:
-            _print_weights(names)
+            from jaxnets.cli.weights_table import print_weights
+
+            print_weights(names)
             return
         table = Table(box=None, pad_edge=False)
         for heading in ("model", "task", "input", "classes", "paper"):
-            table.add_column(heading, justify="left", no_wrap=heading != "paper")
+            table.add_column(heading, no_wrap=True)
         for name in names:
             info = model_info(name)
             size = "x".join(str(side) for side in info.input_size)
             table.add_row(name, info.task, size, str(info.num_classes), info.paper)
-        PlainConsole().print(table)
+        print_table(table)
+
+
+def _described(name: str, pretrained: bool) -> dict[str, Any]:
+    """What there is to say of a model, or of its public weights, for JSON."""
+    from jaxnets.models import model_info, published_weights
+
+    info = model_info(name)
+    found = {
+        "model": name,
+        "task": info.task,
+        "input_size": info.input_size,
+        "num_classes": info.num_classes,
+        "paper": info.paper,
+    }
+    if pretrained:
+        found["weights"] = published_weights(name)
+    return found
 
 
 @dataclass(frozen=True)
@@ -58,6 +82,8 @@ class Summary:
     """None for the model's own."""
     markdown: bool = False
     """As a table in Markdown."""
+    json: bool = False
+    """As a document in JSON."""
 
     def run(self) -> None:
         import jaxnets
@@ -67,7 +93,13 @@ class Summary:
         if self.size is not None:
             shape = (self.size, self.size, model_info(self.name).input_size[2])
         found = jaxnets.summary(self.name, shape, num_classes=self.num_classes)
-        print(found.to_markdown(self.depth) if self.markdown else found.table(self.depth))
+        if self.json:
+            print_document(found.to_dict(self.depth))
+        elif self.markdown:
+            print(found.to_markdown(self.depth))
+        else:
+            console = PlainConsole()
+            print(found.table(self.depth, console.width if console.is_terminal else None))
 
 
 @dataclass(frozen=True)
@@ -77,7 +109,8 @@ class Convert:
     model: tyro.conf.Positional[str]
     """Architecture; `jaxnets models` lists them."""
     source: tyro.conf.Positional[str]
-    """A .safetensors or .pth file, hf:OWNER/NAME, torchvision:FILE, or the directory of a run."""
+    """A file of safetensors, torch, NumPy, Flax, Keras or TF-Slim, hf:OWNER/NAME, torchvision:FILE, or
+    the directory of a run."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])]
     """The file to write, .safetensors or .pth."""
     library: str | None = None
@@ -98,9 +131,11 @@ class Augmentations:
     """Draw every augmentation, applied to a few images of a dataset, into one picture."""
 
     dataset: str = "digits"
-    """digits, scenes, folder:PATH, records:PATH, coco:PATH, voc:PATH or tfds:NAME."""
+    """digits, scenes, folder:PATH, csv:PATH, records:PATH, coco:PATH, voc:PATH or tfds:NAME."""
     output: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("augmentations.png")
     """The picture to write."""
+    label_maps: bool = False
+    """Whether to draw label maps, of a dataset that has them, instead of boxes."""
     seed: int = 0
     """Of the random draws."""
 
@@ -109,22 +144,6 @@ class Augmentations:
 
         refuse_outside("seed", self.seed, SEEDS)
         check_picture(self.output)
-        data.contact_sheet(data.load(self.dataset), self.output, seed=self.seed)
+        shown = data.load(self.dataset, segmentation=self.label_maps or None)
+        data.contact_sheet(shown, self.output, seed=self.seed)
         print(self.output)
-
-
-def _print_weights(names: list[str]) -> None:
-    from jaxnets.models import published_weights
-
-    table = Table(box=None, pad_edge=False)
-    for heading in ("model", "claimed", "pixels", "crop", "interpolation", "license", "weights"):
-        justify = "right" if heading in ("claimed", "pixels", "crop") else "left"
-        table.add_column(heading, justify=justify, no_wrap=True)
-    for name in names:
-        for row in published_weights(name):
-            claimed = ", ".join(f"{value:.2f} {measure}" for measure, value in row.claims.items())
-            pixels = str(row.size) if row.size else f"{row.resize}-{row.longest}"
-            numbers = claimed, pixels, f"{row.crop:.3f}"
-            table.add_row(name, *numbers, row.interpolation, row.license, row.source)
-    console = PlainConsole(width=1000)
-    PlainConsole(width=console.measure(table).maximum).print(table)  # a source cut short is of no use

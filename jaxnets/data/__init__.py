@@ -4,7 +4,7 @@ from jaxnets.data import augmentation
 from jaxnets.data.dataset import ArraySource, Dataset, Source
 from jaxnets.data.pipeline import eval_batches, steps_per_epoch, train_batches
 from jaxnets.data.prefetching import prefetch
-from jaxnets.data.sampling import class_balanced, class_weights, hold_out
+from jaxnets.data.sampling import class_balanced, class_weights, folds, hold_out, repeated
 from jaxnets.data.sheet import contact_sheet
 from jaxnets.data.sources import load, register
 from jaxnets.data.whitening import (
@@ -28,11 +28,13 @@ __all__ = [
     "contact_sheet",
     "eval_batches",
     "fit_whitening",
+    "folds",
     "hold_out",
     "load",
     "normalize",
     "prefetch",
     "register",
+    "repeated",
     "steps_per_epoch",
     "to_float",
     "train_batches",

@@ -2,10 +2,10 @@
 
 All run on the device inside the compiled step, and are pure functions of a key. An augmentation of
 examples is ``augment(key, example) -> example`` on a dict of arrays (`jaxnets.data.example`), created
-by a factory that takes its parameters (`jaxnets.data.geometry`, `jaxnets.data.color`); it preserves
-shapes, dtypes and the range of the image. `on_image` turns a function ``(key, image) -> image`` into
-an augmentation, and `moving` a random movement of pixels. An augmentation of batches is
-``augment(key, images, targets) -> (images, targets)`` on f32[N, H, W, C] and f32[N, K].
+by a factory that takes its parameters (`jaxnets.data.geometry`, `color`, `enhancing`, `policies`); it
+preserves shapes, dtypes and the range of the image. `on_image` turns a function
+``(key, image) -> image`` into an augmentation, and `moving` a random movement of pixels. An augmentation
+of batches is ``augment(key, images, targets) -> (images, targets)`` on f32[N, H, W, C] and f32[N, K].
 """
 
 from collections.abc import Callable, Iterable
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 
-from jaxnets.data import checks, color, crops, geometry
+from jaxnets.data import checks, color, crops, enhancing, geometry, perspective, policies
 from jaxnets.data.example import IGNORE, KEYS, Augmentation, Example, on_image
 from jaxnets.data.movement import Movement, move, moving
 from jaxnets.errors import InputError, unknown_name
@@ -25,6 +25,7 @@ __all__ = [
     "CROPS",
     "GEOMETRY",
     "IGNORE",
+    "POLICIES",
     "PRESETS",
     "Augmentation",
     "BatchAugmentation",
@@ -42,6 +43,7 @@ __all__ = [
     "moving",
     "objects",
     "on_image",
+    "segmentation",
     "ssd",
 ]
 
@@ -79,7 +81,8 @@ def apply(key: jax.Array, batch: Example, augmentation: Augmentation) -> Example
     Returns:
         The augmented batch.
     """
-    stacked = {name: value for name, value in batch.items() if name in KEYS}
+    # As arrays of JAX: in jit(vmap(custom_vjp)) JAX 0.10.2 takes no constants of NumPy.
+    stacked = {name: jnp.asarray(value) for name, value in batch.items() if name in KEYS}
     keys = jax.random.split(key, len(batch["image"]))
     return {**batch, **jax.vmap(augmentation)(keys, stacked)}
 
@@ -175,6 +178,11 @@ def objects() -> Augmentation:
     return compose(crops.scale_jitter((0.8, 1.25)), geometry.random_flip())
 
 
+def segmentation() -> Augmentation:
+    """For label maps: scale jitter of a half to twice, then flip, as torchvision's references."""
+    return compose(crops.scale_jitter((0.5, 2.0)), geometry.random_flip())
+
+
 def ssd() -> Augmentation:
     """Colors, crops that keep objects, flip, as SSD (Liu et al. 2016, section 2.2); no zooming out."""
     return compose(color.photometric_distortion(), crops.iou_crop(), geometry.random_flip())
@@ -189,6 +197,7 @@ GEOMETRY: dict[str, Callable[..., Augmentation]] = {
     "shear": geometry.random_shear,
     "stretch": geometry.random_stretch,
     "lens": geometry.lens_distortion,
+    "perspective": perspective.random_perspective,
 }
 CROPS: dict[str, Callable[..., Augmentation]] = {
     "scale_jitter": crops.scale_jitter,
@@ -201,13 +210,26 @@ COLOR: dict[str, Callable[..., Augmentation]] = {
     "channel_mix": color.random_channel_mix,
     "noise": color.gaussian_noise,
     "erase": color.random_erasing,
+    "posterize": enhancing.random_posterize,
+    "solarize": enhancing.random_solarize,
+    "invert": enhancing.random_invert,
+    "autocontrast": enhancing.random_autocontrast,
+    "equalize": enhancing.random_equalize,
+    "sharpness": enhancing.random_sharpness,
+    "blur": enhancing.gaussian_blur,
 }
-AUGMENTATIONS = GEOMETRY | CROPS | COLOR
+POLICIES: dict[str, Callable[..., Augmentation]] = {
+    "randaugment": policies.randaugment,
+    "trivialaugment": policies.trivialaugment,
+    "augmix": policies.augmix,
+}
+AUGMENTATIONS = GEOMETRY | CROPS | COLOR | POLICIES
 PRESETS: dict[str, Callable[[], Augmentation]] = {
     "digits": digits,
     "cifar": cifar,
     "imagenet": imagenet,
     "objects": objects,
+    "segmentation": segmentation,
     "ssd": ssd,
 }
 BATCH_AUGMENTATIONS: dict[str, Callable[..., BatchAugmentation]] = {

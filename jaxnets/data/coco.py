@@ -1,5 +1,6 @@
-"""Images on disk with boxes and masks of objects, in a JSON file in COCO's format."""
+"""Images on disk with boxes, masks or label maps of objects, in a JSON file in COCO's format."""
 
+import functools
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,6 +11,8 @@ import numpy as np
 
 from jaxnets.data import coco_files, outlines
 from jaxnets.data.dataset import Dataset
+from jaxnets.data.example import IGNORE
+from jaxnets.data.labels import BACKGROUND, LabelFiles, check_classes
 from jaxnets.data.objects import MOST, ObjectFiles, Objects, dataset_of
 from jaxnets.data.outlines import Outlines
 from jaxnets.data.waiting import tracked
@@ -31,6 +34,7 @@ def load_coco(
     channels: int = 3,
     boxes: int = MOST,
     masks: bool = False,
+    segmentation: bool = False,
     strict: bool = False,
     interpolation: str = "bilinear",
 ) -> Dataset:
@@ -45,6 +49,9 @@ def load_coco(
     those without area are left out of examples; both are counted in a warning. Images without objects
     stay, and crowds are marked as such.
 
+    Label maps are made of the masks, as torchvision's references do: the background is 0, the categories
+    count from 1, crowds are of their category, and where several objects are, a pixel is to be ignored.
+
     Args:
         path: the folder.
         size: side of the canvas that images are scaled to fit on, or its (height, width), in pixels
@@ -52,11 +59,13 @@ def load_coco(
         channels: 1 (gray) or 3 (RGB).
         boxes: M, the most objects of an image, crowds not counted.
         masks: whether examples have masks.
+        segmentation: whether examples have label maps instead of objects.
         strict: raise for an image that cannot be decoded, instead of giving it weight 0.
         interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Returns:
-        A dataset of `ObjectFiles`; where a fifth was held out, its split "all" is the whole.
+        A dataset of `ObjectFiles` or `LabelFiles`; where a fifth was held out, its split "all" is the
+        whole.
 
     Raises:
         InputError: no such folder or files, a file that is not in this format or contradicts itself, a
@@ -64,10 +73,13 @@ def load_coco(
             (strict) an image that cannot be decoded.
     """
     root = expanded(path)
-    options = {"size": size, "channels": channels, "boxes": boxes, "strict": strict}
-    options["interpolation"] = interpolation
+    options = {"size": size, "channels": channels, "strict": strict, "interpolation": interpolation}
+    if segmentation:
+        read = functools.partial(_read_labels, root, **options)
+    else:
+        read = functools.partial(_read, root, masks=masks, boxes=boxes, **options)
     files = coco_files.by_split(root, KIND)
-    parts = {split: read(root, file, masks=masks, **options) for split, file in files.items()}
+    parts = {split: read(file) for split, file in files.items()}
     for split, part in parts.items():
         if part.class_names != (names := next(iter(parts.values())).class_names):
             raise InputError(
@@ -77,7 +89,28 @@ def load_coco(
     return dataset_of(f"coco:{root}", parts, {split: file.name for split, file in files.items()})
 
 
-def read(root: Path, file: Path, *, masks: bool = False, **options: Any) -> ObjectFiles:
+class LabelMaps(NamedTuple):
+    """The label maps of pictures with objects: `maps(index)`.
+
+    Attributes:
+        objects: of the pictures, with masks.
+        sizes: i32[N, 2], (height, width) of the pictures.
+    """
+
+    objects: Objects
+    sizes: np.ndarray
+
+    def __call__(self, index: int) -> np.ndarray:
+        """u8[H, W]: 0 without an object, one more than its label with one, `IGNORE` with several."""
+        masks = self.objects.masks(index, self.sizes[index])
+        found = np.zeros(self.sizes[index], np.uint8)
+        for label, mask in zip(self.objects.of(index)["labels"], masks, strict=True):
+            found[mask] = label + 1
+        found[masks.sum(0, dtype=np.uint16) > 1] = IGNORE
+        return found
+
+
+def _read(root: Path, file: Path, *, masks: bool, **options: Any) -> ObjectFiles:
     """Reads one JSON file.
 
     Args:
@@ -89,8 +122,23 @@ def read(root: Path, file: Path, *, masks: bool = False, **options: Any) -> Obje
     Raises:
         InputError: as of `load_coco`.
     """
-    told = _parse(file)
-    _check(file, told)
+    told = _parsed(file)
+    placed = coco_files.place(root, file, KIND, told.files)
+    return ObjectFiles(placed, told.sizes, _objects(file, told, masks), told.class_names, **options)
+
+
+def _read_labels(root: Path, file: Path, **options: Any) -> LabelFiles:
+    """Reads one JSON file for its label maps."""
+    told = _parsed(file)
+    placed = coco_files.place(root, file, KIND, told.files)
+    names = (BACKGROUND, *told.class_names)
+    check_classes(names)
+    maps = LabelMaps(_objects(file, told, masks=True), told.sizes)
+    return LabelFiles(placed, maps, names, **options)
+
+
+def _objects(file: Path, told: "_Told", masks: bool) -> Objects:
+    """The objects of the images, in their order."""
     picture, label = np.array(told.pictures, np.int64), np.array(told.labels, np.int32)
     order = np.argsort(picture, kind="stable")
     corners, sides = told.boxes[:, :2], told.boxes[:, 2:]
@@ -103,11 +151,10 @@ def read(root: Path, file: Path, *, masks: bool = False, **options: Any) -> Obje
         difficult=np.zeros(len(order), bool),
         area=area[order],
     )
-    if masks:
-        outlined = [told.annotations[row] for row in order]
-        objects = objects._replace(outlines=_outlines(file, outlined, told.sizes[picture[order]]))
-    placed = coco_files.place(root, file, KIND, told.files)
-    return ObjectFiles(placed, told.sizes, objects, told.class_names, **options)
+    if not masks:
+        return objects
+    outlined = [told.annotations[row] for row in order]
+    return objects._replace(outlines=_outlines(file, outlined, told.sizes[picture[order]]))
 
 
 class _Told(NamedTuple):
@@ -136,6 +183,12 @@ class _Told(NamedTuple):
     boxes: np.ndarray
     crowd: np.ndarray
     area: np.ndarray
+
+
+def _parsed(file: Path) -> _Told:
+    told = _parse(file)
+    _check(file, told)
+    return told
 
 
 def _parse(file: Path) -> _Told:

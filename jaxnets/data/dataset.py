@@ -1,11 +1,12 @@
 """Datasets: two random-access sources of labeled images, and the names of their classes.
 
 A source supports ``len(source)`` and ``source[i]``, a dict with ``image`` (uint8[H, W, C], or floats in
-[0, 1]), its annotations, such as ``label`` (int32), and, for sources with images that may be unreadable,
-``weight`` (float32; 0 if unreadable). All arrays of the same name have the same shape. Sources can be
-pickled, so that they can be sent to Grain's workers. A source with captions also has
-``source.captions(i) -> tuple[str, ...]``, and one with objects ``source.truth(i)``, what is annotated in
-pixels of the picture's file (`objects.ObjectFiles.truth`).
+[0, 1]), its annotations, such as ``label`` (int32; or uint8[K], 1 for each class of an image that may
+have several), and, for sources with images that may be unreadable, ``weight`` (float32; 0 if
+unreadable). All arrays of the same name have the same shape. Sources can be pickled, so that they can
+be sent to Grain's workers. A source with captions also has ``source.captions(i) -> tuple[str, ...]``,
+and one with objects or label maps ``source.truth(i)``, what is annotated in pixels of the picture's
+file (`objects.ObjectFiles.truth`, `labels.LabelSource.truth`).
 
 A batch is also a dict: ``image`` uint8[B, H, W, C], ``label`` int32[B] and ``weight`` float32[B],
 which is 1 for examples and 0 for padding and for the stand-ins of unreadable images.
@@ -176,12 +177,12 @@ class Subset:
         """The captions of an image, if the source has captions."""
         return self.source.captions(int(self.indices[index]))
 
-    def truth(self, index: int) -> dict[str, np.ndarray]:
-        """What is annotated in an image, if the source has objects."""
+    def truth(self, index: int) -> Any:
+        """What is annotated in an image, if the source has objects or label maps."""
         return self.source.truth(int(self.indices[index]))
 
     def picture(self, index: int) -> str:
-        """The file of an image, if the source is of files with objects."""
+        """The file of an image, if the source is of files with objects or label maps."""
         return self.source.picture(int(self.indices[index]))
 
     @functools.cached_property
@@ -191,7 +192,7 @@ class Subset:
 
 
 def labels_of(source: Source) -> np.ndarray:
-    """The labels of a source, int32[N].
+    """The labels of a source, int32[N]; or [N, K] of images that may have several.
 
     Raises:
         InputError: labels that are not whole numbers.
@@ -200,6 +201,20 @@ def labels_of(source: Source) -> np.ndarray:
     if labels is None:
         labels = [source[index]["label"] for index in range(len(source))]
     return checks.labels(labels).astype(np.int32)
+
+
+def is_multi_label(source: Source, count: int) -> bool:
+    """Whether the images of a source may have several labels: an example's has a number for each of
+    `count` classes."""
+    example = source[0] if len(source) else None
+    return isinstance(example, Mapping) and np.shape(example.get("label")) == (count,)
+
+
+def traced(source: Source, index: int) -> tuple[Source, int]:
+    """The source that an example is part of in the end, and its index there."""
+    while isinstance(source, Subset):
+        source, index = source.source, int(source.indices[index])
+    return source, index
 
 
 def in_memory(source: Source) -> bool:

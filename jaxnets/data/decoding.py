@@ -165,6 +165,15 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return image.size if lying else image.size[::-1]
 
 
+def size_of(file: str | PathLike | IO[bytes]) -> tuple[int, int]:
+    """The (height, width) of an image by its header; (1, 1) if it cannot be read."""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            return upright_size(image)
+    except Exception:  # Pillow's plugins raise nearly anything on a broken file.
+        return 1, 1
+
+
 def letterbox(
     image: Image.Image,
     original: tuple[int, int],
@@ -183,6 +192,22 @@ def letterbox(
     resized = np.asarray(image.resize((width, height), INTERPOLATIONS[interpolation]), np.uint8)
     pixels[:height, :width] = resized.reshape(height, width, channels)
     return pixels, (height, width)
+
+
+def nearest(old: tuple[int, ...], new: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """The rows i[H'] and columns i[W'] that a picture shows when it is scaled to the nearest pixel.
+
+    A pixel shows the one that its center lies in, as Pillow's "nearest".
+
+    Args:
+        old: (height, width) of the picture.
+        new: (height, width) that it is scaled to.
+    """
+    rows, columns = (
+        np.minimum((np.arange(to) + 0.5) * (side / to), side - 1).astype(int)
+        for side, to in zip(old, new, strict=True)
+    )
+    return rows, columns
 
 
 def header_error(path: str) -> str | None:
@@ -238,7 +263,7 @@ class UnreadableImages:
         self.named: set[str] = set()
 
     def stand_in(self, name: str, label: Any, error: Exception) -> dict[str, Any]:
-        """Zeros of weight 0 for the image called `name`; without a label where it is None.
+        """Zeros of weight 0 for the image called `name`, with its label unless that is None.
 
         Raises:
             InputError: if strict.
@@ -251,5 +276,5 @@ class UnreadableImages:
         if name not in self.named:
             self.named.add(name)
             _logger.warning("cannot decode %s: %s; it gets weight 0", shown(name), describe(error))
-        known = {} if label is None else {"label": np.int32(label)}
+        known = {} if label is None else {"label": label}
         return {"image": np.zeros(self.image_shape, np.uint8), **known, "weight": np.float32(0)}

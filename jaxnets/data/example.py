@@ -5,7 +5,8 @@
 ``size``                  i32[2], height and width of the picture in the upper left of the image, which
                           is black elsewhere; if absent, it fills the image
 ``ratio``                 f32[2], (x, y) pixels per pixel of the picture's file, before augmentation
-``label``                 i32[], the class of the image; or i32[M], one for each object
+``label``                 i32[], the class of the image; u8[K], 1 for each class of an image that
+                          may have several; or i32[M], one for each object
 ``captions``              i32[S, T]
 ``box``                   f32[M, 4], in pixels: left, top, right, bottom (xyxy) of each object
 ``valid``                 bool[M], False for padding; if absent, all objects are valid
@@ -13,7 +14,7 @@
 ``crowd``                 bool[M], whether the box or mask holds a crowd of objects
 ``difficult``             bool[M], whether the object is hard to recognize (PASCAL VOC)
 ``area``                  f32[M], of the object in its picture's file, in pixels
-``segmentation``          i32[H, W], the class of each pixel, or `IGNORE`
+``segmentation``          u8 or i32[H, W], the class of each pixel, or `IGNORE`
 ========================  ===================================================================
 
 An example has an `image` and the annotations of its task. Box coordinates lie between pixels: a box

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.data import decoding, files, sampling, splits
+from jaxnets.data import decoding, files, label_folder, sampling, splits
 from jaxnets.data.dataset import Dataset
 from jaxnets.data.waiting import tracked
 from jaxnets.errors import InputError, unknown_name
@@ -30,7 +30,7 @@ class FolderSource:
 
     Args:
         paths: N image files.
-        labels: int[N].
+        labels: int[N]; or 0 or 1 for each class of an image, [N, K].
         class_names: the K class names.
         decode: from a path to an image, uint8 of `image_shape`.
         image_shape: (H, W, C), or with more axes where there are several views of each image.
@@ -48,7 +48,7 @@ class FolderSource:
         strict: bool,
     ):
         self.paths = list(paths)
-        self.labels = np.asarray(labels, np.int32)
+        self.labels = np.asarray(labels, np.int32 if np.ndim(labels) == 1 else np.uint8)
         self.class_names = tuple(class_names)
         self.image_shape = image_shape
         self._decode = decode
@@ -68,13 +68,14 @@ class FolderSource:
 def load_folder(
     path: str | os.PathLike,
     *,
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
     channels: int = 3,
+    segmentation: bool = False,
     strict: bool = False,
     interpolation: str = "bilinear",
     background: str = "white",
 ) -> Dataset:
-    """Loads image files from one folder per class.
+    """Loads image files from one folder per class, or with label maps.
 
     PNG, JPEG, WebP, BMP and TIFF files are taken, and the first frame of GIF files: the ending of a
     file's name selects it, its content decides what it is. Folders inside a class folder belong to it,
@@ -87,13 +88,20 @@ def load_folder(
     are measured by val if there is one; test is then left for `Dataset.split`. Otherwise every folder in
     `path` is a class. If only training images are given, a fixed fifth of each class is held out.
 
+    Label maps are PNG files in the folder `labels`, of the names of the images in the folder `images`;
+    the splits are folders in both, such as `images/train` and `labels/train`. Their pixels, gray or of a
+    palette, count the classes from 0; 255 is for pixels to ignore. `classes.txt` has the name of a class
+    on each line; without it, the label maps are read here to number the classes.
+
     Files are not opened here. What turns out to be no image when it is read gets weight 0.
 
     Args:
         path: the folder; ``~`` is your home.
         size: side of the square that every image is resized to: shorter side, then center crop
-            (default 224). Large JPEGs are shrunk by their decoder first; see `decoding.decode`.
+            (default 224). Large JPEGs are shrunk by their decoder first; see `decoding.decode`. With
+            label maps, that of the canvas, or its (height, width), as for `load_coco`.
         channels: 1 (gray) or 3 (RGB).
+        segmentation: whether examples have label maps (`LabelFiles`) instead of labels.
         strict: read the header of every file here, and raise for an unreadable image, here or when it
             is decoded, instead of giving it weight 0.
         interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
@@ -102,8 +110,13 @@ def load_folder(
     Raises:
         InputError: no such folder, no class folders, fewer than two classes, a class without images, a
             class with a single image when a fifth must be held out, a class that only a held-out part
-            has, names that are of splits beside others, or (strict) an unreadable image.
+            has, names that are of splits beside others, an image without a label map, or (strict) an
+            unreadable image.
     """
+    if segmentation:
+        root = _existing(path, "folders images and labels")
+        options = {"channels": channels, "interpolation": interpolation, "background": background}
+        return label_folder.load(root, size=size, strict=strict, **options)
     size = 224 if size is None else size
     decoding.check_shape_options(size, channels)
     decoding.check_interpolation(interpolation)
@@ -138,16 +151,29 @@ def load_folder(
     else:
         counts = {name: (Path(folders[name]).name, len(part[0])) for name, part in listed.items()}
         notes.append(splits.usage(counts))
-    decode = functools.partial(
-        decoding.decode, size=size, channels=channels, interpolation=interpolation, background=background
-    )
-    shape = (size, size, channels)
-    sources = {
-        name: FolderSource(*part, names, decode=decode, image_shape=shape, strict=strict)
-        for name, part in listed.items()
-    }
+    options = {"size": size, "channels": channels}
+    options |= {"interpolation": interpolation, "background": background}
+    sources = sources_of(listed, names, strict=strict, **options)
     test = sources[splits.measuring(sources)]
     return Dataset(f"folder:{root}", sources["train"], test, names, sources, tuple(notes), fingerprint)
+
+
+def sources_of(
+    parts: Mapping[str, tuple[Sequence[str], np.ndarray]],
+    names: Sequence[str],
+    *,
+    size: int,
+    channels: int,
+    strict: bool,
+    **options: Any,
+) -> dict[str, FolderSource]:
+    """The source of each split, by its paths and labels; further options are of `decoding.decode`."""
+    decode = functools.partial(decoding.decode, size=size, channels=channels, **options)
+    shape = (size, size, channels)
+    return {
+        split: FolderSource(*part, names, decode=decode, image_shape=shape, strict=strict)
+        for split, part in parts.items()
+    }
 
 
 def read_held_out(
@@ -198,12 +224,10 @@ def _part(root: str, folders: Mapping[str, str], split: str | None) -> str:
     return folders[wanted]
 
 
-def _existing(path: str | os.PathLike) -> str:
+def _existing(path: str | os.PathLike, wanted: str = "a sub-folder per class") -> str:
     root = str(expanded(path))
     if not os.path.isdir(root):
-        raise InputError(
-            f"dataset folder {str(root)!r} is not a folder; wanted one with a sub-folder per class"
-        )
+        raise InputError(f"dataset folder {str(root)!r} is not a folder; wanted one with {wanted}")
     return root
 
 

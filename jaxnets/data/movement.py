@@ -97,7 +97,7 @@ def move(example: Example, movement: Movement) -> Example:
     moved = {**example, "image": move_image(image, movement, size)}
     if movement.size is not None:
         moved["size"] = jnp.stack([jnp.asarray(side, jnp.int32) for side in new])
-    places = movement.back(*_centers(shape, new))
+    places = movement.back(*centers(shape, new))
 
     def planes(name: str, fill: int) -> jax.Array:
         return cut(nearest(example[name], *places, size, fill), new, fill)
@@ -134,7 +134,7 @@ def move_image(image: jax.Array, movement: Movement, size: Size | None = None) -
     if movement.resample is not None:
         found = movement.resample(image)
     else:
-        found = warp(image, *movement.back(*_centers(shape, new)), size)
+        found = warp(image, *movement.back(*centers(shape, new)), size)
     return cut_image(found, new)
 
 
@@ -154,8 +154,8 @@ def move_boxes(box: jax.Array, movement: Movement, size: Size) -> jax.Array:
     # Points around a box, as fractions of its height and width.
     share = np.arange(_EDGE_POINTS, dtype=np.float32) / _EDGE_POINTS
     zero, one = np.zeros_like(share), np.ones_like(share)
-    down = np.concatenate([zero, share, one, 1 - share])
-    across = np.concatenate([share, one, 1 - share, zero])
+    down = np.concatenate([zero, share, one, 1 - share])[None]
+    across = np.concatenate([share, one, 1 - share, zero])[None]
     left, top, right, bottom = (side[:, None] for side in box.astype(jnp.float32).T)
     # Interpolated as weighted means, which are exact at the corners.
     rows, columns = movement.forth(
@@ -283,7 +283,7 @@ def lens(strength: jax.Array | float, height: jax.Array | int, width: jax.Array 
     return Movement(back, forth)
 
 
-def _centers(shape: tuple[int, int], size: Size) -> Points:
+def centers(shape: tuple[int, int], size: Size) -> Points:
     """The centers of an image's pixels, f32[H, W] each, as seen from the center of its picture."""
     rows, columns = (
         jnp.arange(side, dtype=jnp.float32) - (jnp.float32(own) - 1) / 2

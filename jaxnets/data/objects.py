@@ -151,25 +151,29 @@ class ObjectFiles:
 
 
 def dataset_of(
-    name: str, parts: Mapping[str | None, ObjectFiles], named: Mapping[str | None, str]
+    name: str,
+    parts: Mapping[str | None, Any],
+    named: Mapping[str | None, str],
+    notes: Sequence[str] = (),
 ) -> Dataset:
     """A dataset of its splits, or of a single part, by None, of which a fixed fifth is held out; the
     whole of it is the split "all".
 
     Args:
         name: the spec.
-        parts: the sources by split.
+        parts: the sources by split, such as `ObjectFiles`.
         named: what the user calls the splits.
+        notes: of the dataset, beside that of what is used for what.
     """
     if None in parts:
         whole = parts[None]
         train, test = sampling.hold_out(whole, 0.2)
-        notes = f"epochs are measured on a fifth of the images, held out ({len(test):,})"
-        return Dataset(name, train, test, whole.class_names, {"all": whole}, (notes,))
+        usage = f"epochs are measured on a fifth of the images, held out ({len(test):,})"
+        return Dataset(name, train, test, whole.class_names, {"all": whole}, (usage, *notes))
     coco_files.warn_of_shared({split: part.paths for split, part in parts.items()})
-    notes = splits.usage({split: (named[split], len(part)) for split, part in parts.items()})
+    usage = splits.usage({split: (named[split], len(part)) for split, part in parts.items()})
     train, test = parts["train"], parts[splits.measuring(parts)]
-    return Dataset(name, train, test, train.class_names, parts, (notes,))
+    return Dataset(name, train, test, train.class_names, parts, (usage, *notes))
 
 
 def canvas_of(size: int | Sequence[int] | None) -> tuple[int, int]:
@@ -254,10 +258,7 @@ def example_of(
     for own, name in (("label", "labels"), *((name, name) for name in ("crowd", "difficult", "area"))):
         found[own][rows] = truth[name][kept]
     if "masks" in truth:
-        down, right = (
-            np.minimum((np.arange(new) + 0.5) * (old / new), old - 1).astype(int)
-            for new, old in zip(size, original, strict=True)
-        )
+        down, right = decoding.nearest(original, size)
         masks = truth["masks"][kept]
         found["mask"][rows, : size[0], : size[1]] = masks[:, down[:, None], right[None]]
     return found

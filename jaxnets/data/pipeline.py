@@ -4,7 +4,8 @@ Grain reads ahead, in parallel where it pays off. It is given the indices of eac
 read at once, which for arrays in memory is a single indexing operation. The order is one global
 shuffle per epoch, of which step k takes the k-th slice of ``batch_size * shard_count`` examples, and
 each shard every ``shard_count``-th example of that slice. The examples of a step therefore do not
-depend on the number of processes.
+depend on the number of processes. Of a source with `repeats` (`sampling.repeated`), a shard takes so
+many times fewer examples and copies them, and a shuffle lasts for so many times more steps.
 """
 
 import dataclasses
@@ -67,9 +68,10 @@ class BatchIterator:
         """Resumes from a position returned by `get_state`, in this or another run.
 
         Raises:
-            InputError: the position belongs to another order: another seed, number of examples or
-                global batch size.
+            InputError: the position belongs to another order: another seed, number of examples,
+                global batch size or number of repeats.
         """
+        state = {"repeats": 1, **state}  # positions of before there were any
         for name, mine in self._identity.items():
             if state.get(name) != mine:
                 raise InputError(
@@ -137,7 +139,7 @@ def train_batches(
     cover the source except for ``N % (batch_size * shard_count)`` examples, which differ every epoch.
 
     Args:
-        source: N examples.
+        source: N examples; of one by `sampling.repeated`, a batch has several copies.
         batch_size: examples per batch of this process.
         seed: seed of the order; at least 0.
         shard_index: index of this process, as ``jax.process_index()``.
@@ -154,7 +156,10 @@ def train_batches(
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise InputError(f"seed must be an integer of at least 0, got {seed!r}")
     steps = steps_per_epoch(source, batch_size, shard_count)
-    plan = _Plan(len(source), batch_size, shard_index, shard_count, steps, int(seed))
+    repeats = getattr(source, "repeats", 1)
+    if repeats > 1:
+        steps = len(source) // (-(-batch_size // repeats) * shard_count)
+    plan = _Plan(len(source), batch_size, shard_index, shard_count, steps, int(seed), repeats)
     return _batches(source, plan, threads, workers)
 
 
@@ -193,12 +198,13 @@ def eval_batches(
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """The indices of each batch of one shard, int[B], as a random-access source for Grain.
+    """The indices of each batch of one shard, int[B / repeats], as a random-access source for Grain.
 
     Attributes:
-        steps: number of batches per epoch.
+        steps: number of batches that one shuffle lasts for.
         seed: seed of the order, which is endless; None for one pass in order, whose last batches may
             have indices past the end.
+        repeats: number of copies of each example in a batch.
     """
 
     examples: int
@@ -207,22 +213,23 @@ class _Plan:
     shard_count: int
     steps: int
     seed: int | None
+    repeats: int = 1
 
     def __len__(self) -> int:
         return self.steps if self.seed is None else sys.maxsize
 
     def __getitem__(self, index: int) -> np.ndarray:
-        epoch, step = divmod(index, self.steps)
-        global_batch_size = self.batch_size * self.shard_count
-        start = step * global_batch_size
-        places = np.arange(start + self.shard_index, start + global_batch_size, self.shard_count)
-        return places if self.seed is None else _shuffle(self.seed, epoch, self.examples)[places]
+        number, step = divmod(index, self.steps)
+        slice_size = -(-self.batch_size // self.repeats) * self.shard_count
+        start = step * slice_size
+        places = np.arange(start + self.shard_index, start + slice_size, self.shard_count)
+        return places if self.seed is None else _shuffle(self.seed, number, self.examples)[places]
 
 
 @functools.lru_cache(maxsize=2)  # two epochs are in use around the end of one
-def _shuffle(seed: int, epoch: int, examples: int) -> np.ndarray:
+def _shuffle(seed: int, number: int, examples: int) -> np.ndarray:
     # Not Grain's own shuffle, which computes each index separately: 40 us for one of 1,437, 4 ms of 8.
-    return np.random.default_rng((seed, epoch)).permutation(examples)
+    return np.random.default_rng((seed, number)).permutation(examples)
 
 
 def _batches(source: Source, plan: _Plan, threads: int | None, workers: int) -> BatchIterator:
@@ -230,13 +237,23 @@ def _batches(source: Source, plan: _Plan, threads: int | None, workers: int) -> 
 
     if threads is None:
         threads = 0 if workers or in_memory(source) else min(8, os.cpu_count() or 1)
-    batches = grain.MapDataset.source(plan).map(functools.partial(read_batch, source))
+    batches = grain.MapDataset.source(plan).map(functools.partial(_read, source, plan))
     identity = {
         "seed": plan.seed,
         "examples": plan.examples,
         "global_batch_size": plan.batch_size * plan.shard_count,
+        "repeats": plan.repeats,
     }
     return BatchIterator(batches, identity, threads=threads, workers=workers)
+
+
+def _read(source: Source, plan: _Plan, indices: np.ndarray) -> Batch:
+    """A batch of so many copies of the examples; they lie apart, so that devices share them."""
+    batch = read_batch(source, indices)
+    if plan.repeats == 1:
+        return batch
+    copies = np.arange(plan.batch_size) % len(indices)
+    return {name: values[copies] for name, values in batch.items()}
 
 
 def _check_not_empty(source: Source) -> None:

@@ -238,13 +238,16 @@ def _labels(path: Path, images: int, num_classes: int) -> np.ndarray:
         InputError: they are gone or damaged.
     """
     try:
-        labels = checks.labels(np.load(path), num_classes)
+        labels = checks.labels(np.load(path, allow_pickle=False), num_classes)
         if labels.shape != (images,):
             raise ValueError(f"it has {labels.size} labels of {images} images")
     except (OSError, EOFError, ValueError) as error:
+        reason = decoding.describe(error)
+        if "pickle" in reason:  # NumPy advises to run what may be in it
+            reason = "it is no array of numbers"
         raise InputError(
-            f"{path} is damaged ({decoding.describe(error)}): remove {path.parent}, prepare it again"
-        ) from error
+            f"{path} is damaged ({reason}): remove {path.parent}, prepare it again"
+        ) from None
     return labels
 
 

@@ -7,8 +7,6 @@ or two scalars i32[] that are known only when the program runs.
 import jax
 import jax.numpy as jnp
 
-from jaxnets.dtypes import implicit_promotion
-
 Size = tuple[jax.Array | int, jax.Array | int]
 
 
@@ -21,7 +19,7 @@ def inside(size: Size, shape: tuple[int, int]) -> jax.Array:
 def cut(planes: jax.Array, size: Size, fill: int) -> jax.Array:
     """Planes [..., H, W] with `fill` wherever there is no picture of (height, width)."""
     shape = planes.shape[-2:]
-    if _fills(size, shape):
+    if fills(size, shape):
         return planes
     return jnp.where(inside(size, shape), planes, jnp.asarray(fill, planes.dtype))
 
@@ -29,7 +27,7 @@ def cut(planes: jax.Array, size: Size, fill: int) -> jax.Array:
 def cut_image(image: jax.Array, size: Size) -> jax.Array:
     """An image [H, W, C] that is black around its picture of (height, width)."""
     shape = image.shape[:2]
-    return image if _fills(size, shape) else jnp.where(inside(size, shape)[..., None], image, 0)
+    return image if fills(size, shape) else jnp.where(inside(size, shape)[..., None], image, 0)
 
 
 def surrounded(image: jax.Array, size: Size) -> jax.Array:
@@ -39,8 +37,8 @@ def surrounded(image: jax.Array, size: Size) -> jax.Array:
     return jnp.where(inside(size, image.shape[:2])[..., None], image, mean)
 
 
-def _fills(size: Size, shape: tuple[int, int]) -> bool:
-    """Whether a picture is known to fill its image."""
+def fills(size: Size, shape: tuple[int, int]) -> bool:
+    """Whether it is known, before the program runs, that a picture fills its image."""
     return all(isinstance(side, int) for side in size) and tuple(size) == tuple(shape)
 
 
@@ -63,7 +61,7 @@ def zoomed(image: jax.Array, zoom: jax.Array, start: jax.Array, size: Size) -> j
     def scaled(planes):
         return jax.image.scale_and_translate(planes, planes.shape, (0, 1), zoom, -zoom * start, "linear")
 
-    if _fills(size, image.shape[:2]):
+    if fills(size, image.shape[:2]):
         return jnp.clip(scaled(image), 0, 1)
     weight = inside(size, image.shape[:2])[..., None].astype(image.dtype)
     both = scaled(jnp.concatenate([image, weight], -1))
@@ -82,16 +80,19 @@ def warp(image: jax.Array, rows: jax.Array, columns: jax.Array, size: Size) -> j
     Returns:
         f32[h, w, C].
     """
-    import dm_pix
-
     height, width = map(jnp.float32, size)
-    # Pad with black, because dm-pix repeats the outermost pixels; its own constant fill would blacken
-    # pixels that are outside by an ulp due to rounding.
+    # Framed with black, which is read wherever a point is further out.
     framed = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
-    places = jnp.stack([rows + (height + 1) / 2, columns + (width + 1) / 2])
-    read = jax.vmap(dm_pix.flat_nd_linear_interpolate, in_axes=(-1, None), out_axes=-1)
-    with implicit_promotion():
-        found = read(framed, places).astype(image.dtype)
+    rows = jnp.clip(rows + (height + 1) / 2, 0, height + 1)
+    columns = jnp.clip(columns + (width + 1) / 2, 0, width + 1)
+    top, left = jnp.minimum(jnp.floor(rows), height), jnp.minimum(jnp.floor(columns), width)
+    down, right = (rows - top)[..., None], (columns - left)[..., None]
+    top, left = top.astype(jnp.int32), left.astype(jnp.int32)
+
+    def read(row: jax.Array) -> jax.Array:
+        return (1 - right) * framed[row, left] + right * framed[row, left + 1]
+
+    found = ((1 - down) * read(top) + down * read(top + 1)).astype(image.dtype)
     return jnp.clip(found, 0, 1)  # the four weights may sum to an ulp more than 1
 
 
@@ -108,9 +109,21 @@ def nearest(planes: jax.Array, rows: jax.Array, columns: jax.Array, size: Size, 
     Returns:
         [..., h, w] of the same dtype.
     """
+    inside, rows, columns = _pixels(rows, columns, size)
+    return jnp.where(inside, planes[..., rows, columns], jnp.asarray(fill, planes.dtype))
+
+
+def nearest_image(image: jax.Array, rows: jax.Array, columns: jax.Array, size: Size) -> jax.Array:
+    """As `nearest`, of an image f32[H, W, C], and black outside its picture."""
+    inside, rows, columns = _pixels(rows, columns, size)
+    return jnp.where(inside[..., None], image[rows, columns], 0)
+
+
+def _pixels(rows: jax.Array, columns: jax.Array, size: Size) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Which points are inside a picture, and the row and column of the pixel of each, or of the next."""
     height, width = map(jnp.float32, size)
     rows, columns = jnp.floor(rows + height / 2), jnp.floor(columns + width / 2)
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     rows = jnp.clip(rows, 0, height - 1).astype(jnp.int32)
     columns = jnp.clip(columns, 0, width - 1).astype(jnp.int32)
-    return jnp.where(inside, planes[..., rows, columns], jnp.asarray(fill, planes.dtype))
+    return inside, rows, columns

@@ -1,4 +1,4 @@
-"""Class imbalance (over- and undersampling, and class weights for the loss) and held-out splits."""
+"""Class imbalance (over- and undersampling, class weights for the loss), repeats, held-out splits."""
 
 from typing import Literal
 
@@ -19,6 +19,8 @@ def class_counts(source: Source) -> np.ndarray:
     if not getattr(source, "class_names", ()):
         raise InputError("source has no class_names; wanted the name of each class, to balance them")
     labels = checks.labels(labels_of(source), len(source.class_names))
+    if labels.ndim != 1:
+        raise InputError("source has images of several labels, whose classes cannot be balanced")
     counts = np.bincount(labels, minlength=len(source.class_names))
     if (counts == 0).any():
         name = source.class_names[int(np.argmin(counts))]
@@ -50,6 +52,45 @@ def class_balanced(source: Source, how: Literal["over", "under"] = "over", seed:
         repeats, rest = divmod(wanted, count)
         chosen += [np.repeat(members, repeats), rng.permutation(members)[:rest]]
     return Subset(source, np.sort(np.concatenate(chosen)))
+
+
+class Repeated(Subset):
+    """A view of a source whose training batches hold several copies of each example.
+
+    Made by `repeated`; `train_batches` asks for `repeats`.
+    """
+
+    def __init__(self, source: Source, repeats: int):
+        super().__init__(source, np.arange(len(source)))
+        self.repeats = repeats
+
+
+def repeated(source: Source, repeats: int) -> Repeated:
+    """A view of a source for repeated augmentation (Hoffer et al. 2020, "Augment your batch").
+
+    Every batch of `train_batches` then holds each of its examples `repeats` times, and the train step
+    augments every copy with a key of its own. As in DeiT (Touvron et al. 2021), an epoch keeps its
+    number of steps, so that it shows one in `repeats` of the examples; as many epochs show all. An
+    image is read once for all its copies. Where the batch size is no multiple of `repeats`, some
+    examples of a batch have a copy less.
+
+    Example:
+        >>> from itertools import islice
+        >>> from jaxnets import data
+        >>> source = data.repeated(data.load("digits").train, 3)
+        >>> [batch] = islice(data.train_batches(source, 6, seed=0), 1)
+        >>> batch["label"].tolist()
+        [3, 8, 3, 8, 3, 8]
+
+    Args:
+        source: N examples.
+        repeats: number of copies.
+
+    Raises:
+        InputError: `repeats` below 1.
+    """
+    checks.within("repeats", repeats, 1)
+    return Repeated(source, repeats)
 
 
 def class_weights(source: Source) -> np.ndarray:
@@ -101,6 +142,42 @@ def hold_out(source: Source, share: float, seed: int = 0) -> tuple[Subset, Subse
             f"{np.sum(groups == empty[0])}; hold out less, or add examples"
         )
     return Subset(source, left), Subset(source, held)
+
+
+def folds(source: Source, count: int, seed: int = 0) -> list[tuple[Subset, Subset]]:
+    """Splits a source for cross-validation: each part is held out once, and the rest is for training.
+
+    Args:
+        source: N examples.
+        count: number of parts, from 2. Those of a class, and all, differ by one example at most.
+        seed: seed of the draw.
+
+    Returns:
+        For each part, the training examples and the held-out ones, disjoint views of the source.
+
+    Raises:
+        InputError: fewer than 2 parts, or a class with a single example.
+    """
+    if count < 2 or count > len(source):
+        raise InputError(f"folds is {count}; it must be from 2 to the {len(source)} examples")
+    labels = _one_label_each(source)
+    groups = np.zeros(len(source), np.int32) if labels is None else labels
+    kinds, counts = np.unique(groups, return_counts=True)
+    if counts.min() < 2:
+        names = dict(enumerate(getattr(source, "class_names", ())))
+        alone = kinds[np.argmin(counts)]
+        raise InputError(
+            f"folds: class {names.get(alone, alone)!r} has one example, and none to train on where that "
+            "is held out; add examples"
+        )
+    rng = np.random.default_rng(seed)
+    order = np.concatenate([rng.permutation(np.flatnonzero(groups == kind)) for kind in kinds])
+    part = np.empty(len(source), np.int64)
+    part[order] = np.arange(len(source)) % count
+    return [
+        (Subset(source, np.flatnonzero(part != i)), Subset(source, np.flatnonzero(part == i)))
+        for i in range(count)
+    ]
 
 
 def split(labels: np.ndarray, share: float = 0.2, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,8 @@ import numpy as np
 
 from jaxnets.data import decoding, scenery
 from jaxnets.data.dataset import Dataset
+from jaxnets.data.labels import BACKGROUND
+from jaxnets.data.labels import example_of as labeled
 from jaxnets.data.objects import check_most, example_of, too_many
 from jaxnets.errors import InputError, unknown_name
 
@@ -75,7 +77,8 @@ class SceneSource:
     """The scenes of one split, rendered on access.
 
     `source[i]` has `image`, `label` int32[2], `box` float32[2, 4] and `mask` bool[2, H, W], or, if
-    `boxes` is given, the entries of `objects.example_of`. `source.captions(i)` returns the captions,
+    `boxes` is given, the entries of `objects.example_of`, or those of `labels.example_of` if
+    `segmentation` is. `source.captions(i)` returns the captions,
     `source.truth(i)` what is to be found, and `source.scene(i)` all. The number of scenes is unlimited;
     `len(source)` only defines an epoch.
 
@@ -89,6 +92,7 @@ class SceneSource:
             1 to M digits that lie apart, those that find no room left out, without captions.
         boxes: rows of an example's objects; None for the digits as they are.
         masks: whether these examples have masks.
+        segmentation: whether examples have a label map instead, of the background and the ten digits.
 
     Raises:
         InputError: an unknown split, or a number out of range.
@@ -103,6 +107,7 @@ class SceneSource:
         objects: int = 2,
         boxes: int | None = None,
         masks: bool = False,
+        segmentation: bool = False,
     ):
         if split not in SPLITS:
             raise unknown_name("split", split, SPLITS)
@@ -119,24 +124,26 @@ class SceneSource:
             if boxes < objects:
                 raise too_many("a scene", objects, boxes)
         self.split, self.count, self.objects = split, count, objects
-        self._boxes, self._masks = boxes, masks
+        self._boxes, self._masks, self._segmentation = boxes, masks, segmentation
         self.image_shape = (size, size, 3)
-        self.class_names = DIGITS
+        self.class_names = (BACKGROUND, *DIGITS) if segmentation else DIGITS
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        scene = self.scene(index)
+        scene, canvas = self.scene(index), self.image_shape[:2]
+        if self._segmentation:
+            return {"image": scene.image} | labeled(_label_map(scene), canvas, canvas)
         if self._boxes is None:
             return {"image": scene.image, "label": scene.labels, "box": scene.boxes, "mask": scene.masks}
-        canvas, truth = self.image_shape[:2], self._truth(scene)
-        name = f"scene {index}"
+        truth, name = self._truth(scene), f"scene {index}"
         return {"image": scene.image} | example_of(truth, canvas, canvas, canvas, self._boxes, name)
 
-    def truth(self, index: int) -> dict[str, np.ndarray]:
-        """What is to be found in a scene, as of `ObjectFiles.truth`."""
-        return self._truth(self.scene(index))
+    def truth(self, index: int) -> Any:
+        """What is to be found in a scene, as of `ObjectFiles.truth`; or its label map u8[H, W]."""
+        scene = self.scene(index)
+        return _label_map(scene) if self._segmentation else self._truth(scene)
 
     def _truth(self, scene: Scene) -> dict[str, np.ndarray]:
         none = np.zeros(len(scene.labels), bool)
@@ -225,6 +232,7 @@ def load_scenes(
     objects: int = 2,
     boxes: int | None = None,
     masks: bool = False,
+    segmentation: bool = False,
 ) -> Dataset:
     """The scenes as a dataset: `train`, and `test`, in which every scene has an unseen pair.
 
@@ -236,6 +244,7 @@ def load_scenes(
         boxes: M, for examples with boxes of fixed shapes (`objects.example_of`); None for the digits as
             they are.
         masks: whether these examples have masks.
+        segmentation: whether examples have label maps instead.
 
     Raises:
         InputError: a number out of range.
@@ -243,8 +252,17 @@ def load_scenes(
     if channels != 3:
         raise InputError(f"channels is {channels}; scenes are described by colors, so it must be 3")
     own = {"size": size, "objects": objects, "boxes": boxes, "masks": masks}
+    own["segmentation"] = segmentation
     train, test = SceneSource("train", count=count, **own), SceneSource("test", **own)
-    return Dataset("scenes", train, test, DIGITS)
+    return Dataset("scenes", train, test, train.class_names)
+
+
+def _label_map(scene: Scene) -> np.ndarray:
+    """The label of each pixel, u8[H, W]: 0 for the background, 1 for zero and so on."""
+    found = np.zeros(scene.image.shape[:2], np.uint8)
+    for label, mask in zip(scene.labels, scene.masks, strict=True):
+        found[mask] = label + 1
+    return found
 
 
 def _captions(relation: str, first: _Object, second: _Object) -> tuple[str, ...]:

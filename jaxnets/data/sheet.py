@@ -12,7 +12,7 @@ import numpy as np
 from jaxnets.data import augmentation
 from jaxnets.data.dataset import Dataset, Source, read_batch
 from jaxnets.data.example import KEYS, Example
-from jaxnets.data.marking import marked
+from jaxnets.data.marking import colored, marked
 from jaxnets.errors import InputError
 from jaxnets.outputs import check_picture, save_figure
 
@@ -23,7 +23,8 @@ def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike
     """Writes a PNG with a row for every augmentation: the original, then eight samples.
 
     Presets and augmentations of batches are included. The rows cycle through the images. Augmentations
-    that are applied with a probability are always applied. Boxes and masks are drawn as they are moved.
+    that are applied with a probability are always applied. Boxes, masks and label maps are drawn as
+    they are moved.
 
     Args:
         images: a dataset (its training images), a source, or uint8[N, H, W, C] with C = 1 or 3, of
@@ -69,14 +70,18 @@ def contact_sheet(images: Dataset | Source | np.ndarray, path: str | os.PathLike
 
 
 def _drawn(example: dict[str, np.ndarray]) -> np.ndarray:
-    """The image of an example with its objects drawn into it, f32[H, W, C]."""
-    if "box" not in example:
+    """The image of an example with its objects or label map drawn into it, f32[H, W, C]."""
+    if "box" not in example and "segmentation" not in example:
         return example["image"]
+    height, width, _ = example["image"].shape
+    image = np.broadcast_to(np.round(255 * example["image"]), (height, width, 3)).astype(np.uint8)
+    if "segmentation" in example:
+        image = colored(image, example["segmentation"])
+    if "box" not in example:
+        return image / np.float32(255)
     valid = example.get("valid", np.ones(len(example["box"]), bool))
     labels = example.get("label", np.zeros(len(valid), int))
     masks = example["mask"][valid] >= 0.5 if "mask" in example else None
-    height, width, _ = example["image"].shape
-    image = np.broadcast_to(np.round(255 * example["image"]), (height, width, 3)).astype(np.uint8)
     line = max(1, width // 100)
     drawn = marked(image, example["box"][valid], np.ravel(labels)[valid], masks, line=line)
     return drawn / np.float32(255)

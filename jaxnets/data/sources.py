@@ -17,6 +17,7 @@ _LOADERS: dict[str, Callable[..., Dataset] | str] = {
     "digits": "jaxnets.data.sources:load_digits",
     "scenes": "jaxnets.data.scenes:load_scenes",
     "folder:PATH": "jaxnets.data.folder:load_folder",
+    "csv:PATH": "jaxnets.data.tables:load_csv",
     "captions:PATH": "jaxnets.data.captions:load_captions",
     "coco:PATH": "jaxnets.data.coco:load_coco",
     "voc:PATH": "jaxnets.data.voc:load_voc",
@@ -58,9 +59,10 @@ def load(spec: str, **options: Any) -> Dataset:
     """Loads a dataset by its spec.
 
     Args:
-        spec: ``"digits"``, ``"scenes"``, ``"folder:PATH"``, ``"records:PATH"``, ``"captions:PATH"``,
-            ``"coco:PATH"``, ``"voc:PATH"``, ``"tfds:NAME"``, or a custom one (`register`).
-        **options: options of `load_digits`, `load_scenes`, `load_folder`, `load_records`,
+        spec: ``"digits"``, ``"scenes"``, ``"folder:PATH"``, ``"csv:PATH"``, ``"records:PATH"``,
+            ``"captions:PATH"``, ``"coco:PATH"``, ``"voc:PATH"``, ``"tfds:NAME"``, or a custom one
+            (`register`).
+        **options: options of `load_digits`, `load_scenes`, `load_folder`, `load_csv`, `load_records`,
             `load_captions`, `load_coco`, `load_voc` or `load_tfds`. All take ``size`` (side of the
             images in pixels) and ``channels`` (1 or 3); None stands for the default.
 
@@ -96,6 +98,8 @@ def _loader_of(spec: str) -> tuple[Callable[..., Dataset], list[str]]:
     )
     if loader is None and os.path.isdir(os.path.expanduser(spec)):
         raise InputError(f"dataset {spec!r} is a directory; did you mean 'folder:{spec}'?")
+    if loader is None and spec.endswith(".csv") and ":" not in spec:
+        raise InputError(f"dataset {spec!r} is a file; did you mean 'csv:{spec}'?")
     if loader is None:
         raise unknown_name("dataset", spec, _LOADERS)
     if isinstance(loader, str):

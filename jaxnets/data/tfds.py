@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from jaxnets.data import decoding, splits
+from jaxnets.data import decoding, splits, tfds_labels
 from jaxnets.data.dataset import Dataset
 from jaxnets.data.objects import MOST, canvas_of, check_most
+from jaxnets.data.tfds_labels import TfdsLabels
 from jaxnets.data.tfds_objects import TfdsObjects
 from jaxnets.errors import InputError, unknown_name
 
@@ -83,13 +84,14 @@ def load_tfds(
     size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     boxes: int | None = None,
+    segmentation: bool = False,
     strict: bool = False,
     data_dir: str | None = None,
     interpolation: str = "bilinear",
     background: str = "white",
 ) -> Dataset:
-    """Loads a prepared TensorFlow dataset of images with labels, captions or objects: its train,
-    validation and test splits, or those of them that there are.
+    """Loads a prepared TensorFlow dataset of images with labels, captions, objects or label maps: its
+    train, validation and test splits, or those of them that there are.
 
     Nothing is downloaded. Preparing a dataset may need TensorFlow; reading a dataset that was prepared
     in the array_record format does not.
@@ -98,14 +100,17 @@ def load_tfds(
         name: name in TensorFlow Datasets: ``"cifar10"``, ``"name/config"``, ``"name:1.0.0"``. Its
             features must be named ``image`` and ``label``, or ``image`` and ``captions`` (as in
             ``"coco_captions"``), or ``image`` and ``objects`` with ``bbox`` and ``label`` (as in
-            ``"coco/2017"`` and ``"voc/2007"``). Epochs are measured by ``validation`` if there is one;
+            ``"coco/2017"`` and ``"voc/2007"``), or, for label maps, ``image`` and an image of one
+            channel that is called ``segmentation_mask`` (as in ``"oxford_iiit_pet"``) or another of
+            `tfds_labels.NAMES`. Epochs are measured by ``validation`` if there is one;
             ``test`` is then left for `Dataset.split`.
         size: side of the square that every image is resized to, as for a folder. By default, images
             keep their size if it is the same for all, and are resized to 224 pixels otherwise. With
-            objects, that of the canvas, or its (height, width), as for `load_coco`.
+            objects or label maps, that of the canvas, or its (height, width), as for `load_coco`.
         channels: 1 (gray) or 3 (RGB); by default that of the dataset.
         boxes: the most objects of an image; if it is given, objects are taken where there are labels
             too.
+        segmentation: take label maps instead. Of classes without names, they are read to number them.
         strict: raise for an image that cannot be decoded, instead of giving it weight 0.
         data_dir: the folder with the prepared dataset (default: that of TensorFlow Datasets); ``~`` is
             your home.
@@ -121,25 +126,28 @@ def load_tfds(
     data_dir = data_dir and os.path.expanduser(data_dir)
     builder = _builder(name, data_dir)
     features = builder.info.features
-    kind = _kind(features, boxes)
+    kind = _kind(features, boxes, segmentation)
     parts = {splits.split_of(split): split for split in builder.info.splits}
     parts = {name: parts[name] for name in splits.NAMES if name in parts}
     if kind is None or "train" not in parts or len(parts) < 2:
         wanted = "label (or captions, or objects with bbox and label)" if boxes is None else "objects"
+        if segmentation:
+            wanted = f"an image of one channel, called {' or '.join(tfds_labels.NAMES)},"
         raise InputError(
             f"tfds dataset {name!r} must have features image and {wanted} and splits train and test (or "
             f"validation); it has {', '.join(features)} and {', '.join(builder.info.splits)}"
         )
     stored = _stored_shape(features["image"].shape)
     channels = stored[2] if channels is None else channels
-    decoding.check_shape_options(None if kind == "objects" else size, channels)
+    on_canvas = kind in ("objects", "label maps")
+    decoding.check_shape_options(None if on_canvas else size, channels)
     decoding.check_interpolation(interpolation)
     decoding.check_background(background)
     decoders = None
     if isinstance(features["image"], tfds.features.Image):
         decoders = {"image": tfds.decode.SkipDecoding()}
-    elif kind == "objects":
-        raise InputError(f"tfds dataset {name!r} has objects in images without a format; wanted files")
+    elif on_canvas:
+        raise InputError(f"tfds dataset {name!r} has {kind} of images without a format; wanted files")
     if kind == "objects":
         boxes = MOST if boxes is None else boxes
         check_most(boxes)
@@ -147,6 +155,18 @@ def load_tfds(
         make = functools.partial(
             TfdsObjects, boxes=boxes, first=int(name.startswith("voc")), strict=strict,
             image_shape=(*canvas_of(size), channels),
+            interpolation=interpolation, background=background,
+        )  # fmt: skip
+    elif kind == "label maps":
+        feature = tfds_labels.feature_of(features)
+        decoders[feature] = tfds.decode.SkipDecoding()
+        stored = {
+            f"{name} {split}": builder.as_data_source(split=split, decoders=decoders)
+            for split in parts.values()
+        }
+        class_names = tfds_labels.class_names(features[feature], feature, stored)
+        make = functools.partial(
+            TfdsLabels, feature=feature, size=size, channels=channels, strict=strict,
             interpolation=interpolation, background=background,
         )  # fmt: skip
     else:
@@ -172,12 +192,14 @@ def load_tfds(
     return Dataset(f"tfds:{name}", sources["train"], test, class_names, sources, notes)
 
 
-def _kind(features: Any, boxes: int | None) -> str | None:
+def _kind(features: Any, boxes: int | None, segmentation: bool) -> str | None:
     """What an image of these features comes with, or None."""
     objects = getattr(features["objects"], "keys", dict)() if "objects" in features else ()
     has_objects = {"bbox", "label"} <= set(objects)
     if "image" not in features:
         return None
+    if segmentation:
+        return "label maps" if tfds_labels.feature_of(features) else None
     if has_objects and (boxes is not None or "label" not in features):
         return "objects"
     known = ("label", "captions") if boxes is None else ()

@@ -1,15 +1,16 @@
-"""Images on disk with boxes of objects, an XML file each, in Pascal VOC's format."""
+"""Images on disk with boxes of objects, an XML file each, or with label maps, as of Pascal VOC."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from PIL import Image
 
 from jaxnets.data import decoding, files
 from jaxnets.data.dataset import Dataset
+from jaxnets.data.labels import BACKGROUND, LabelFiles
 from jaxnets.data.objects import MOST, ObjectFiles, Objects, dataset_of
 from jaxnets.data.waiting import tracked
 from jaxnets.errors import InputError
@@ -39,10 +40,11 @@ def load_voc(
     size: int | tuple[int, int] | None = None,
     channels: int = 3,
     boxes: int = MOST,
+    segmentation: bool = False,
     strict: bool = False,
     interpolation: str = "bilinear",
 ) -> Dataset:
-    """Loads images with boxes of objects from a folder in Pascal VOC's format.
+    """Loads images with boxes of objects, or with label maps, from a folder in Pascal VOC's format.
 
     The folder is that of a year (VOC2012), with XML files in `Annotations` and images in `JPEGImages`,
     or any other with XML files and images. The splits are those of `ImageSets/Main`: train (or else
@@ -53,46 +55,73 @@ def load_voc(
     VOC counts from 1, count from 0, and the right and lower borders lie behind the last pixel. The
     boxes of parts, such as hands, are left out.
 
+    Label maps are the images in `SegmentationClass`: the indices of their palettes count the background
+    and the twenty classes, and 255 is around objects. The splits are then those of
+    `ImageSets/Segmentation`.
+
     Args:
         path: the folder.
         size: side of the canvas that images are scaled to fit on, or its (height, width), in pixels
             (default 512).
         channels: 1 (gray) or 3 (RGB).
         boxes: M, the most objects of an image.
+        segmentation: whether examples have label maps instead of boxes.
         strict: raise for an image that cannot be decoded, instead of giving it weight 0.
         interpolation: interpolation for resizing: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Returns:
-        A dataset of `ObjectFiles`; where a fifth was held out, its split "all" is the whole.
+        A dataset of `ObjectFiles` or `LabelFiles`; where a fifth was held out, its split "all" is the
+        whole.
 
     Raises:
-        InputError: no such folder or files, a file that is not in this format, a missing image, an image
-            of more objects than `boxes`, or (strict) an image that cannot be decoded.
+        InputError: no such folder or files, a file that is not in this format, a missing image or label
+            map, an image of more objects than `boxes`, or (strict) an image that cannot be decoded.
     """
     root = expanded(path)
+    options = {"size": size, "channels": channels, "strict": strict, "interpolation": interpolation}
+    if segmentation:
+        return _with_labels(root, **options)
     folder = root / "Annotations" if (root / "Annotations").is_dir() else root
-    listed = _splits(root, folder)
+    listed = _splits(root, "Main", folder, ".xml", "XML files, neither directly nor in Annotations/")
     every = list(dict.fromkeys(file for own in listed.values() for file in own))
     read = {file: _read(root, file) for file in tracked(every, len(every), f"reading {shown(folder)}")}
     names = {name for own in read.values() for name in own.names}
     classes = CLASSES if names <= set(CLASSES) else tuple(sorted(names))
-    options = {"size": size, "channels": channels, "boxes": boxes, "strict": strict}
-    options["interpolation"] = interpolation
     parts = {
-        split: _source([read[file] for file in own], classes, **options) for split, own in listed.items()
+        split: _source([read[file] for file in own], classes, boxes=boxes, **options)
+        for split, own in listed.items()
     }
     return dataset_of(f"voc:{root}", parts, {split: split for split in parts if split})
 
 
-def _splits(root: Path, folder: Path) -> dict[str | None, list[Path]]:
-    """The XML files of each split, or all of them, by None."""
+def _with_labels(root: Path, **options: Any) -> Dataset:
+    """A dataset of label maps."""
+    folder, names = root / "SegmentationClass", (BACKGROUND, *CLASSES)
+    listed = _splits(root, "Segmentation", folder, ".png", f"label images in {folder.name}/")
+    parts = {}
+    for split, own in listed.items():
+        pictures = [_place(file, "", _around(root)) for file in own]
+        parts[split] = LabelFiles(pictures, list(map(str, own)), names, **options)
+    return dataset_of(f"voc:{root}", parts, {split: split for split in parts if split})
+
+
+def _splits(root: Path, kind: str, folder: Path, ending: str, what: str) -> dict[str | None, list[Path]]:
+    """The files of each split, or all of them, by None.
+
+    Args:
+        root: the folder of a year.
+        kind: the folder of `ImageSets` that lists the splits.
+        folder: where the files are.
+        ending: of their names.
+        what: what there is none of, if there are none.
+    """
     found = {}
     for split, name in (("train", "train"), ("train", "trainval"), ("val", "val"), ("test", "test")):
-        file = root / "ImageSets" / "Main" / f"{name}.txt"
+        file = root / "ImageSets" / kind / f"{name}.txt"
         if not file.is_file() or split in found:
             continue
         lines = map(str.split, file.read_text(encoding="utf-8").splitlines())
-        own = [folder / f"{line[0]}.xml" for line in lines if line]
+        own = [folder / f"{line[0]}{ending}" for line in lines if line]
         missing = [one for one in own if not one.is_file()]
         if missing and len(missing) < len(own):
             raise InputError(f"{file} lists {shown(missing[0].stem)}, but there is no {missing[0]}")
@@ -100,11 +129,11 @@ def _splits(root: Path, folder: Path) -> dict[str | None, list[Path]]:
             found[split] = own
     if "train" in found and len(found) > 1:
         return found
-    every = sorted(folder.glob("*.xml"))
+    every = sorted(folder.glob(f"*{ending}"))
     if not every:
-        years = sorted(one.name for one in root.glob("VOC*") if (one / "Annotations").is_dir())
+        years = sorted(one.name for one in root.glob("VOC*") if (one / "JPEGImages").is_dir())
         hint = f"; give the folder of a year, such as {root / years[0]}" if years else ""
-        raise InputError(f"{root} holds no XML files, neither directly nor in Annotations/{hint}")
+        raise InputError(f"{root} holds no {what}{hint}")
     return {None: every}
 
 
@@ -131,10 +160,10 @@ def _read(root: Path, file: Path) -> _File:
         raise InputError(
             f"{file} is not in VOC's format ({_FORMAT}): {decoding.describe(error)}"
         ) from None
-    picture = _place(root, file, top.findtext("filename") or "")
+    picture = _place(file, top.findtext("filename") or "", (*_around(root), file.parent))
     return _File(
         picture,
-        sides if min(sides) > 0 else _size(picture),
+        sides if min(sides) > 0 else decoding.size_of(picture),
         names,
         [(left - 1, top - 1, right, bottom) for left, top, right, bottom in corners],
         difficult,
@@ -148,25 +177,21 @@ def _text(element: Any, path: str) -> str:
     return found
 
 
-def _place(root: Path, file: Path, name: str) -> str:
-    """The image of an XML file: what it names, or what is called like it."""
+def _around(root: Path) -> tuple[Path, ...]:
+    """Where images are looked for."""
+    return root / "JPEGImages", root / "images", root
+
+
+def _place(file: Path, name: str, folders: Sequence[Path]) -> str:
+    """The image of an XML file or label map: what it names, or what is called like it."""
     names = [Path(name).name] if name else []
     names += [file.stem + ending for ending in (".jpg", *sorted(files.ENDINGS))]
-    folders = list(dict.fromkeys([root / "JPEGImages", root / "images", root, file.parent]))
+    folders = list(dict.fromkeys(folders))
     for path in (os.path.join(folder, own) for own in names for folder in folders):
         if os.path.isfile(path):
             return path
     looked = ", ".join(map(str, folders))
     raise InputError(f"{file} is of the image {shown(names[0])}, which is in none of {looked}")
-
-
-def _size(picture: str) -> tuple[int, int]:
-    """The (height, width) of an image, by its header."""
-    try:
-        with Image.open(picture, formats=decoding.FORMATS) as image:
-            return decoding.upright_size(image)
-    except Exception:  # Pillow's plugins raise nearly anything; it is told when the image is read
-        return 1, 1
 
 
 def _source(read: list[_File], classes: tuple[str, ...], **options: Any) -> ObjectFiles:

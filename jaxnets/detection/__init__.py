@@ -8,13 +8,14 @@ from jaxnets.detection.anchoring import anchors
 from jaxnets.detection.boxes import area, clip, convert, decode, encode, giou, iou
 from jaxnets.detection.creating import create_detector
 from jaxnets.detection.detecting import Detections, detect
-from jaxnets.detection.detector import Detector, Found, Resizing, Truths
+from jaxnets.detection.detector import Detector, Found, Truths
 from jaxnets.detection.drawing import draw
 from jaxnets.detection.fpn import FPN
 from jaxnets.detection.matching import match, sample
 from jaxnets.detection.regions import paste_masks, pyramid_roi_align, roi_align, roi_pool
 from jaxnets.detection.suppression import nms, soft_nms
 from jaxnets.detection.task import Detection
+from jaxnets.models.resizing import Resizing
 
 __all__ = [
     "FPN",

@@ -2,25 +2,72 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from jaxnets.detection.coco_names import class_names
 from jaxnets.errors import InputError
+from jaxnets.layers import NORMS
 from jaxnets.models import Classifier, create_classifier, feature_info
-from jaxnets.models.resnet import RENAMES
+from jaxnets.models.published import IMAGENET_MEAN, IMAGENET_STD
+from jaxnets.models.resizing import Resizing
+from jaxnets.models.resnet import backbone_rules
+from jaxnets.models.settings import Count, NonNegative
 
 NO_SETTINGS = FrozenDict()
 SIDE = 256  # of an image by which the maps of a backbone are looked at
 
-_TORCHVISION = tuple(
-    (ours, f"backbone.body.{theirs}")
-    for ours, theirs in RENAMES["torchvision"]
-    if ours.startswith("backbone/")
-)
+
+@dataclass(frozen=True)
+class Settings:
+    """What the `build` of every kind of detector takes beside its own settings.
+
+    Attributes:
+        backbone: a classifier of `jaxnets.list_models()`.
+        norm, epsilon: of the backbone's normalizations.
+        backbone_settings: further settings of the backbone.
+        first_label: what the first channel is called; see `Detector`.
+        min_size, max_size, mean, std: of the pictures; see `Resizing`.
+    """
+
+    backbone: str = "resnet50"
+    norm: Literal[NORMS] = "frozen"
+    epsilon: NonNegative = 1e-5
+    backbone_settings: Any = NO_SETTINGS
+    first_label: Literal[-1, 0] = 0
+    min_size: Count = 800
+    max_size: Count = 1333
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+
+def shared_parts(strides: Sequence[int], num_classes: int, settings: Settings) -> dict[str, Any]:
+    """The fields of `Detector` that all kinds have, but for the pyramid.
+
+    Args:
+        strides: of the backbone's maps, from fine to coarse.
+        num_classes: channels of scores.
+        settings: as of `build`.
+
+    Raises:
+        InputError: as of `backbone_of`.
+    """
+    own = settings.backbone, strides, settings.norm, settings.epsilon, settings.backbone_settings
+    backbone, maps, smallest = backbone_of(*own)
+    return {
+        "backbone": backbone,
+        "maps": maps,
+        "num_classes": num_classes,
+        "first_label": settings.first_label,
+        "class_names": class_names(num_classes) if settings.first_label == 0 else (),
+        "min_size": smallest,
+        "resizing": Resizing(settings.min_size, settings.max_size, settings.mean, settings.std),
+    }
 
 
 def backbone_of(
@@ -85,4 +132,9 @@ def torchvision_rules(levels: int, *heads: tuple[str, ...], old: bool = False) -
             (f"fpn/{kind}{level}_bn", f"backbone.fpn.{kind}_blocks.{level - 1}.1"),
         )
     ]
-    return (*_TORCHVISION, *fpn, ("fpn/{top}", "backbone.fpn.extra_blocks.{top}"), *heads)
+    return (
+        *backbone_rules("backbone.body"),
+        *fpn,
+        ("fpn/{top}", "backbone.fpn.extra_blocks.{top}"),
+        *heads,
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxnets.data.pictures import check_list, read
 from jaxnets.detection import pictures as reading
 from jaxnets.detection.detector import Detector, Found
 from jaxnets.detection.suppression import rounded_down
@@ -65,9 +66,7 @@ def detect(
     Raises:
         InputError: a picture that cannot be read, no list of pictures, or a threshold out of range.
     """
-    one = isinstance(pictures, np.ndarray | jax.Array) and pictures.ndim < 4
-    if one or isinstance(pictures, str | PathLike) or hasattr(pictures, "convert"):
-        raise InputError("pictures: got one; wanted a list of them, such as [picture]")
+    check_list(pictures)
     for name, value in (("score", score), ("iou", iou)):
         if value is not None and not 0 <= value <= 1:
             raise InputError(f"{name} is {value}; it must be from 0 to 1")
@@ -81,7 +80,7 @@ def detect(
 def _detected(
     model: Detector, variables: Mapping[str, Any], picture: Any, score: Any, iou: Any, k: int | None
 ) -> Detections:
-    placed = reading.place(reading.read(picture), model.resizing)
+    placed = reading.place(read(picture), model.resizing)
     sizes = np.array([placed.size], np.int32)
     found = jax.device_get(_found(model, variables, placed.image[None], sizes, score, iou, k))
     return in_picture(jax.tree.map(lambda part: part[0], found), placed, model.class_names)

@@ -1,7 +1,6 @@
 """What all detectors share: a pyramid of features on a backbone, and what they find, in fixed shapes."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -15,23 +14,7 @@ from jaxnets.detection.suppression import nms
 from jaxnets.dtypes import at_least_float32
 from jaxnets.errors import InputError
 from jaxnets.layers.initialization import InitializedAtOnce
-from jaxnets.models.published import IMAGENET_MEAN, IMAGENET_STD
-
-
-@dataclass(frozen=True)
-class Resizing:
-    """The pictures that a detector was made for.
-
-    Attributes:
-        min_size: the shorter side is scaled to so many pixels,
-        max_size: or the longer side to so many, whichever is smaller.
-        mean, std: of each channel, in units of 0 to 1.
-    """
-
-    min_size: int = 800
-    max_size: int = 1333
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
+from jaxnets.models.resizing import Resizing
 
 
 class Found(NamedTuple):
@@ -77,15 +60,13 @@ class Pyramid(NamedTuple):
 
 CANDIDATES = 1000  # of each level of a one-stage detector, before suppression
 
-Losses = dict[str, tuple[jax.Array, jax.Array]]
-"""Each term's numerator f32[N] and denominator f32[N] by image: the term is the sum over the sum."""
-
 
 class Detector(InitializedAtOnce):
     """A detector. Its parameters are those of its parts: `backbone`, `fpn` and its heads.
 
     A kind of detector has two methods more: `search(pyramid, score, iou, k) -> Found`, where labels are
-    still channels, and `losses(images, sizes, truths, key, train) -> Losses`.
+    still channels, and `losses(images, sizes, truths, key, train) -> Terms`, see
+    `jaxnets.training.terms`.
 
     Attributes:
         backbone: a module, `backbone(images, train) -> dict[str, Array]`.
@@ -191,7 +172,7 @@ def anchors_of(
 
 def flattened(maps: jax.Array, width: int) -> jax.Array:
     """Maps [N, h, w, A * width] of a head as [N, h * w * A, width]."""
-    return maps.reshape(len(maps), -1, width)
+    return maps.reshape(maps.shape[0], -1, width)
 
 
 def dense_search(

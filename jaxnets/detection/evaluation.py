@@ -7,19 +7,13 @@ import numpy as np
 
 from jaxnets.detection.detecting import pasted
 from jaxnets.errors import InputError
-from jaxnets.metrics import Metrics, Score
+from jaxnets.metrics import Metrics, Ratio
 from jaxnets.metrics.detection import coco
 from jaxnets.training.evaluation import Predictions
 
 Image = dict[str, np.ndarray]
 
 SHOWN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
-
-
-class Precision(Score):
-    """An average precision, from 0 to 1; higher is better."""
-
-    form = "{:.3f}"
 
 
 def evaluate(predictions: Predictions) -> Metrics:
@@ -60,7 +54,7 @@ def measures(found: list[Image], there: list[Image]) -> Metrics:
     if "masks" in found[0] and "masks" in there[0]:
         masks = coco(found, there, "mask")
         measures |= {f"mask_{name}": masks[name] for name in SHOWN}
-    return {name: Precision(value, 1.0) for name, value in measures.items()}
+    return {name: Ratio(value, 1.0) for name, value in measures.items()}
 
 
 def found_in(outputs: Any, batch: Any, row: int) -> Image:

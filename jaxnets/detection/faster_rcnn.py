@@ -19,14 +19,12 @@ from optax.losses import sigmoid_binary_cross_entropy
 
 from jaxnets.detection import losses, matching
 from jaxnets.detection.boxes import clip, decode, encode, iou
-from jaxnets.detection.building import NO_SETTINGS, backbone_of, torchvision_rules
-from jaxnets.detection.coco_names import class_names
+from jaxnets.detection.building import Settings, shared_parts, torchvision_rules
+from jaxnets.detection.coco_names import class_names  # noqa: F401  (what public weights score)
 from jaxnets.detection.detector import (
     Detector,
     Found,
-    Losses,
     Pyramid,
-    Resizing,
     Truths,
     anchors_of,
     suppressed,
@@ -36,10 +34,9 @@ from jaxnets.detection.heads import BoxHead, BoxPredictor, MaskHead
 from jaxnets.detection.proposals import RATIOS, RPNHead, best_proposals, proposed, rpn_losses
 from jaxnets.detection.regions import pyramid_roi_align, roi_align
 from jaxnets.dtypes import at_least_float32
-from jaxnets.layers import NORMS
 from jaxnets.models import published
-from jaxnets.models.published import IMAGENET_MEAN, IMAGENET_STD
-from jaxnets.models.settings import Count, NonNegative
+from jaxnets.models.settings import Count, takes_fields_of
+from jaxnets.training.terms import Terms
 
 PAPER = "Ren et al. 2015, arXiv:1506.01497 (masks: He et al. 2017, arXiv:1703.06870)"
 
@@ -152,7 +149,7 @@ class FasterRCNN(Detector):
 
     def losses(
         self, images: Array, sizes: Array | None, truths: Truths, key: Array, train: bool = True
-    ) -> Losses:
+    ) -> Terms:
         """The terms of the loss: of the proposals `objectness` and `rpn_box`, of the regions
         `classification`, `box` and, with masks, `mask`.
 
@@ -258,63 +255,45 @@ def _learned(
     return regions[index], sampled, jnp.where(sampled, matched[index], matching.BELOW)
 
 
+@takes_fields_of(Settings)
 def build(
     *,
     num_classes: Count = 91,
-    backbone: str = "resnet50",
-    norm: Literal[NORMS] = "frozen",
-    epsilon: NonNegative = 1e-5,
-    backbone_settings: Any = NO_SETTINGS,
     version: Literal[1, 2] = 1,
     masks: bool = False,
-    first_label: Literal[-1, 0] = 0,
     width: Count = 256,
     hidden: Count = 1024,
     anchor_size: Count = 32,
     proposals: Count = 1000,
     train_proposals: Count = 2000,
     samples: Count = 512,
-    min_size: Count = 800,
-    max_size: Count = 1333,
-    mean: tuple[float, ...] = IMAGENET_MEAN,
-    std: tuple[float, ...] = IMAGENET_STD,
+    **settings: Any,
 ) -> FasterRCNN:
     """A Faster R-CNN, or with masks a Mask R-CNN, for pictures of any size.
 
     Args:
         num_classes: channels of scores, the background among them.
-        backbone: a classifier of `jaxnets.list_models()`.
-        norm, epsilon: of the backbone's normalizations.
-        backbone_settings: further settings of the backbone.
         version: 2 for normalization in the pyramid and the heads, and deeper heads.
         masks: whether there is a mask head.
-        first_label: what the first channel is called; see `Detector`.
         width: channels of the pyramid.
         hidden: units of the dense layers.
         anchor_size: side of the smallest anchors, in pixels; regions of 7 times it are read from the
             third level.
         proposals, train_proposals, samples: see `FasterRCNN`.
-        min_size, max_size, mean, std: of the pictures; see `Resizing`.
+        **settings: see `building.Settings`.
     """
-    body, maps, smallest = backbone_of(backbone, (4, 8, 16, 32), norm, epsilon, backbone_settings)
     second = version == 2
     return FasterRCNN(
-        backbone=body,
-        maps=maps,
+        **shared_parts((4, 8, 16, 32), num_classes, Settings(**settings)),
         fpn=FPN(width, norm="batch" if second else None),
         rpn=RPNHead(depth=2 if second else 1),
         box_head=BoxHead(hidden, convs=4 if second else 0),
         box_predictor=BoxPredictor(num_classes),
         mask_head=MaskHead(num_classes, "batch" if second else None) if masks else None,
-        num_classes=num_classes,
-        first_label=first_label,
-        class_names=class_names(num_classes) if first_label == 0 else (),
         anchor_size=anchor_size,
         proposals=proposals,
         train_proposals=train_proposals,
         samples=samples,
-        min_size=smallest,
-        resizing=Resizing(min_size, max_size, mean, std),
     )
 
 

@@ -4,7 +4,7 @@ sampling of centers, the centerness beside the regression, and the geometric mea
 """
 
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,14 +15,12 @@ from optax.losses import sigmoid_binary_cross_entropy
 
 from jaxnets.detection import losses
 from jaxnets.detection.boxes import area, giou
-from jaxnets.detection.building import NO_SETTINGS, backbone_of, torchvision_rules
-from jaxnets.detection.coco_names import class_names
+from jaxnets.detection.building import Settings, shared_parts, torchvision_rules
+from jaxnets.detection.coco_names import class_names  # noqa: F401  (what public weights score)
 from jaxnets.detection.detector import (
     Detector,
     Found,
-    Losses,
     Pyramid,
-    Resizing,
     Truths,
     anchors_of,
     dense_search,
@@ -30,10 +28,10 @@ from jaxnets.detection.detector import (
 )
 from jaxnets.detection.fpn import FPN
 from jaxnets.detection.heads import NORMAL, PRIOR, ConvTower
-from jaxnets.layers import NORMS, Conv
+from jaxnets.layers import Conv
 from jaxnets.models import published
-from jaxnets.models.published import IMAGENET_MEAN, IMAGENET_STD
-from jaxnets.models.settings import Count, NonNegative
+from jaxnets.models.settings import Count, takes_fields_of
+from jaxnets.training.terms import Terms
 
 PAPER = "Tian et al. 2019, arXiv:1904.01355"
 
@@ -100,7 +98,7 @@ class FCOS(Detector):
 
     def losses(
         self, images: Array, sizes: Array | None, truths: Truths, key: Array, train: bool = True
-    ) -> Losses:
+    ) -> Terms:
         """The terms of the loss: `classification`, `box` and `centerness` (equation 2).
 
         Args:
@@ -189,48 +187,30 @@ def _matched(anchors: Array, low: Array, high: Array, boxes: Array, valid: Array
     return areas.argmin(1).astype(jnp.int32), found.any(1)
 
 
+@takes_fields_of(Settings)
 def build(
     *,
     num_classes: Count = 91,
-    backbone: str = "resnet50",
-    norm: Literal[NORMS] = "frozen",
-    epsilon: NonNegative = 1e-5,
-    backbone_settings: Any = NO_SETTINGS,
-    first_label: Literal[-1, 0] = 0,
     width: Count = 256,
     stride: Count = 8,
-    min_size: Count = 800,
-    max_size: Count = 1333,
-    mean: tuple[float, ...] = IMAGENET_MEAN,
-    std: tuple[float, ...] = IMAGENET_STD,
+    **settings: Any,
 ) -> FCOS:
     """An FCOS for pictures of any size.
 
     Args:
         num_classes: channels of scores; torchvision's count the background, whose channel is not used.
-        backbone: a classifier of `jaxnets.list_models()`.
-        norm, epsilon: of the backbone's normalizations.
-        backbone_settings: further settings of the backbone.
-        first_label: what the first channel is called; see `Detector`.
         width: channels of the pyramid and the heads, a multiple of 32.
         stride: pixels that a distance of 1 stands for on the finest level; each level doubles it.
-        min_size, max_size, mean, std: of the pictures; see `Resizing`.
+        **settings: see `building.Settings`.
     """
-    body, maps, smallest = backbone_of(backbone, (8, 16, 32), norm, epsilon, backbone_settings)
     return FCOS(
-        backbone=body,
-        maps=maps,
+        **shared_parts((8, 16, 32), num_classes, Settings(**settings)),
         fpn=FPN(width, top="convs"),
         scores=ScoreHead(num_classes),
         regression=RegressionHead(),
-        num_classes=num_classes,
-        first_label=first_label,
-        class_names=class_names(num_classes) if first_label == 0 else (),
         stride=stride,
         score=0.2,
         iou=0.6,
-        min_size=smallest,
-        resizing=Resizing(min_size, max_size, mean, std),
     )
 
 

@@ -6,9 +6,8 @@ from typing import Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
-from jaxnets.layers import Conv, norm_layer
+from jaxnets.layers import Conv, norm_layer, resize_nearest
 
 TOPS = ("pool", "convs", "convs_of_last")
 
@@ -43,7 +42,7 @@ class FPN(nn.Module):
         x, out = None, []
         for level in range(len(maps), 0, -1):
             lateral = conv(maps[level - 1], 1, f"inner{level}")
-            x = lateral if x is None else lateral + _enlarged(x, lateral.shape)
+            x = lateral if x is None else lateral + resize_nearest(x, lateral.shape[1:3])
             out.insert(0, conv(x, 3, f"layer{level}"))
         if self.top == "pool":
             return [*out, out[-1][:, ::2, ::2]]
@@ -51,14 +50,3 @@ class FPN(nn.Module):
         last = maps[-1] if self.top == "convs_of_last" else out[-1]
         p6 = Conv(self.channels, 3, name="p6", **down)(last)
         return [*out, p6, Conv(self.channels, 3, name="p7", **down)(nn.relu(p6))]
-
-
-def _enlarged(x: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """The nearest place of x [N, h, w, C] for each of a map of shape [N, H, W, C]."""
-    if shape[1] == 2 * x.shape[1] and shape[2] == 2 * x.shape[2]:  # a broadcast, which is quicker
-        return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-    rows, columns = (
-        jnp.arange(long, dtype=jnp.int32) * short // long
-        for short, long in zip(x.shape[1:3], shape[1:3], strict=True)
-    )
-    return x[:, rows][:, :, columns]

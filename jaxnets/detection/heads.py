@@ -66,7 +66,7 @@ class BoxHead(nn.Module):
         if self.convs:
             settings = {"norm": "batch", "kernel_init": HE_FAN_OUT}
             x = ConvTower(self.convs, name="tower", **settings)(x, train)
-        x = nn.relu(nn.Dense(self.hidden, name="fc6")(x.reshape(len(x), -1)))
+        x = nn.relu(nn.Dense(self.hidden, name="fc6")(x.reshape(x.shape[0], -1)))
         return x if self.convs else nn.relu(nn.Dense(self.hidden, name="fc7")(x))
 
 
@@ -81,7 +81,7 @@ class BoxPredictor(nn.Module):
         k = self.num_classes
         logits = nn.Dense(k, kernel_init=nn.initializers.normal(0.01), name="cls_score")(x)
         deltas = nn.Dense(4 * k, kernel_init=nn.initializers.normal(0.001), name="bbox_pred")(x)
-        return logits, deltas.reshape(len(x), k, 4)
+        return logits, deltas.reshape(x.shape[0], k, 4)
 
 
 class MaskHead(nn.Module):

@@ -1,38 +1,22 @@
 """Detectors with weights, measured on datasets whose classes have other numbers."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.data.dataset import Source, Subset
-from jaxnets.detection import pictures
+from jaxnets.data.dataset import Source, traced
+from jaxnets.data.pictures import read_if_whole
 from jaxnets.detection.detecting import Detections, detect
-from jaxnets.detection.detector import Detector
 from jaxnets.detection.evaluation import measures
 from jaxnets.errors import InputError, some
 from jaxnets.metrics import Metrics, Sum
-from jaxnets.runs.recipe import Run
 from jaxnets.weights import Pretrained
 
 _logger = logging.getLogger("jaxnets")
-
-
-def only(models: Sequence[Run | Pretrained], inside: Callable[[Run], Pretrained]) -> Pretrained:
-    """The one detector that is given.
-
-    Raises:
-        InputError: several, or something else.
-    """
-    if len(models) > 1:
-        raise InputError(f"models: {len(models)} given; detections are not averaged: give one")
-    loaded = inside(models[0]) if isinstance(models[0], Run) else models[0]
-    if not isinstance(loaded.model, Detector):
-        raise InputError(f"models: {loaded.model.model_name} is no detector; give one, or its run")
-    return loaded
 
 
 def measure(loaded: Pretrained, source: Source) -> Metrics:
@@ -73,15 +57,9 @@ def measure(loaded: Pretrained, source: Source) -> Metrics:
 def _picture(source: Source, index: int) -> tuple[np.ndarray | None, np.ndarray | float]:
     """A picture as it is in its file, or else as the source scales it and by how much; None for one that
     cannot be read."""
-    whole, number = source, index
-    while isinstance(whole, Subset):
-        whole, number = whole.source, int(whole.indices[number])
+    whole, number = traced(source, index)
     if hasattr(whole, "picture"):
-        try:
-            return pictures.read(whole.picture(number)), 1.0
-        except InputError as error:
-            _logger.warning("%s; it is left out", error)
-            return None, 1.0
+        return read_if_whole(whole.picture(number)), 1.0
     example = whole[number]
     if not example.get("weight", 1):
         return None, 1.0

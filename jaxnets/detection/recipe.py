@@ -1,30 +1,39 @@
 """How detectors are trained, measured and used by `jaxnets.runs` and the command line."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import tyro
 
 from jaxnets import data
-from jaxnets.config import ImageConfig
 from jaxnets.data import sources
 from jaxnets.detection import pretrained, sheet
-from jaxnets.detection.beginning import TASK, begin, has_masks, model_of, partly_frozen
+from jaxnets.detection.beginning import STAGES, has_masks, images_of, norm_of, partly_frozen
 from jaxnets.detection.creating import KINDS, own_classes
 from jaxnets.detection.detecting import Detections, detect
+from jaxnets.detection.detector import Detector
 from jaxnets.detection.drawing import draw as draw_found
 from jaxnets.detection.task import Detection
-from jaxnets.errors import InputError, some
+from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics
 from jaxnets.outputs import check_picture
 from jaxnets.ranges import Range
+from jaxnets.runs.beginning import (
+    SMALL_BACKBONE,
+    BackboneConfig,
+    Models,
+    begin,
+    inside,
+    model_of,
+    only,
+)
 from jaxnets.runs.fitting import load_run
-from jaxnets.runs.recipe import Prepared, Recipe, Run, load_images
+from jaxnets.runs.recipe import Prepared, Recipe, Run, Served, Told, load_images, refuse_other_classes
 from jaxnets.training import predict_all
 from jaxnets.weights import Pretrained
 
@@ -36,12 +45,6 @@ _USUAL = {"epochs": 12, "boxes": 100, "image_size": 512, "augment": ("objects",)
 _SCENES = {"epochs": 5, "boxes": 4, "image_size": 64, "augment": ()}
 _ADAMW = {"learning_rate": 2e-4, "weight_decay": 0.05, "clip_norm": 5.0}
 _SCENES_ADAMW = {"learning_rate": 2e-3, "weight_decay": 0.05, "clip_norm": 5.0}
-_SCENES_BACKBONE = {
-    "backbone": "resnetv2_50",
-    "backbone_settings": (
-        "block=basic", "depths=[1,1,1,1]", "widths=[32,64,128,128]", "stem_width=32",
-    ),
-}  # fmt: skip
 _TWO_STAGES = ("width=64", "hidden=256", "proposals=64", "train_proposals=64")
 _SCENES_SETTINGS = {
     "faster_rcnn": (*_TWO_STAGES, "anchor_size=8", "samples=64"),
@@ -52,7 +55,7 @@ _SCENES_SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Config(ImageConfig):
+class Config(BackboneConfig):
     """A detector: with no arguments, Faster R-CNN on scenes."""
 
     model: str | None = None
@@ -65,26 +68,23 @@ class Config(ImageConfig):
     batch_size: int | None = None
     """Examples a step; None for at most 16."""
 
-    backbone: str | None = None
-    """Classifier to detect with; None for resnet50, a small one for scenes."""
-    backbone_settings: tuple[str, ...] = ()
-    """Its settings: drop_path=0.2 ..."""
-    pretrained: bool = False
-    """Begin with the public weights of the model."""
-    weights: str | None = None
-    """Begin with those of a file, hf:OWNER/NAME or a run."""
-    backbone_weights: str | None = None
-    """Weights of the backbone alone: a classifier's name or file."""
     frozen_stages: int | None = None
     """First stages of the backbone not to train; None for 1 with weights."""
     boxes: int | None = None
     """Most objects of a picture; None for 100, or 4 of scenes."""
 
-    ranges: ClassVar[Mapping[str, Range]] = ImageConfig.ranges | {
-        "frozen_stages": Range(0, 4),
+    ranges: ClassVar[Mapping[str, Range]] = BackboneConfig.ranges | {
+        "frozen_stages": Range(0, STAGES),
         "boxes": Range(1),
     }
     usual_batch: ClassVar[int] = 16
+
+    @property
+    def first_frozen(self) -> int:
+        """First stages of the backbone that are not trained."""
+        if self.frozen_stages is not None:
+            return self.frozen_stages
+        return int(self.pretrained or (self.weights, self.backbone_weights) != (None, None))
 
     def completed(self) -> "Config":
         """The configuration with everything filled in that depends on the dataset."""
@@ -100,12 +100,8 @@ class Config(ImageConfig):
         if scenes and kind in KINDS and not self.pretrained and self.weights is None:
             usual["settings"] = _SCENES_SETTINGS[kind]
             if (self.backbone, self.backbone_weights) == (None, None):
-                usual |= _SCENES_BACKBONE
-        augment = usual.pop("augment")
-        if self.augment is not None:
-            augment = super().completed().augment
-        opened = {name: value for name, value in usual.items() if getattr(self, name) in (None, ())}
-        return dataclasses.replace(self, augment=augment, **opened)
+                usual |= SMALL_BACKBONE
+        return self.filled(usual)
 
 
 @dataclass(frozen=True)
@@ -132,7 +128,7 @@ def load(config: Config, about: Mapping[str, Any] | None) -> data.Dataset:
     options: dict[str, Any] = {"boxes": config.boxes}
     if about is not None:
         options["size"] = about["image_shape"][0]
-    masks = has_masks(config, _of_run) if about is None else model_of(about).finds_masks
+    masks = has_masks(MODELS, config) if about is None else model_of(MODELS, about).finds_masks
     if masks and "masks" not in known:
         raise InputError(
             f"dataset {config.dataset} has no masks, which the detector learns; scenes and coco:PATH "
@@ -143,11 +139,8 @@ def load(config: Config, about: Mapping[str, Any] | None) -> data.Dataset:
     if config.dataset == "scenes":
         options |= {"objects": config.boxes, "count": SCENES}
     dataset = load_images(config, **options)
-    if about is not None and dataset.class_names != tuple(about["class_names"]):
-        raise InputError(
-            f"dataset {dataset.name} has classes {some(dataset.class_names)}, but the run in "
-            f"{config.run_dir} was trained on {some(about['class_names'])}"
-        )
+    if about is not None:
+        refuse_other_classes(config, dataset, about)
     return dataset
 
 
@@ -155,8 +148,8 @@ def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | No
     """The detector as configured, perhaps with weights, and the usual augmentation."""
     variables, notes = None, []
     if about is None:
-        about, variables, notes = begin(config, dataset, _of_run)
-    model = model_of(about)
+        about, variables, notes = begin(MODELS, config, dataset)
+    model = model_of(MODELS, about)
     augment = data.augmentation.by_name(config.augment) if config.augment else None
     return Prepared(
         name=model.model_name,
@@ -165,46 +158,40 @@ def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | No
         test=dataset.test,
         about=about,
         variables=variables,
-        transform=lambda optimizer: partly_frozen(optimizer, model, config),
+        transform=lambda optimizer: partly_frozen(optimizer, model, config.first_frozen),
         notes=(*dataset.notes, *notes),
     )
 
 
 def restore(config: Config, about: Mapping[str, Any], directory: Path) -> Detection:
     """The task of a trained run."""
-    return Detection(model_of(about))
-
-
-def inside(run: Run) -> Pretrained:
-    """The detector of a run."""
-    name, count = run.about["model"], len(run.about["class_names"])
-    return Pretrained(
-        model=run.task.model,
-        variables=jax.tree.map(np.asarray, run.variables),
-        preprocessing=None,
-        class_names=tuple(run.about["class_names"]),
-        settings=dict(run.about["settings"]) | {"first_label": own_classes(name, count)["first_label"]},
-        origin=run.origin,
-    )
+    return Detection(model_of(MODELS, about))
 
 
 def predict(
     members: Sequence[Run | Pretrained], images: Sequence[Path], options: Predict
-) -> Iterator[str]:
+) -> Iterator[Told]:
     """The objects in each picture, best first; drawn too, if that is asked for."""
-    loaded = pretrained.only(members, inside)
+    loaded = only(MODELS, members, "detections")
     if options.output is not None:
         check_picture(options.output)
         if len(images) > 1:
             raise InputError(
                 f"output: {len(images)} pictures given; what is found is drawn into one at a time"
             )
+    variables = jax.tree.map(jnp.asarray, loaded.variables)  # onto the device once
     for path in images:
-        (found,) = detect(loaded.model, loaded.variables, [path], score=options.score)
-        yield f"{path}: {_told(found)}"
+        (found,) = detect(loaded.model, variables, [path], score=options.score)
+        rows = zip(found.names, found.labels, found.scores, found.boxes, strict=True)
+        objects = [
+            {"class": name, "label": label, "score": score, "box": box}
+            for name, label, score, box in rows
+        ]
+        written = {} if options.output is None else {"output": options.output}
+        yield Told(f"{path}: {_told(found)}", file=path, objects=objects, **written)
         if options.output is not None:
             draw_found(path, found, options.output)
-            yield str(options.output)
+            yield Told(str(options.output))
 
 
 def evaluate_pretrained(
@@ -215,7 +202,7 @@ def evaluate_pretrained(
     split: str | None = None,
 ) -> Metrics:
     """Measures a pretrained detector on a dataset, whose classes are found by their names."""
-    loaded = pretrained.only(members, inside)
+    loaded = only(MODELS, members, "detections")
     if not dataset or "boxes" not in (known := sources.options_of(dataset)):
         raise InputError(
             f"dataset is {dataset!r}; pretrained detectors are measured on pictures with boxes: give "
@@ -225,6 +212,29 @@ def evaluate_pretrained(
     side = loaded.model.resizing.max_size
     source = data.load(dataset, boxes=MOST, size=side, **masks).split(split)
     return pretrained.measure(loaded, source)
+
+
+def serve(member: Run | Pretrained, size: tuple[int, int] | None) -> Served:
+    """What a detector finds, with its own thresholds."""
+    loaded = only(MODELS, [member], "detections")
+    model, task = loaded.model, Detection(loaded.model)
+    height, width, channels = (*(size or model.input_size[:2]), model.input_size[2])
+
+    def run(variables: Any, pixels: jax.Array) -> dict[str, jax.Array]:
+        found = task.predict(variables, {"image": pixels})._asdict()
+        return {name: part for name, part in found.items() if part is not None}
+
+    masks = ", masks f32[N, k, M, M] within the boxes" if model.finds_masks else ""
+    return Served(
+        run=run,
+        variables=loaded.variables,
+        image_shape=(height, width, channels),
+        name=model.model_name,
+        images=f"pictures scaled to {height} x {width} pixels (bilinear, without antialiasing)",
+        outputs=f"boxes f32[N, k, 4] as left, top, right, bottom in pixels, scores f32[N, k], labels "
+        f"i32[N, k] and valid bool[N, k], which of the k = {model.k} are there, best first{masks}",
+        about={"class_names": model.class_names},
+    )
 
 
 def draw(run: Run) -> list[Path]:
@@ -241,11 +251,26 @@ def _told(found: Detections) -> str:
 
 
 def _of_run(directory: str) -> Pretrained:
-    return inside(load_run(RECIPE, directory))
+    return inside(MODELS, load_run(RECIPE, directory))
 
+
+MODELS = Models(
+    task="detection",
+    noun="detector",
+    type=Detector,
+    kinds=KINDS,
+    classes=own_classes,
+    images=images_of,
+    of_run=_of_run,
+    given=(
+        "name", "num_classes", "first_label", "backbone", "backbone_settings", "min_size", "max_size",
+        "mean", "std",
+    ),
+    norm=norm_of,
+)  # fmt: skip
 
 RECIPE = Recipe(
-    name=TASK,
+    name=MODELS.task,
     Config=Config,
     load=load,
     prepare=prepare,
@@ -253,6 +278,7 @@ RECIPE = Recipe(
     predict=predict,
     Predict=Predict,
     draw=draw,
-    inside=inside,
+    inside=partial(inside, MODELS),
     evaluate_pretrained=evaluate_pretrained,
+    serve=serve,
 )

@@ -16,14 +16,12 @@ from jax import Array
 
 from jaxnets.detection import losses
 from jaxnets.detection.boxes import decode, encode, giou, iou
-from jaxnets.detection.building import NO_SETTINGS, backbone_of, torchvision_rules
-from jaxnets.detection.coco_names import class_names
+from jaxnets.detection.building import Settings, shared_parts, torchvision_rules
+from jaxnets.detection.coco_names import class_names  # noqa: F401  (what public weights score)
 from jaxnets.detection.detector import (
     Detector,
     Found,
-    Losses,
     Pyramid,
-    Resizing,
     Truths,
     anchors_of,
     dense_search,
@@ -32,10 +30,10 @@ from jaxnets.detection.detector import (
 from jaxnets.detection.fpn import FPN
 from jaxnets.detection.heads import NORMAL, PRIOR, ConvTower
 from jaxnets.detection.matching import BETWEEN, match
-from jaxnets.layers import NORMS, Conv
+from jaxnets.layers import Conv
 from jaxnets.models import published
-from jaxnets.models.published import IMAGENET_MEAN, IMAGENET_STD
-from jaxnets.models.settings import Count, NonNegative
+from jaxnets.models.settings import Count, takes_fields_of
+from jaxnets.training.terms import Terms
 
 PAPER = "Lin et al. 2017, arXiv:1708.02002"
 
@@ -122,7 +120,7 @@ class RetinaNet(Detector):
         truths: Truths,
         key: Array,
         train: bool = True,
-    ) -> Losses:
+    ) -> Terms:
         """The terms of the loss: `classification` and `box` (section 4.1).
 
         Args:
@@ -167,51 +165,33 @@ class RetinaNet(Detector):
         )
 
 
+@takes_fields_of(Settings)
 def build(
     *,
     num_classes: Count = 91,
-    backbone: str = "resnet50",
-    norm: Literal[NORMS] = "frozen",
-    epsilon: NonNegative = 1e-5,
-    backbone_settings: Any = NO_SETTINGS,
     version: Literal[1, 2] = 1,
-    first_label: Literal[-1, 0] = 0,
     width: Count = 256,
     anchor_size: Count = 32,
-    min_size: Count = 800,
-    max_size: Count = 1333,
-    mean: tuple[float, ...] = IMAGENET_MEAN,
-    std: tuple[float, ...] = IMAGENET_STD,
+    **settings: Any,
 ) -> RetinaNet:
     """A RetinaNet for pictures of any size.
 
     Args:
         num_classes: channels of scores; torchvision's count the background, whose channel is not used.
-        backbone: a classifier of `jaxnets.list_models()`.
-        norm, epsilon: of the backbone's normalizations.
-        backbone_settings: further settings of the backbone.
         version: 2 for group normalization in the heads, P6 from C5 and a loss of generalized IoU.
-        first_label: what the first channel is called; see `Detector`.
         width: channels of the pyramid and the heads.
         anchor_size: side of the smallest anchors, in pixels.
-        min_size, max_size, mean, std: of the pictures; see `Resizing`.
+        **settings: see `building.Settings`.
     """
-    body, maps, smallest = backbone_of(backbone, (8, 16, 32), norm, epsilon, backbone_settings)
     head_norm = "group" if version == 2 else None
     return RetinaNet(
-        backbone=body,
-        maps=maps,
+        **shared_parts((8, 16, 32), num_classes, Settings(**settings)),
         fpn=FPN(width, top="convs_of_last" if version == 2 else "convs"),
         scores=DenseHead(9 * num_classes, head_norm, PRIOR),
         deltas=DenseHead(9 * 4, head_norm),
-        num_classes=num_classes,
-        first_label=first_label,
-        class_names=class_names(num_classes) if first_label == 0 else (),
         box_loss="giou" if version == 2 else "l1",
         anchor_size=anchor_size,
         k=300,
-        min_size=smallest,
-        resizing=Resizing(min_size, max_size, mean, std),
     )
 
 

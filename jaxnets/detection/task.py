@@ -11,13 +11,13 @@ from jaxnets.data import checks, inputs
 from jaxnets.data.augmentation import Augmentation
 from jaxnets.data.inputs import weights_of
 from jaxnets.data.resampling import cut_image
-from jaxnets.detection.detector import Detector, Found, Losses, Truths
+from jaxnets.detection.detector import Detector, Found, Truths
 from jaxnets.detection.evaluation import evaluate
 from jaxnets.errors import InputError
-from jaxnets.layers import DATA_AXIS, axis_is_bound
 from jaxnets.metrics import Mean, Metrics
 from jaxnets.training import Headline
 from jaxnets.training.evaluation import Predictions
+from jaxnets.training.terms import over_batch
 
 Variables = dict
 Batch = dict  # image, size, box, label, valid; crowd, mask and weight where there are any
@@ -78,7 +78,7 @@ class Detection:
         )
         weights = weights_of(batch).astype(jnp.float32)
         own = jnp.sum(weights)
-        values = joined(terms, weights)
+        values = over_batch(terms, weights)
         total = sum(values.values())
         sums = {name: Mean(value * own, own) for name, value in {"loss": total, **values}.items()}
         return total, (dict(updated), sums)
@@ -140,28 +140,3 @@ def truths_of(batch: Batch) -> Truths:
     if "crowd" in batch:
         valid = valid & ~batch["crowd"]
     return Truths(batch["box"].astype(jnp.float32), batch["label"], valid, batch.get("mask"))
-
-
-def joined(terms: Losses, weights: jax.Array) -> dict[str, jax.Array]:
-    """Each term of the loss, over the pictures of all replicas.
-
-    A term is a ratio of sums over the batch. So that the mean over replicas, weighted by their pictures,
-    is the ratio over all of them, each divides by the denominator of all.
-
-    Args:
-        terms: numerators and denominators f32[N].
-        weights: f32[N], of the pictures.
-    """
-
-    def everywhere(value: jax.Array) -> jax.Array:
-        return jax.lax.psum(value, DATA_AXIS) if axis_is_bound(DATA_AXIS) else value
-
-    own = jnp.sum(weights)
-    share = jnp.where(own > 0, everywhere(own) / jnp.where(own > 0, own, 1), 0)
-
-    def value(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
-        total = jnp.sum(jnp.where(weights > 0, numerator * weights, 0))
-        count = everywhere(jnp.sum(denominator * weights))
-        return total * share / jnp.maximum(count, 1)
-
-    return {name: value(*parts) for name, parts in terms.items()}

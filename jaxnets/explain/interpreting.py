@@ -15,6 +15,9 @@ from jax.extend import core
 RECTIFIERS = ("relu", "relu6")
 """Names that JAX gives to the functions that a `ReluRule` is for."""
 
+GATES = ("hard_sigmoid", "hard_silu")
+"""Names of functions that are no rectifiers, though JAX writes them with ReLU6."""
+
 ReluRule = Callable[[Callable[[jax.Array], jax.Array], jax.Array, jax.Array], jax.Array]
 """`(relu, x, gradient of relu(x)) -> gradient of x`."""
 
@@ -104,6 +107,8 @@ def _is_rectifier(equation: Any) -> bool:
 
 def _rectifies(equation: Any) -> bool:
     """Whether an equation is or contains a call of ReLU, at any depth."""
+    if equation.params.get("name") in GATES:
+        return False
     return _is_rectifier(equation) or any(
         _rectifies(inner) for jaxpr in core.jaxprs_in_params(equation.params) for inner in jaxpr.eqns
     )

@@ -33,16 +33,20 @@ class Mistake(NamedTuple):
     probability: float
 
 
-def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | Path) -> None:
+def plot_confusion(
+    matrix: np.ndarray, class_names: Sequence[str], path: str | Path, unit: str = "images"
+) -> None:
     """Draws how often each class was taken for each.
 
     The color is the share among the images of the true class. Up to 20 classes the numbers of images
-    stand in the cells, up to 40 every class is named; of more the most frequent confusions are listed.
+    stand in the cells, or the shares if a number has more than five digits; up to 40 every class is
+    named; of more the most frequent confusions are listed.
 
     Args:
         matrix: float[K, K], counts: row = true class, column = predicted class.
         class_names: K of them.
         path: of the picture; its ending says the format.
+        unit: what was counted, in the plural.
 
     Raises:
         InputError: another shape.
@@ -66,22 +70,23 @@ def plot_confusion(matrix: np.ndarray, class_names: Sequence[str], path: str | P
         axis.set_yticks(range(count), names, fontsize=8)
         for row, column in np.argwhere(matrix > 0) if count <= _COUNTED else ():
             color = "white" if shares[row, column] > 0.5 else "black"
-            text = f"{matrix[row, column]:.0f}"
+            long = matrix.max() >= 1e5
+            text = f"{shares[row, column]:.1%}" if long else f"{matrix[row, column]:.0f}"
             axis.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     else:
         figure = Figure(figsize=(17, 8.5), layout="constrained")
         axis, listed = figure.subplots(1, 2, width_ratios=(1, 0.55))
-        _list_confusions(listed, matrix, shares, class_names)
+        _list_confusions(listed, matrix, shares, class_names, unit)
     # The square root brings out rare confusions. Without smoothing no cell is lost among others.
     mesh = axis.imshow(np.sqrt(shares), vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
     right = np.trace(matrix) / max(matrix.sum(), 1)
-    axis.set_title(f"confusion: {right:.2%} of {matrix.sum():,.0f} images right")
+    axis.set_title(f"confusion: {right:.2%} of {matrix.sum():,.0f} {unit} right")
     axis.set_xlabel("predicted class" if count <= _NAMED else "predicted class, by number")
     axis.set_ylabel("true class" if count <= _NAMED else "true class, by number")
     bar = figure.colorbar(mesh, ax=axis, shrink=0.9)
     ticks = (0, 0.01, 0.05, 0.2, 0.5, 1)
     bar.set_ticks(np.sqrt(ticks), labels=[f"{tick:.0%}" for tick in ticks])
-    bar.set_label("share of the images of the true class")
+    bar.set_label(f"share of the {unit} of the true class")
     save_figure(figure, path, dpi=130)
 
 
@@ -119,7 +124,9 @@ def plot_mistakes(
     save_figure(figure, path, dpi=110)
 
 
-def _list_confusions(axis, matrix: np.ndarray, shares: np.ndarray, class_names: Sequence[str]) -> None:
+def _list_confusions(
+    axis, matrix: np.ndarray, shares: np.ndarray, class_names: Sequence[str], unit: str
+) -> None:
     """The most frequent confusions as bars."""
     wrong = matrix - np.diag(np.diag(matrix))
     order = np.argsort(-wrong, axis=None, kind="stable")[:_PAIRS]
@@ -132,7 +139,7 @@ def _list_confusions(axis, matrix: np.ndarray, shares: np.ndarray, class_names: 
     axis.set_yticks(range(len(pairs)), names, fontsize=7)
     axis.invert_yaxis()
     axis.set_title("most frequent confusions: true → predicted")
-    axis.set_xlabel("images")
+    axis.set_xlabel(unit)
     for place, pair in enumerate(pairs):
         axis.text(
             wrong[pair], place, f" {wrong[pair]:.0f} ({shares[pair]:.0%})", va="center", fontsize=7

@@ -10,6 +10,7 @@ from typing import Any
 
 from flax import linen as nn
 
+from jaxnets import console
 from jaxnets.errors import InputError
 from jaxnets.explain.modules import Row, read_modules, sides
 from jaxnets.models import create_model
@@ -67,10 +68,14 @@ class Summary:
         whole = Row("", "", None, self.params, self.multiply_adds, None, 0)
         return tuple(_without_containers([whole, *shown]))
 
-    def table(self, depth: int | None = None) -> str:
-        """The table as text, folded to a depth; see `folded`."""
+    def table(self, depth: int | None = None, width: int | None = None) -> str:
+        """The table as text, folded to a depth; see `folded`.
+
+        Args:
+            depth: as for `folded`.
+            width: of its lines; None for as wide as it is.
+        """
         from rich import box
-        from rich.console import Console
         from rich.table import Table
 
         table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
@@ -80,9 +85,11 @@ class Summary:
             table.add_column(heading, footer, justify=justify, no_wrap=True)
         for row in self.folded(depth):
             table.add_row(*_cells(row, self.multiply_adds))
-        console = Console(file=io.StringIO(), width=1000, color_system=None, markup=False)
-        console.print(table)
-        lines = [line.rstrip() for line in console.file.getvalue().splitlines()]
+        if width is not None and console.natural_width(table) > width:
+            return "\n".join([self._title(), "", *console.folded(table, width)])
+        plain = console.PlainConsole(file=io.StringIO(), width=1000, color_system=None)
+        plain.print(table)
+        lines = [line.rstrip() for line in plain.file.getvalue().splitlines()]
         return "\n".join([self._title(), *lines]).rstrip()
 
     def to_markdown(self, depth: int | None = None) -> str:
@@ -91,6 +98,11 @@ class Summary:
         rule = ["---"] * 2 + ["---:"] * (len(_HEADINGS) - 2)
         rows = [_HEADINGS, rule, *rows, [f"**{cell}**" if cell else "" for cell in self._total()]]
         return "\n".join([self._title(), "", *("| " + " | ".join(row) + " |" for row in rows)])
+
+    def to_dict(self, depth: int | None = None) -> dict[str, Any]:
+        """The whole table for JSON, folded to a depth; see `folded`."""
+        rows = [dataclasses.asdict(row) for row in self.folded(depth)]
+        return dataclasses.asdict(self) | {"rows": rows}
 
     def __str__(self) -> str:
         return self.table()

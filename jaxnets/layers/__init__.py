@@ -60,6 +60,8 @@ from jaxnets.layers.regularization import (
     l1_penalty,
     l2_penalty,
 )
+from jaxnets.layers.resizing import resize_bilinear, resize_nearest
+from jaxnets.layers.unpooling import max_pool_with_indices, max_unpool
 
 __all__ = [
     "CONSTANTS",
@@ -114,10 +116,14 @@ __all__ = [
     "lowering",
     "lp_pool",
     "max_pool",
+    "max_pool_with_indices",
+    "max_unpool",
     "maxout",
     "norm_layer",
     "relu",
     "relu6",
+    "resize_bilinear",
+    "resize_nearest",
     "same_padding",
     "sigmoid",
     "spatial_pyramid_pool",

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 
-from jaxnets.layers.choices import Shapes, Window, form_of, output_size
+from jaxnets.dtypes import at_least_float32
+from jaxnets.layers.choices import Shapes, Window, form_of, output_size, taps_that_meet
 from jaxnets.layers.geometry import Pair
 
 NHWC = ("NHWC", "HWIO", "NHWC")
@@ -52,6 +53,7 @@ def plain_conv(
         return conv_as_matmul(x, kernel, window.strides, precision)
     forms = {
         "product of neighbors": conv_of_neighbors,
+        "product for each tap": conv_of_taps,
         "padded first": padded_conv,
         "own gradients": quick_conv,
     }
@@ -157,11 +159,8 @@ def conv_of_neighbors(
         [N, H', W', out].
     """
     strides, pads, dilation = window
-    size = output_size(Shapes(x.shape, kernel.shape, window))
-    tops, lefts = (
-        _seeing(*axis)
-        for axis in zip(x.shape[1:3], kernel.shape[:2], strides, pads, dilation, size, strict=True)
-    )
+    shapes = Shapes(x.shape, kernel.shape, window)
+    size, (tops, lefts) = output_size(shapes), map(_seeing, taps_that_meet(shapes))
     if not (tops and lefts):
         return jnp.zeros((x.shape[0], *size, kernel.shape[3]), x.dtype)
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
@@ -180,6 +179,40 @@ def conv_of_neighbors(
     return y.reshape(x.shape[0], *size, kernel.shape[3])
 
 
+def conv_of_taps(
+    x: jax.Array,
+    kernel: jax.Array,
+    window: Window,
+    precision: lax.PrecisionLike = None,
+) -> jax.Array:
+    """A plain convolution of stride 1 as a matrix product for each tap, of the pixels that it meets.
+
+    What a tap would read of the padding, most of it where taps are far apart, is neither read nor
+    multiplied. Sums are in float32 at least.
+
+    Args:
+        x: [N, H, W, in].
+        kernel: [F, F, in, out].
+        window: how the kernel goes over the image.
+        precision: as in `jax.lax.dot_general`.
+
+    Returns:
+        [N, H', W', out] of x's type.
+    """
+    dtype, x, kernel = x.dtype, at_least_float32(x), at_least_float32(kernel)
+    shapes = Shapes(x.shape, kernel.shape, window)
+    size, (rows, columns) = output_size(shapes), taps_that_meet(shapes)
+    y = jnp.zeros((x.shape[0], *size, kernel.shape[3]), x.dtype)
+    for i, (top, bottom, down) in enumerate(rows):
+        for j, (left, right, across) in enumerate(columns):
+            if top < bottom and left < right:
+                pixels = x[:, top + down : bottom + down, left + across : right + across]
+                found = jnp.matmul(pixels, kernel[i, j], precision=precision)
+                around = (top, size[0] - bottom), (left, size[1] - right)
+                y += jnp.pad(found, ((0, 0), *around, (0, 0)))
+    return y.astype(dtype)
+
+
 def sum_of_tangents(
     tangents: tuple[jax.Array | SymbolicZero, ...], maps: tuple[Callable[[jax.Array], jax.Array], ...]
 ) -> jax.Array:
@@ -188,13 +221,9 @@ def sum_of_tangents(
     return sum(found[1:], start=found[0])
 
 
-def _seeing(length: int, window: int, stride: int, pad: Pair, dilation: int, out: int) -> range:
+def _seeing(taps: list[tuple[int, int, int]]) -> range:
     """The taps along an axis from the first to the last that meet a pixel at any position."""
-    meets = [
-        tap
-        for tap in range(window)
-        if any(0 <= tap * dilation + i * stride - pad[0] < length for i in range(out))
-    ]
+    meets = [tap for tap, (first, end, _) in enumerate(taps) if first < end]
     return range(meets[0], meets[-1] + 1) if meets else range(0)
 
 

@@ -180,7 +180,7 @@ def spatial_pyramid_pool(
     pools = {"max": adaptive_max_pool, "avg": adaptive_avg_pool}
     if op not in pools:
         raise unknown_name("pooling op", op, pools)
-    return jnp.concatenate([pools[op](x, l).reshape(len(x), -1) for l in levels], axis=-1)
+    return jnp.concatenate([pools[op](x, l).reshape(x.shape[0], -1) for l in levels], axis=-1)
 
 
 def checked_windows(

@@ -1,11 +1,12 @@
 """Metrics, as sums that are accumulated over devices and batches."""
 
-from jaxnets.metrics import detection, text
-from jaxnets.metrics.classification import confusion_matrix, in_top_k
+from jaxnets.metrics import detection, segmentation, text
+from jaxnets.metrics.classification import average_precision, confusion_matrix, in_top_k
 from jaxnets.metrics.sums import (
     Mean,
     Metric,
     Metrics,
+    Ratio,
     Score,
     Share,
     Sum,
@@ -20,16 +21,19 @@ __all__ = [
     "Mean",
     "Metric",
     "Metrics",
+    "Ratio",
     "Score",
     "Share",
     "Sum",
     "add",
     "as_text",
+    "average_precision",
     "compute",
     "confusion_matrix",
     "detection",
     "in_top_k",
     "reduce",
     "scalars",
+    "segmentation",
     "text",
 ]

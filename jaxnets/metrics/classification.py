@@ -1,7 +1,10 @@
-"""Top-k accuracy and confusion matrix of a classifier."""
+"""Top-k accuracy, confusion matrix and average precision of a classifier."""
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from jaxnets.metrics.detection.images import curve
 
 
 def in_top_k(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
@@ -43,3 +46,34 @@ def confusion_matrix(
     cells = labels * num_classes + jnp.argmax(logits, axis=-1).astype(jnp.int32)
     counts = jnp.zeros(num_classes * num_classes, weights.dtype).at[cells].add(weights)
     return counts.reshape(num_classes, num_classes)
+
+
+def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    r"""The average precision of each class over a whole set; scikit-learn's `average_precision_score`.
+
+    :math:`\sum_n (R_n - R_{n-1}) P_n`, over the thresholds n, which are the scores that occur, from the
+    highest; precision P is not interpolated. A score that is NaN is the lowest.
+
+    Args:
+        scores: f[N, K], on the host.
+        targets: [N, K], 1 where an example is of the class and 0 elsewhere.
+
+    Returns:
+        f64[K]; NaN for a class without an example.
+
+    Example:
+
+        >>> average_precision(np.array([[0.9], [0.8], [0.1]]), np.array([[1], [0], [1]]))
+        array([0.83333333])
+    """
+    scores = np.asarray(scores, np.float64)
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    found = np.full(scores.shape[1], np.nan)
+    for k, positives in enumerate(np.count_nonzero(targets, axis=0)):
+        if positives:
+            order = np.argsort(-scores[:, k], kind="stable")
+            own = scores[order, k]
+            recall, precision = curve(targets[order, k] > 0, positives)
+            last = np.append(own[1:] != own[:-1], True)  # of those that are equal
+            found[k] = np.diff(recall[last], prepend=0) @ precision[last]
+    return found

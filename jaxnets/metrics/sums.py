@@ -69,6 +69,12 @@ class Share(Score):
     form = "{:.2%}"
 
 
+class Ratio(Score):
+    """A measure from 0 to 1, such as an average precision: higher is better."""
+
+    form = "{:.3f}"
+
+
 class Sum(NamedTuple):
     """A plain sum, such as the counts of a confusion matrix."""
 

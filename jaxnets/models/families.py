@@ -19,6 +19,7 @@ FAMILIES = {
         "jaxnets.models.mlp",
         "jaxnets.models.mobilenet_v1",
         "jaxnets.models.mobilenet_v2",
+        "jaxnets.models.mobilenet_v3",
         "jaxnets.models.nasnet",
         "jaxnets.models.nin",
         "jaxnets.models.pnasnet",
@@ -30,12 +31,24 @@ FAMILIES = {
         "jaxnets.models.vgg",
         "jaxnets.models.vit",
         "jaxnets.models.xception",
+        "jaxnets.models.xception_aligned",
         "jaxnets.models.zfnet",
     ),
     "detection": (
         "jaxnets.detection.faster_rcnn",
         "jaxnets.detection.retinanet",
         "jaxnets.detection.fcos",
+    ),
+    "segmentation": (
+        "jaxnets.segmentation.deeplabv2",
+        "jaxnets.segmentation.deeplabv3",
+        "jaxnets.segmentation.deeplabv3plus",
+        "jaxnets.segmentation.fcn",
+        "jaxnets.segmentation.fcn_vgg",
+        "jaxnets.segmentation.lraspp",
+        "jaxnets.segmentation.refinenet",
+        "jaxnets.segmentation.segnet",
+        "jaxnets.segmentation.unet",
     ),
 }
 

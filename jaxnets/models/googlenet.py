@@ -3,7 +3,7 @@
 `googlenet` is the net that public weights are for, torchvision's. It departs from the paper: batch
 normalization (epsilon 1e-3) in place of biases and local response normalization, 3x3 in place of
 5x5 convolutions, a last max-pool of 2x2, auxiliary classifiers that average over a 4 x 4 grid, and
-dropout of 0.2 before the last layer.
+dropout of 0.2 before the last layer. TF-Slim's "Inception v1" is this net with `tf_padding=True`.
 
 `googlenet_paper` is the paper's. What the paper leaves open is taken from Caffe's replica: pools
 that halve an even side (ceil mode) and the constants of the response normalization. Kernels of both
@@ -23,7 +23,7 @@ from jaxnets.layers import (
     local_response_norm,
     max_pool,
 )
-from jaxnets.models import published
+from jaxnets.models import published, slim_names
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.inception_parts import (
     Chains,
@@ -55,28 +55,29 @@ _AS_THE_AUTHORS = {"mean": published.HALVES, "std": published.HALVES}
 WEIGHTS = {
     "googlenet": (
         published.torchvision("googlenet-1378be20.pth", "googlenet", 69.78, **_AS_THE_AUTHORS),
+        published.slim(
+            "inception_v1_2016_08_28.tar.gz", "inception_v1", 69.8, settings={"tf_padding": True}
+        ),
     ),
 }
 
 _AUXILIARY_GRID = "(h4 w4 c) o -> o (c h4 w4)"
-RENAMES = {
-    "torchvision": (
-        ("backbone/conv1/{layer}", "conv1.{layer}"),
-        ("backbone/conv2_reduce/{layer}", "conv2.{layer}"),
-        ("backbone/conv2/{layer}", "conv3.{layer}"),
-        ("backbone/inception{module}/1x1/{layer}", "inception{module}.branch1.{layer}"),
-        ("backbone/inception{module}/3x3_reduce/{layer}", "inception{module}.branch2.0.{layer}"),
-        ("backbone/inception{module}/3x3/{layer}", "inception{module}.branch2.1.{layer}"),
-        ("backbone/inception{module}/5x5_reduce/{layer}", "inception{module}.branch3.0.{layer}"),
-        ("backbone/inception{module}/5x5/{layer}", "inception{module}.branch3.1.{layer}"),
-        ("backbone/inception{module}/pool_proj/{layer}", "inception{module}.branch4.1.{layer}"),
-        ("auxiliary_inception4a/fc1", "aux1.fc1", _AUXILIARY_GRID),
-        ("auxiliary_inception4a/{layer}", "aux1.{layer}"),
-        ("auxiliary_inception4d/fc1", "aux2.fc1", _AUXILIARY_GRID),
-        ("auxiliary_inception4d/{layer}", "aux2.{layer}"),
-        ("head/fc", "fc"),
-    ),
-}
+_TORCHVISION = (
+    ("backbone/conv1/{layer}", "conv1.{layer}"),
+    ("backbone/conv2_reduce/{layer}", "conv2.{layer}"),
+    ("backbone/conv2/{layer}", "conv3.{layer}"),
+    ("backbone/inception{module}/1x1/{layer}", "inception{module}.branch1.{layer}"),
+    ("backbone/inception{module}/3x3_reduce/{layer}", "inception{module}.branch2.0.{layer}"),
+    ("backbone/inception{module}/3x3/{layer}", "inception{module}.branch2.1.{layer}"),
+    ("backbone/inception{module}/5x5_reduce/{layer}", "inception{module}.branch3.0.{layer}"),
+    ("backbone/inception{module}/5x5/{layer}", "inception{module}.branch3.1.{layer}"),
+    ("backbone/inception{module}/pool_proj/{layer}", "inception{module}.branch4.1.{layer}"),
+    ("auxiliary_inception4a/fc1", "aux1.fc1", _AUXILIARY_GRID),
+    ("auxiliary_inception4a/{layer}", "aux1.{layer}"),
+    ("auxiliary_inception4d/fc1", "aux2.fc1", _AUXILIARY_GRID),
+    ("auxiliary_inception4d/{layer}", "aux2.{layer}"),
+    ("head/fc", "fc"),
+)
 
 # Table 1: the channels of 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5 and pool projection.
 MODULES = {
@@ -105,6 +106,23 @@ def _chains(widths: tuple[int, ...], large_kernel: int) -> Chains:
     )
 
 
+def _slim(model: Classifier) -> list[tuple[str, ...]]:
+    """TF-Slim counts the max-pool in front of a stage, and letters modules from b on."""
+    modules = {f"inception{m}": _chains(w, model.backbone.large_kernel) for m, w in MODULES.items()}
+    scopes = {name: f"InceptionV1.Mixed_{name[-2]}{chr(ord(name[-1]) + 1)}" for name in modules}
+    return [
+        *slim_names.unit("backbone/conv1", "InceptionV1.Conv2d_1a_7x7"),
+        *slim_names.unit("backbone/conv2_reduce", "InceptionV1.Conv2d_2b_1x1"),
+        *slim_names.unit("backbone/conv2", "InceptionV1.Conv2d_2c_3x3"),
+        *slim_names.modules(scopes, modules, {"inception5a": {"5x5": "Branch_2.Conv2d_0a_3x3"}}),
+        ("auxiliary_{name}/{layer}", "InceptionV1.Aux_{name}.{layer}"),  # which TF-Slim does not have
+        ("head/fc", "InceptionV1.Logits.Conv2d_0c_1x1", "i o -> o i 1 1"),
+    ]
+
+
+RENAMES = {"torchvision": _TORCHVISION, "slim": _slim}
+
+
 class GoogLeNet(nn.Module):
     """Two plain convolutions and nine Inception modules; the arguments are those of `build`."""
 
@@ -112,26 +130,31 @@ class GoogLeNet(nn.Module):
     lrn: bool
     large_kernel: int
     last_pool: int
+    tf_padding: bool
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
         """Maps [N, H, W, C] to `conv1` (stride 2), `conv2` (4), `inception3a`, `inception3b` (8),
         `inception4a` ... `inception4e` (16) and `inception5a`, `inception5b` (32)."""
         unit = _unit(self.batch_norm)
+        pool = partial(max_pool, strides=2, ceil_mode=True)
+        if self.tf_padding:
+            pool = partial(max_pool, strides=2, padding="SAME")
         out = {}
-        x = out["conv1"] = unit(64, 7, strides=2, name="conv1")(images, train)
-        x = self._normalized(max_pool(x, 3, strides=2, ceil_mode=True))
+        padding = "SAME" if self.tf_padding else None
+        x = out["conv1"] = unit(64, 7, strides=2, padding=padding, name="conv1")(images, train)
+        x = self._normalized(pool(x, 3))
         x = unit(64, 1, name="conv2_reduce")(x, train)
         x = out["conv2"] = unit(192, 3, name="conv2")(x, train)
-        x = max_pool(self._normalized(x), 3, strides=2, ceil_mode=True)
+        x = pool(self._normalized(x), 3)
         for module, widths in MODULES.items():
             name = f"inception{module}"
             x = Inception(_chains(widths, self.large_kernel), unit, name=name)(x, train)
             out[name] = x
             if module == "3b":
-                x = max_pool(x, 3, strides=2, ceil_mode=True)
+                x = pool(x, 3)
             elif module == "4e":
-                x = max_pool(x, self.last_pool, strides=2, ceil_mode=True)
+                x = pool(x, self.last_pool)
         return out
 
     def _normalized(self, x: Array) -> Array:
@@ -183,6 +206,7 @@ def build(
     lrn: bool = False,
     large_kernel: Count = 3,
     last_pool: Count = 2,
+    tf_padding: bool = False,
     aux: bool = False,
     aux_window: CountOrZero = 0,
     aux_dropout: Probability = 0.7,
@@ -197,6 +221,8 @@ def build(
         lrn: whether local response normalization goes before and after the second convolution.
         large_kernel: kernel size of what the paper has as 5x5 convolutions.
         last_pool: window of the last max-pool.
+        tf_padding: pads as TensorFlow's "SAME" where maps are halved: those with an even side more, or
+            only, below and right.
         aux: whether there are auxiliary classifiers on `inception4a` and `inception4d`.
         aux_window: side of the windows over which these average their maps, 3 apart, as in the
             paper; 0 for a grid of 4 x 4 bins, which any maps fit.
@@ -212,7 +238,7 @@ def build(
         name: AuxiliaryHead(num_classes, batch_norm, aux_window, aux_dropout) for name in read_by
     }
     return Classifier(
-        backbone=GoogLeNet(batch_norm, lrn, large_kernel, last_pool),
+        backbone=GoogLeNet(batch_norm, lrn, large_kernel, last_pool, tf_padding),
         head=LinearHead(num_classes, dropout),
         auxiliary=FrozenDict(auxiliary),
         num_classes=num_classes,

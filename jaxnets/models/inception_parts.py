@@ -5,7 +5,7 @@ of steps from the bottom up. All chains read the module's input and their output
 concatenated along the channels, in order.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -31,7 +31,7 @@ class ConvUnit(nn.Module):
     features: int
     kernel_size: int | tuple[int, int]
     strides: int = 1
-    padding: int | None = None
+    padding: int | str | None = None
     use_bias: bool = False
     epsilon: float | None = 1e-3
 
@@ -59,7 +59,7 @@ class Layer(NamedTuple):
     features: int
     kernel_size: int | tuple[int, int]
     strides: int = 1
-    padding: int | None = None
+    padding: int | str | None = None
 
 
 Pool = Callable[[Array], Array]
@@ -129,6 +129,26 @@ def timm_names(chains: Chains) -> dict[str, str]:
             elif isinstance(step, tuple):
                 names |= {layer.name: name + side for layer, side in zip(step, "ab", strict=True)}
     return names
+
+
+def layer_names(chains: Chains) -> list[str]:
+    """The names of a module's layers in order."""
+    names = []
+    for step in (step for chain in chains for step in chain):
+        if isinstance(step, Layer):
+            names.append(step.name)
+        elif isinstance(step, tuple):
+            names += [layer.name for layer in step]
+    return names
+
+
+def keras_numbers(units: Sequence[str]) -> list[tuple[str, str]]:
+    """The rules for units, by their paths in the backbone and in order, that have no names in Keras."""
+    return [
+        (f"backbone/{unit}/{ours}", f"{theirs}_{number}" if number else theirs)
+        for number, unit in enumerate(units)
+        for ours, theirs in (("conv", "conv2d"), ("bn", "batch_normalization"))
+    ]
 
 
 def check_auxiliary(aux: bool, num_classes: int) -> None:

@@ -15,9 +15,18 @@ from flax import linen as nn
 from jax import Array
 
 from jaxnets.layers import Conv, DropPath, LinearHead, avg_pool, drop_path_rates, max_pool
-from jaxnets.models import published
+from jaxnets.models import published, slim_names
 from jaxnets.models.classifier import Classifier
-from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, branches, timm_names
+from jaxnets.models.inception_parts import (
+    Chains,
+    ConvUnit,
+    Inception,
+    Layer,
+    branches,
+    keras_numbers,
+    layer_names,
+    timm_names,
+)
 from jaxnets.models.inception_v3 import Stem
 from jaxnets.models.settings import CountOrZero, Probability
 
@@ -35,6 +44,14 @@ WEIGHTS = {
             mean=published.HALVES,
             std=published.HALVES,
         ),
+        published.keras(
+            "inception_resnet_v2/inception_resnet_v2_weights_tf_dim_ordering_tf_kernels.h5",
+            "InceptionResNetV2",
+            80.256,
+            "tf",
+            size=299,
+        ),
+        published.slim("inception_resnet_v2_2016_08_30.tar.gz", "inception_resnet_v2", 80.4, size=299),
     ),
 }
 
@@ -213,4 +230,54 @@ def _timm(model: Classifier) -> list[tuple[str, str]]:
     return rules
 
 
-RENAMES = {"timm": _timm}
+def _keras() -> list[tuple[str, str]]:
+    """Most layers have no name there: convolutions are numbered through, normalizations too."""
+    names = [f"stem/conv{name}" for name in ("1a", "2a", "2b", "3b", "4a")]
+    rules = [
+        ("backbone/conv7b/conv", "conv_7b"),
+        ("backbone/conv7b/bn", "conv_7b_bn"),
+        ("head/fc", "predictions"),
+    ]
+    for (stage, row), block in zip(_STAGES.items(), ("block35", "block17", "block8"), strict=True):
+        entry, entry_chains, chains, _, depth = row
+        names += [f"{entry}/{layer}" for layer in layer_names(entry_chains)]
+        for i in range(1, depth + 1):
+            here = f"inception_resnet_{stage}{i}"
+            names += [f"{here}/{layer}" for layer in layer_names(chains)]
+            rules.append((f"backbone/{here}/conv", f"{block}_{i}_conv"))
+    return [*rules, *keras_numbers(names)]
+
+
+def _slim() -> list[tuple[str, ...]]:
+    """TF-Slim has the stages in three repeats, and the last residual module by itself. Its auxiliary
+    head is none of ours."""
+    scope = "InceptionResnetV2"
+    rules = [
+        *slim_names.unit("backbone/stem/conv3b", f"{scope}.Conv2d_3b_1x1"),
+        *slim_names.unit("backbone/stem/conv{name}", f"{scope}.Conv2d_{{name}}_3x3"),
+        *slim_names.unit("backbone/conv7b", f"{scope}.Conv2d_7b_1x1"),
+        ("auxiliary_inception_resnet_b/{layer}", f"{scope}.AuxLogits.{{layer}}"),
+        ("head/fc", f"{scope}.Logits.Logits"),
+    ]
+
+    def add(ours: str, theirs: str, chains: Chains) -> None:
+        for layer, branch in slim_names.module_names(chains).items():
+            # A chain of a single 1x1 convolution.
+            branch = branch.replace("0a_", "") if layer == "branch1x1" else branch
+            rules.extend(slim_names.unit(f"backbone/{ours}/{layer}", f"{scope}.{theirs}.{branch}"))
+        rules.append((f"backbone/{ours}/conv", f"{scope}.{theirs}.Conv2d_1x1"))
+
+    add("inception_resnet_c10", "Block8", _INCEPTION_RESNET_C)
+    parts = (
+        ("Mixed_5b", "Repeat.block35"),
+        ("Mixed_6a", "Repeat_1.block17"),
+        ("Mixed_7a", "Repeat_2.block8"),
+    )
+    for (stage, row), (entry, block) in zip(_STAGES.items(), parts, strict=True):
+        ours, entry_chains, chains, *_ = row
+        add(ours, entry, entry_chains)
+        add(f"inception_resnet_{stage}{{i}}", f"{block}_{{i}}", chains)
+    return rules
+
+
+RENAMES = {"timm": _timm, "keras": _keras(), "slim": _slim()}

@@ -11,9 +11,15 @@ from flax import linen as nn
 from jax import Array
 
 from jaxnets.layers import LinearHead, avg_pool, max_pool
-from jaxnets.models import published
+from jaxnets.models import published, slim_names
 from jaxnets.models.classifier import Classifier
-from jaxnets.models.inception_parts import Chains, ConvUnit, Inception, Layer, timm_names
+from jaxnets.models.inception_parts import (
+    Chains,
+    ConvUnit,
+    Inception,
+    Layer,
+    timm_names,
+)
 from jaxnets.models.settings import CountOrZero, Probability
 
 PAPER = "Szegedy et al. 2016, arXiv:1602.07261"
@@ -25,6 +31,7 @@ WEIGHTS = {
         published.timm(
             "inception_v4.tf_in1k", 80.14, size=299, mean=published.HALVES, std=published.HALVES
         ),
+        published.slim("inception_v4_2016_09_09.tar.gz", "inception_v4", 80.2, size=299),
     ),
 }
 
@@ -175,4 +182,21 @@ def _timm(model: Classifier) -> list[tuple[str, str]]:
     return rules
 
 
-RENAMES = {"timm": _timm}
+def _slim(model: Classifier) -> list[tuple[str, ...]]:
+    """TF-Slim letters the modules of a stage through. Its auxiliary head is none of ours."""
+    letters = {"a": "bcde", "b": "bcdefgh", "c": "bcd"}
+    scopes = {"mixed3a": "Mixed_3a", "mixed4a": "Mixed_4a", "mixed5a": "Mixed_5a"}
+    scopes |= {"reduction_a": "Mixed_6a", "reduction_b": "Mixed_7a"}
+    for number, stage in enumerate("abc", start=5):
+        for i, letter in enumerate(letters[stage], start=1):
+            scopes[f"inception_{stage}{i}"] = f"Mixed_{number}{letter}"
+    scopes = {name: f"InceptionV4.{scope}" for name, scope in scopes.items()}
+    return [
+        *slim_names.unit("backbone/conv{name}", "InceptionV4.Conv2d_{name}_3x3"),
+        *slim_names.modules(scopes, MODULES, {"mixed3a": {"conv": "Branch_1.Conv2d_0a_3x3"}}),
+        ("auxiliary_inception_b7/{layer}", "InceptionV4.AuxLogits.{layer}"),
+        ("head/fc", "InceptionV4.Logits.Logits"),
+    ]
+
+
+RENAMES = {"timm": _timm, "slim": _slim}

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from flax import linen as nn
 from jax import Array
 
-from jaxnets.models import published
+from jaxnets.models import published, slim_names
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.nasnet_parts import (
     POOL_PADDINGS,
@@ -53,11 +53,26 @@ VARIANTS = {
 }
 
 _HALVES = {"mean": published.HALVES, "std": published.HALVES}
+_IN_KERAS = {"pool_padding": "zeros"}
 WEIGHTS = {
     "nasnet_mobile": (
         published.cadene("nasnetamobile-7e03cead.pth", "nasnetamobile", 74.08, **_HALVES),
+        published.keras("nasnet/NASNet-mobile.h5", "NASNetMobile", 74.366, "tf", settings=_IN_KERAS),
+        published.slim("nasnet-a_mobile_04_10_2017.tar.gz", "nasnet_mobile", 74.0),
     ),
-    "nasnet_large": (published.timm("nasnetalarge.tf_in1k", 82.64, size=331, crop=0.911, **_HALVES),),
+    "nasnet_large": (
+        published.timm("nasnetalarge.tf_in1k", 82.64, size=331, crop=0.911, **_HALVES),
+        published.keras(
+            "nasnet/NASNet-large.h5", "NASNetLarge", 82.498, "tf", size=331, settings=_IN_KERAS
+        ),
+        published.slim(
+            "nasnet-a_large_04_10_2017.tar.gz",
+            "nasnet_large",
+            82.7,
+            size=331,
+            settings={"pool_padding": "left_out"},
+        ),
+    ),
 }
 
 # The references number the cells of each stage from a multiple of 6, and have no auxiliary head.
@@ -113,8 +128,6 @@ def _keras(model: Classifier) -> list[tuple[str, str]]:
     return rules
 
 
-RENAMES = {"timm": _RENAMES, "cadene": _RENAMES, "keras": _keras}
-
 # Figure 4.
 NORMAL = Plan(
     sums=(
@@ -136,6 +149,14 @@ REDUCTION = Plan(
     ),
     outputs=(3, 4, 5, 6),
 )
+
+
+def _slim(model: Classifier) -> list[tuple[str, ...]]:
+    plans = {"stem": REDUCTION, "reduction": REDUCTION, "stage": NORMAL}
+    return slim_names.nasnet(plans, model.backbone.depth)
+
+
+RENAMES = {"timm": _RENAMES, "cadene": _RENAMES, "keras": _keras, "slim": _slim}
 
 
 class NASNet(nn.Module):

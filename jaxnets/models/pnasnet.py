@@ -10,7 +10,7 @@ from typing import Any
 from flax import linen as nn
 from jax import Array
 
-from jaxnets.models import published
+from jaxnets.models import published, slim_names
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.nasnet_parts import (
     Plan,
@@ -52,7 +52,9 @@ WEIGHTS = {
             mean=published.HALVES,
             std=published.HALVES,
         ),
+        published.slim("pnasnet-5_large_2017_12_13.tar.gz", "pnasnet_large", 82.9, size=331),
     ),
+    "pnasnet5_mobile": (published.slim("pnasnet-5_mobile_2017_12_13.tar.gz", "pnasnet_mobile", 74.2),),
 }
 
 
@@ -76,8 +78,6 @@ def _timm(model: Classifier) -> tuple[tuple[str, str], ...]:
     )
 
 
-RENAMES = {"timm": _timm}
-
 # Figure 1, left.
 CELL = Plan(
     sums=(
@@ -89,6 +89,13 @@ CELL = Plan(
     ),
     outputs=(2, 3, 4, 5, 6),
 )
+
+
+def _slim(model: Classifier) -> list[tuple[str, ...]]:
+    return slim_names.nasnet({"stem": CELL, "stage": CELL}, model.backbone.depth)
+
+
+RENAMES = {"timm": _timm, "slim": _slim}
 
 
 class PNASNet(nn.Module):

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALVES = (0.5, 0.5, 0.5)
+VGG_MEAN, VGG_STD = (123.68 / 255, 116.78 / 255, 103.94 / 255), (1 / 255,) * 3
 TOP1 = "top-1"  # on ImageNet's validation images
 BOX_AP, MASK_AP = "box AP", "mask AP"  # on COCO val2017
+MIOU, PIXEL_ACCURACY = "mIoU", "pixel accuracy"  # of the classes of VOC on COCO val2017
 
 
 class PublishedWeights(NamedTuple):
@@ -24,7 +26,7 @@ class PublishedWeights(NamedTuple):
         claims: what the publisher measured, in percent, by the name of the measure.
         resize: the shorter side is scaled to so many pixels; then
         size: the middle is cut out, with sides of so many; None where nothing is cut away, and
-        longest: the longer side is scaled to no more than so many.
+        longest: the longer side is scaled to no more than so many; None for no limit.
         interpolation: "bilinear" or "bicubic", of the scaling.
         mean, std: of each channel, in units of 0 to 1.
         order: of the channels, "RGB" or "BGR"; `mean` and `std` are in it.
@@ -124,6 +126,50 @@ def torchvision_detector(
     )
 
 
+def torchvision_segmenter(
+    file: str, architecture: str, miou: float, pixel_accuracy: float, **others: Any
+) -> PublishedWeights:
+    """Of torchvision's own files, for whole pictures whose shorter side has 520 pixels."""
+    return PublishedWeights(
+        source=f"torchvision:{file}",
+        architecture=architecture,
+        claims={MIOU: miou, PIXEL_ACCURACY: pixel_accuracy},
+        resize=520,
+        size=None,
+        interpolation="bilinear",
+        **{"library": "torchvision", "license": "BSD-3-Clause"} | others,
+    )
+
+
+_KERAS_MODES: dict[str, dict[str, Any]] = {
+    "caffe": {
+        "mean": (103.939 / 255, 116.779 / 255, 123.68 / 255),
+        "std": (1 / 255, 1 / 255, 1 / 255),
+        "order": "BGR",
+    },
+    "tf": {"mean": HALVES, "std": HALVES},
+    "torch": {},
+}
+
+
+def keras(
+    file: str, architecture: str, top1: float, mode: str, *, size: int = 224, **others: Any
+) -> PublishedWeights:
+    """Of Keras's applications. `mode` is that of their `preprocess_input`: "caffe" subtracts means in
+    BGR, "tf" scales to -1 to 1, "torch" normalizes as torchvision."""
+    return PublishedWeights(
+        source=f"keras:{file}",
+        library="keras",
+        architecture=architecture,
+        claims={TOP1: top1},
+        resize=resized_side(size, 0.875),
+        size=size,
+        interpolation="bilinear",
+        **_KERAS_MODES[mode],
+        **others,
+    )
+
+
 def cadene(
     file: str, architecture: str, top1: float, *, resize: int = 256, size: int = 224, **others: Any
 ) -> PublishedWeights:
@@ -138,4 +184,26 @@ def cadene(
         interpolation="bilinear",
         license="not stated",
         **others,
+    )
+
+
+def slim(
+    file: str,
+    architecture: str,
+    top1: float,
+    *,
+    size: int = 224,
+    bucket: str = "download.tensorflow.org/models",
+    **others: Any,
+) -> PublishedWeights:
+    """Of TF-Slim's table. The images are those of its `inception_preprocessing`, which however scales
+    them to a square without keeping their aspect ratio."""
+    return PublishedWeights(
+        source=f"slim:{bucket}/{file}",
+        architecture=architecture,
+        claims={TOP1: top1},
+        resize=resized_side(size, 0.875),
+        size=size,
+        interpolation="bilinear",
+        **{"library": "slim", "mean": HALVES, "std": HALVES} | others,
     )

@@ -4,9 +4,10 @@ A family is one file, of whatever task. It holds the family's modules; a functio
 `build(*, num_classes=..., ...)` that puts them together into a model and whose annotations say what its
 settings may be (`jaxnets.models.settings`); a table `VARIANTS` from the name of a model to the arguments
 with which `build` makes it; the `PAPER`; and, where there are any, `WEIGHTS`, the public weights of a
-model, the best first, `RENAMES`, what libraries call its parameters, and a function
-`class_names(num_classes)`, what those weights score. To add a family, write that file and list it in
-`jaxnets.models.families`; or, from outside of jaxnets, hand it to `register`.
+model, the best first, `RENAMES`, what libraries call its parameters, a function
+`class_names(num_classes)`, what those weights score, and a function `respelled(tensors)`, which gives
+the tensors of further programs the names of one of those libraries. To add a family, write that file and
+list it in `jaxnets.models.families`; or, from outside of jaxnets, hand it to `register`.
 
 A model is a Linen module, called with `(images, train)`, with the fields `model_name`, `num_classes`,
 `input_size` and `min_size` of `Classifier`, and its backbone in `backbone`.
@@ -174,6 +175,29 @@ def published_weights(name: str) -> tuple[PublishedWeights, ...]:
     return _weights(family_of(name), name)
 
 
+def first_weights(name: str, library: str) -> PublishedWeights | None:
+    """The first of a library's public weights for a model; None where it has none."""
+    return next((row for row in published_weights(name) if row.library == library), None)
+
+
+def settings_of_library(name: str, library: str) -> dict[str, Any]:
+    """The settings with which a model computes what a library's does, where they are not in the weights:
+    those of the first of the library's public weights.
+
+    Args:
+        name: one of `list_models()`.
+        library: whose names the tensors have, such as "keras".
+
+    Raises:
+        InputError: the name is unknown.
+
+    >>> settings_of_library("mobilenet_v2_100", "keras")
+    {'tf_padding': True, 'epsilon': 0.001}
+    """
+    row = first_weights(name, library)
+    return dict(row.settings) if row else {}
+
+
 def register(family: Any) -> None:
     """Makes the models of a family known, as if its file were one of jaxnets' own.
 
@@ -182,8 +206,8 @@ def register(family: Any) -> None:
 
     Args:
         family: a module, or any namespace with a `__name__`, with `build`, `VARIANTS` and `PAPER`
-            and perhaps `WEIGHTS`, `RENAMES` and `class_names`: see the head of this file. Its models are
-            classifiers unless it names another task in `TASK`.
+            and perhaps `WEIGHTS`, `RENAMES`, `class_names` and `respelled`: see the head of this file.
+            Its models are classifiers unless it names another task in `TASK`.
 
     Raises:
         InputError: it lacks something, a row of `VARIANTS` does not fit `build`, or the name of a

@@ -6,7 +6,8 @@ Residual Networks", arXiv:1605.07146) or cut it into groups (Xie et al. 2016, "A
 Transformations for Deep Neural Networks", arXiv:1611.05431, table 2).
 
 Departure from the paper: where a bottleneck halves its maps, the stride is in the 3x3 convolution
-("version 1.5", as in torchvision), not in the first 1x1; `stride_in_1x1=True` puts it there.
+("version 1.5", as in torchvision), not in the first 1x1; `stride_in_1x1=True` puts it there. Weights
+from Keras want that, `use_bias=True` and `epsilon=1.001e-5`, with which they were trained.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ from jaxnets.layers.attention import NON_LOCAL_MODES
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.settings import Count, CountOrZero, Counts, NonNegative, Probability, takes_fields_of
-from jaxnets.models.strides import strides_and_dilations
+from jaxnets.models.strides import blocks_of_stage, steps_of_stages, strides_and_dilations
 
 PAPER = (
     "He et al. 2015, arXiv:1512.03385 (wide: Zagoruyko and Komodakis 2016, arXiv:1605.07146; "
@@ -56,6 +57,17 @@ VARIANTS = {
     "resnext101_64x4d": {"depths": (3, 4, 23, 3), "groups": 64, "width_per_group": 4},
 }
 
+_KERAS_FILE = "resnet/resnet{}_weights_tf_dim_ordering_tf_kernels.h5"
+_OF_KERAS = {
+    "license": "MIT",
+    "settings": {"stride_in_1x1": True, "use_bias": True, "epsilon": 1.001e-5},
+}
+_SLIM_FILE = "resnet_v1_{}_2016_08_28.tar.gz"
+_OF_SLIM = {
+    "mean": published.VGG_MEAN,
+    "std": published.VGG_STD,
+    "settings": {"stride_last": True, "tf_padding": True},
+}
 WEIGHTS = {
     "resnet18": (
         published.timm("resnet18.a1_in1k", 73.16, size=288, crop=1.0),
@@ -76,16 +88,22 @@ WEIGHTS = {
         published.timm("resnet50.a1_in1k", 81.24, size=288, crop=1.0),
         published.torchvision("resnet50-11ad3fa6.pth", "resnet50", 80.86, resize=232),
         published.torchvision("resnet50-0676ba61.pth", "resnet50", 76.13),
+        published.keras(_KERAS_FILE.format(50), "ResNet50", 74.928, "caffe", **_OF_KERAS),
+        published.slim(_SLIM_FILE.format(50), "resnet_v1_50", 75.2, **_OF_SLIM),
     ),
     "resnet101": (
         published.timm("resnet101.a1h_in1k", 82.80, size=288, crop=1.0),
         published.torchvision("resnet101-cd907fc2.pth", "resnet101", 81.89, resize=232),
         published.torchvision("resnet101-63fe2227.pth", "resnet101", 77.37),
+        published.keras(_KERAS_FILE.format(101), "ResNet101", 76.420, "caffe", **_OF_KERAS),
+        published.slim(_SLIM_FILE.format(101), "resnet_v1_101", 76.4, **_OF_SLIM),
     ),
     "resnet152": (
         published.timm("resnet152.a1h_in1k", 83.49, size=288, crop=1.0),
         published.torchvision("resnet152-f82ba261.pth", "resnet152", 82.28, resize=232),
         published.torchvision("resnet152-394f9c45.pth", "resnet152", 78.31),
+        published.keras(_KERAS_FILE.format(152), "ResNet152", 76.604, "caffe", **_OF_KERAS),
+        published.slim(_SLIM_FILE.format(152), "resnet_v1_152", 76.8, **_OF_SLIM),
     ),
     "wide_resnet50_2": (
         published.timm("wide_resnet50_2.racm_in1k", 82.26, size=288, crop=0.95),
@@ -111,6 +129,7 @@ WEIGHTS = {
     ),
 }
 
+_LAYER = "resnet.encoder.stages.{s-1}.layers.{b-1}"
 _RENAMES = (
     ("backbone/stem/{layer}", "{layer}"),
     ("backbone/stage{s}_block{b}/downsample_conv", "layer{s}.{b-1}.downsample.0"),
@@ -118,10 +137,57 @@ _RENAMES = (
     ("backbone/stage{s}_block{b}/{layer}", "layer{s}.{b-1}.{layer}"),
     ("head/fc", "fc"),
 )
-RENAMES = {"torchvision": _RENAMES, "timm": _RENAMES}
+_HUGGING_FACE = (
+    ("backbone/stem/conv1", "resnet.embedder.embedder.convolution"),
+    ("backbone/stem/bn1", "resnet.embedder.embedder.normalization"),
+    ("backbone/stage{s}_block{b}/conv{i}", f"{_LAYER}.layer.{{i-1}}.convolution"),
+    ("backbone/stage{s}_block{b}/bn{i}", f"{_LAYER}.layer.{{i-1}}.normalization"),
+    ("backbone/stage{s}_block{b}/downsample_conv", f"{_LAYER}.shortcut.convolution"),
+    ("backbone/stage{s}_block{b}/downsample_bn", f"{_LAYER}.shortcut.normalization"),
+    ("head/fc", "classifier.1"),
+)
+_KERAS = (
+    ("backbone/stem/{kind}1", "conv1_{kind}"),
+    ("backbone/stage{s}_block{b}/downsample_{kind}", "conv{s+1}_block{b}_0_{kind}"),
+    ("backbone/stage{s}_block{b}/conv{i}", "conv{s+1}_block{b}_{i}_conv"),
+    ("backbone/stage{s}_block{b}/bn{i}", "conv{s+1}_block{b}_{i}_bn"),
+    ("head/fc", "predictions"),
+)
+
+
+def _slim(model: Classifier) -> list[tuple[str, ...]]:
+    """A net's name is the scope of its layers."""
+    scope = model.model_name.replace("resnet", "resnet_v1_")
+    block = f"{scope}.block{{s}}.unit_{{b}}.bottleneck_v1"
+    return [
+        ("backbone/stem/conv1", f"{scope}.conv1"),
+        ("backbone/stem/bn1", f"{scope}.conv1.BatchNorm"),
+        ("backbone/stage{s}_block{b}/downsample_conv", f"{block}.shortcut"),
+        ("backbone/stage{s}_block{b}/downsample_bn", f"{block}.shortcut.BatchNorm"),
+        ("backbone/stage{s}_block{b}/conv{i}", f"{block}.conv{{i}}"),
+        ("backbone/stage{s}_block{b}/bn{i}", f"{block}.conv{{i}}.BatchNorm"),
+        ("head/fc", f"{scope}.logits", "i o -> o i 1 1"),
+    ]
+
+
+RENAMES = {
+    "torchvision": _RENAMES,
+    "timm": _RENAMES,
+    "keras": _KERAS,
+    "slim": _slim,
+    "transformers": _HUGGING_FACE,
+}
+
+
+def backbone_rules(prefix: str) -> list[tuple[str, str]]:
+    """The rules of torchvision's names of the backbone, within a model that calls it `prefix`; may be
+    empty."""
+    start = f"{prefix}." if prefix else ""
+    return [(ours, start + theirs) for ours, theirs in _RENAMES if ours.startswith("backbone/")]
+
 
 _HE_FAN_OUT = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-_conv = partial(Conv, use_bias=False, kernel_init=_HE_FAN_OUT)
+_conv = partial(Conv, kernel_init=_HE_FAN_OUT)
 
 
 class Stem(nn.Module):
@@ -129,13 +195,12 @@ class Stem(nn.Module):
 
     small_input: bool
     norm: Callable[..., nn.Module]
+    use_bias: bool
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        if self.small_input:
-            x = _conv(64, 3, padding=1, name="conv1")(x)
-        else:
-            x = _conv(64, 7, strides=2, padding=3, name="conv1")(x)
+        conv = partial(_conv, 64, use_bias=self.use_bias, name="conv1")
+        x = conv(3, padding=1)(x) if self.small_input else conv(7, strides=2, padding=3)(x)
         return nn.relu(self.norm(name="bn1")(x))
 
 
@@ -148,6 +213,7 @@ class BasicBlock(nn.Module):
         dilations: of both.
         drop_path: probability of dropping the residual branch.
         norm: `norm(name=...)` makes a normalization.
+        use_bias: whether the convolutions have biases.
     """
 
     planes: int
@@ -155,16 +221,18 @@ class BasicBlock(nn.Module):
     dilations: tuple[int, int]
     drop_path: float
     norm: Callable[..., nn.Module]
+    use_bias: bool
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         first, second = self.dilations
-        y = _conv3x3(self.planes, strides=self.stride, dilation=first, name="conv1")(x)
+        conv3x3 = partial(_conv3x3, self.planes, use_bias=self.use_bias)
+        y = conv3x3(strides=self.stride, dilation=first, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y))
-        y = _conv3x3(self.planes, dilation=second, name="conv2")(y)
+        y = conv3x3(dilation=second, name="conv2")(y)
         y = self.norm(name="bn2")(y)
         y = DropPath(self.drop_path, name="drop_path")(y, deterministic=not train)
-        return nn.relu(_shortcut(x, self.planes, self.stride, self.norm) + y)
+        return nn.relu(_shortcut(x, self.planes, self.stride, self.norm, self.use_bias) + y)
 
 
 class Bottleneck(nn.Module):
@@ -176,6 +244,7 @@ class Bottleneck(nn.Module):
         dilations: of the 3x3 where it has the stride, and where the first 1x1 has it.
         drop_path: probability of dropping the residual branch.
         norm: `norm(name=...)` makes a normalization.
+        use_bias: whether the convolutions have biases.
         groups: of the 3x3.
         width_per_group: channels in a group of the 3x3 where `planes` is 64.
         stride_in_1x1: where the stride is.
@@ -186,6 +255,7 @@ class Bottleneck(nn.Module):
     dilations: tuple[int, int]
     drop_path: float
     norm: Callable[..., nn.Module]
+    use_bias: bool
     groups: int
     width_per_group: int
     stride_in_1x1: bool
@@ -195,14 +265,16 @@ class Bottleneck(nn.Module):
         width = self.planes * self.width_per_group // 64 * self.groups
         stride1, stride2 = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
         dilation = self.dilations[self.stride_in_1x1]
-        y = _conv(width, 1, strides=stride1, name="conv1")(x)
+        conv = partial(_conv, use_bias=self.use_bias)
+        conv3x3 = partial(_conv3x3, use_bias=self.use_bias, groups=self.groups)
+        y = conv(width, 1, strides=stride1, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y))
-        y = _conv3x3(width, strides=stride2, dilation=dilation, groups=self.groups, name="conv2")(y)
+        y = conv3x3(width, strides=stride2, dilation=dilation, name="conv2")(y)
         y = nn.relu(self.norm(name="bn2")(y))
-        y = _conv(4 * self.planes, 1, name="conv3")(y)
+        y = conv(4 * self.planes, 1, name="conv3")(y)
         y = self.norm(name="bn3")(y)
         y = DropPath(self.drop_path, name="drop_path")(y, deterministic=not train)
-        return nn.relu(_shortcut(x, 4 * self.planes, self.stride, self.norm) + y)
+        return nn.relu(_shortcut(x, 4 * self.planes, self.stride, self.norm, self.use_bias) + y)
 
 
 def _conv3x3(features: int, dilation: int, **settings: Any) -> nn.Conv:
@@ -210,11 +282,14 @@ def _conv3x3(features: int, dilation: int, **settings: Any) -> nn.Conv:
     return _conv(features, 3, padding=dilation, dilation=dilation, **settings)
 
 
-def _shortcut(x: Array, channels: int, stride: int, norm: Callable[..., nn.Module]) -> Array:
-    """The identity or, where the shape changes, a 1x1 convolution (option B of section 3.3)."""
-    if stride == 1 and x.shape[-1] == channels:
-        return x
-    x = _conv(channels, 1, strides=stride, name="downsample_conv")(x)
+def _shortcut(
+    x: Array, channels: int, stride: int, norm: Callable[..., nn.Module], use_bias: bool
+) -> Array:
+    """The identity or, where the number of channels changes, a 1x1 convolution (option B of section
+    3.3). Where only the size does, every other position."""
+    if x.shape[-1] == channels:
+        return x if stride == 1 else x[:, ::stride, ::stride]
+    x = _conv(channels, 1, strides=stride, use_bias=use_bias, name="downsample_conv")(x)
     return norm(name="downsample_bn")(x)
 
 
@@ -227,11 +302,19 @@ class ResNet(nn.Module):
         groups: groups of the bottleneck's 3x3 convolution (ResNeXt's cardinality).
         width_per_group: channels of each group in the first stage; they double with each stage.
         stride_in_1x1: True for the paper's place of the bottleneck's stride.
+        stride_last: whether the last block of a stage halves the maps for the next, instead of the first
+            block of that (as in TF-Slim): the maps of all stages but the last are then half as large.
+        use_bias: whether the convolutions have biases, as in Keras.
         small_input: for images of 32 x 32, down to 8 x 8: the stem is a 3x3 convolution at stride 1
             and there is no max-pool.
         output_stride: the largest stride of a map. Stages that would exceed it are dilated instead
             (`strides_and_dilations`); their maps are larger, their parameters the same. Bottlenecks
             are torchvision's with `replace_stride_with_dilation`, which has no dilated basic blocks.
+        dilate_first: whether the convolution that loses its stride is dilated like those behind it, as
+            in segmentation_models_pytorch.
+        ceil_pool: whether the max-pool rounds sizes up, as in Caffe's nets.
+        tf_padding: pads the max-pool as TensorFlow's "SAME": where a map has an even side, below and
+            right only.
         norm: "batch"; "frozen" for batch normalization that is not trained; or "group" for group
             normalization with 32 groups (Wu and He 2018, "Group Normalization", arXiv:1803.08494).
         epsilon: added to the variance by the normalizations.
@@ -249,8 +332,13 @@ class ResNet(nn.Module):
     groups: Count = 1
     width_per_group: Count = 64
     stride_in_1x1: bool = False
+    stride_last: bool = False
+    use_bias: bool = False
     small_input: bool = False
     output_stride: Literal[8, 16, 32] = 32
+    dilate_first: bool = False
+    ceil_pool: bool = False
+    tf_padding: bool = False
     norm: Literal[NORMS] = "batch"
     epsilon: NonNegative = 1e-5
     non_local: tuple[str, ...] = ()
@@ -273,20 +361,26 @@ class ResNet(nn.Module):
         }[self.block]
         rates = iter(drop_path_rates(self.drop_path, sum(self.depths)))
         out = {}
-        x = out["stem"] = Stem(self.small_input, norm, name="stem")(images)
+        x = out["stem"] = Stem(self.small_input, norm, self.use_bias, name="stem")(images)
         if not self.small_input:
-            x = max_pool(x, 3, strides=2, padding=1)
-        geometry = strides_and_dilations(len(self.depths), self.stem_stride, self.output_stride)
+            padding = "SAME" if self.tf_padding else 1
+            x = max_pool(x, 3, strides=2, padding=padding, ceil_mode=self.ceil_pool)
+        steps = steps_of_stages(len(self.depths), self.stride_last)
+        geometry = strides_and_dilations(steps, self.stem_stride, self.output_stride)
         for stage, (depth, (stride, dilations)) in enumerate(
             zip(self.depths, geometry, strict=True), start=1
         ):
-            for i in range(1, depth + 1):
+            if self.dilate_first:
+                dilations = dilations[1:] * 2
+            blocks = blocks_of_stage(depth, stride, dilations, self.stride_last)
+            for i, (stride, dilations) in enumerate(blocks, start=1):
                 x = block(
                     planes=32 * 2**stage,
-                    stride=stride if i == 1 else 1,
-                    dilations=dilations if i == 1 else dilations[1:] * 2,
+                    stride=stride,
+                    dilations=dilations,
                     drop_path=next(rates),
                     norm=norm,
+                    use_bias=self.use_bias,
                     name=f"stage{stage}_block{i}",
                 )(x, train)
             if f"stage{stage}" in self.non_local:

@@ -11,6 +11,8 @@ hidden layer in the classifier, as in fine-tuning.
 """
 
 import math
+from functools import partial
+from typing import Literal
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -21,7 +23,8 @@ from jaxnets.errors import InputError
 from jaxnets.layers import Conv, Dropout, DropPath, LayerNorm, LinearHead, drop_path_rates
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
-from jaxnets.models.settings import Count, CountOrZero, Probability
+from jaxnets.models.settings import Count, CountOrZero, Positive, Probability
+from jaxnets.models.vit_names import in_timms_names as respelled  # noqa: F401 (read by jaxnets.weights)
 
 PAPER = "Dosovitskiy et al. 2020, arXiv:2010.11929"
 
@@ -51,7 +54,6 @@ RENAMES = {
     )
 }
 
-_EPSILON = 1e-6
 _XAVIER = nn.initializers.xavier_uniform()
 
 
@@ -129,16 +131,17 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two dense layers, `fc1` and `fc2`, with a GELU between them."""
+    """Two dense layers, `fc1` and `fc2`, with a GELU between them, "exact" or by "tanh"."""
 
     hidden: int
+    gelu: str
     dropout: float
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """Maps tokens [N, T, C] to the same shape."""
         y = nn.Dense(self.hidden, kernel_init=_XAVIER, name="fc1")(x)
-        y = Dropout(self.dropout, deterministic=not train)(nn.gelu(y, approximate=False))
+        y = Dropout(self.dropout, deterministic=not train)(nn.gelu(y, approximate=self.gelu == "tanh"))
         return nn.Dense(x.shape[-1], kernel_init=_XAVIER, name="fc2")(y)
 
 
@@ -151,10 +154,13 @@ class Block(nn.Module):
         mlp_ratio: the MLP's hidden units for each channel of a token.
         drop_path: probability of dropping the attention branch, and the MLP branch.
         dropout: rate behind every dense layer but `qkv` in training.
+        epsilon, gelu: see `build`.
     """
 
     heads: int
     mlp_ratio: int
+    epsilon: float
+    gelu: str
     drop_path: float
     dropout: float
 
@@ -166,10 +172,10 @@ class Block(nn.Module):
             y = Dropout(self.dropout, deterministic=not train)(y)
             return x + DropPath(self.drop_path, name=f"drop_path{number}")(y, not train)
 
-        y = LayerNorm(_EPSILON, name="norm1")(x)
+        y = LayerNorm(self.epsilon, name="norm1")(x)
         x = shortcut(x, Attention(self.heads, name="attn")(y), 1)
-        y = LayerNorm(_EPSILON, name="norm2")(x)
-        y = MLP(self.mlp_ratio * x.shape[-1], self.dropout, name="mlp")(y, train)
+        y = LayerNorm(self.epsilon, name="norm2")(x)
+        y = MLP(self.mlp_ratio * x.shape[-1], self.gelu, self.dropout, name="mlp")(y, train)
         return shortcut(x, y, 2)
 
 
@@ -181,6 +187,8 @@ class VisionTransformer(nn.Module):
     heads: int
     patch_size: int
     mlp_ratio: int
+    epsilon: float
+    gelu: str
     drop_path: float
     dropout: float
 
@@ -197,11 +205,11 @@ class VisionTransformer(nn.Module):
 
         x = Embedding(self.width, self.patch_size, self.dropout, name="embedding")(images, train)
         out = {"embedding": places(x)}
+        block = partial(Block, self.heads, self.mlp_ratio, self.epsilon, self.gelu)
         for i, rate in enumerate(drop_path_rates(self.drop_path, self.depth), start=1):
-            block = Block(self.heads, self.mlp_ratio, rate, self.dropout, name=f"block{i}")
-            x = block(x, train)
+            x = block(rate, self.dropout, name=f"block{i}")(x, train)
             out[f"block{i}"] = places(x)
-        x = LayerNorm(_EPSILON, name="norm")(x)
+        x = LayerNorm(self.epsilon, name="norm")(x)
         return out | {"norm": places(x), "class_token": x[:, None, :1]}
 
 
@@ -214,6 +222,8 @@ def build(
     patch_size: Count,
     mlp_ratio: Count = 4,
     image_size: Count = 224,
+    epsilon: Positive = 1e-6,
+    gelu: Literal["exact", "tanh"] = "exact",
     drop_path: Probability = 0.0,
     dropout: Probability = 0.0,
 ) -> Classifier:
@@ -228,6 +238,9 @@ def build(
         mlp_ratio: hidden units of the MLPs for each channel of a token.
         image_size: side of the images it is made for, which `input_size` tells; a multiple of
             patch_size.
+        epsilon: of the normalizations; 1e-12 in Hugging Face's program.
+        gelu: "tanh" for the approximation in Google's programs, in which most public weights were
+            trained; timm evaluates them with the "exact" function.
         drop_path: probability of dropping the last layer's attention branch, and its MLP
             branch; it grows linearly from the first layer (Huang et al. 2016, arXiv:1603.09382).
         dropout: rate behind the position embedding and every dense layer but those of queries, keys
@@ -242,8 +255,11 @@ def build(
         )
     if width % heads:
         raise InputError(f"heads: {heads} do not divide the width {width}; give a divisor")
+    backbone = VisionTransformer(
+        depth, width, heads, patch_size, mlp_ratio, epsilon, gelu, drop_path, dropout
+    )
     return Classifier(
-        backbone=VisionTransformer(depth, width, heads, patch_size, mlp_ratio, drop_path, dropout),
+        backbone=backbone,
         head=LinearHead(num_classes),
         num_classes=num_classes,
         input_size=(image_size, image_size, 3),

@@ -6,6 +6,7 @@ The max-pools are padded on all sides, as in timm. Weights from Keras want the `
 """
 
 from functools import partial
+from typing import Literal
 
 from flax import linen as nn
 from jax import Array
@@ -22,6 +23,7 @@ from jaxnets.layers import (
 from jaxnets.models import published
 from jaxnets.models.classifier import Classifier
 from jaxnets.models.settings import CountOrZero, Positive, Probability
+from jaxnets.models.strides import strides_and_dilations
 
 PAPER = "Chollet 2016, arXiv:1610.02357"
 
@@ -39,6 +41,15 @@ WEIGHTS = {
             interpolation="bicubic",
             mean=published.HALVES,
             std=published.HALVES,
+        ),
+        published.keras(
+            "xception/xception_weights_tf_dim_ordering_tf_kernels.h5",
+            "Xception",
+            79.006,
+            "tf",
+            size=299,
+            license="MIT",
+            settings={"tf_padding": True, "epsilon": 1e-3},
         ),
     ),
 }
@@ -94,6 +105,7 @@ _BLOCKS = (
     (728, 1024),
 )
 _MIDDLE = range(4, 12)  # which blocks keep the size of their maps
+_STEPS = [1 if i in _MIDDLE else 2 for i in range(1, len(_BLOCKS) + 1)]
 
 
 class Block(nn.Module):
@@ -106,6 +118,8 @@ class Block(nn.Module):
         drop_path: probability of dropping the residual branch.
         epsilon: of the batch normalizations.
         tf_padding: see `build`.
+        dilation: of the convolutions.
+        keep_size: whether what would halve the maps is computed at every position.
     """
 
     widths: tuple[int, ...]
@@ -114,6 +128,8 @@ class Block(nn.Module):
     drop_path: float
     epsilon: float
     tf_padding: bool
+    dilation: int = 1
+    keep_size: bool = False
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -122,13 +138,18 @@ class Block(nn.Module):
         for i, width in enumerate(self.widths, start=1):
             if i > 1 or self.relu_first:
                 y = nn.relu(y)
-            y = SeparableConv(width, 3, padding=1, use_bias=False, name=f"sepconv{i}")(y)
+            y = _conv3x3(width, self.dilation, name=f"sepconv{i}")(y)
             y = norm(name=f"bn{i}")(y)
         if self.stride > 1:
-            y = max_pool(y, 3, self.stride, padding="SAME" if self.tf_padding else 1)
-            x = Conv(y.shape[-1], 1, strides=self.stride, use_bias=False, name="shortcut_conv")(x)
+            stride = 1 if self.keep_size else self.stride
+            y = max_pool(y, 3, stride, padding="SAME" if self.tf_padding else 1)
+            x = Conv(y.shape[-1], 1, strides=stride, use_bias=False, name="shortcut_conv")(x)
             x = norm(name="shortcut_bn")(x)
         return x + DropPath(self.drop_path, name="drop_path")(y, deterministic=not train)
+
+
+def _conv3x3(features: int, dilation: int, name: str) -> SeparableConv:
+    return SeparableConv(features, 3, padding=dilation, dilation=dilation, use_bias=False, name=name)
 
 
 class Xception(nn.Module):
@@ -137,11 +158,12 @@ class Xception(nn.Module):
     drop_path: float
     epsilon: float
     tf_padding: bool
+    output_stride: int
 
     @nn.compact
     def __call__(self, images: Array, train: bool = False) -> dict[str, Array]:
         """Maps [N, H, W, C] to `conv1`, `conv2` (stride 2), `block1` ... `block12` (strides 4, 8,
-        16 up to the eleventh, 32), `conv3`, `conv4` (stride 32)."""
+        16 up to the eleventh, 32), `conv3`, `conv4` (stride 32); up to `output_stride`."""
         norm = partial(BatchNorm, use_running_average=not train, epsilon=self.epsilon)
         rates = drop_path_rates(self.drop_path, len(_BLOCKS))
         x, out = images, {}
@@ -149,18 +171,24 @@ class Xception(nn.Module):
         x = out["conv1"] = nn.relu(norm(name="bn1")(x))
         x = Conv(64, 3, use_bias=False, name="conv2")(x)
         x = out["conv2"] = nn.relu(norm(name="bn2")(x))
-        for i, (widths, rate) in enumerate(zip(_BLOCKS, rates, strict=True), start=1):
+        geometry = strides_and_dilations(_STEPS, 2, self.output_stride)
+        for i, (widths, rate, step, (stride, (dilation, _))) in enumerate(
+            zip(_BLOCKS, rates, _STEPS, geometry, strict=True), start=1
+        ):
             x = out[f"block{i}"] = Block(
                 widths,
-                stride=1 if i in _MIDDLE else 2,
+                stride=step,
                 relu_first=i > 1,
                 drop_path=rate,
                 epsilon=self.epsilon,
                 tf_padding=self.tf_padding,
+                dilation=dilation,
+                keep_size=stride < step,
                 name=f"block{i}",
             )(x, train)
+        _, (_, dilation) = geometry[-1]
         for i, width in ((3, 1536), (4, 2048)):
-            x = SeparableConv(width, 3, padding=1, use_bias=False, name=f"conv{i}")(x)
+            x = _conv3x3(width, dilation, name=f"conv{i}")(x)
             x = out[f"conv{i}"] = nn.relu(norm(name=f"bn{i}")(x))
         return out
 
@@ -172,6 +200,7 @@ def build(
     tf_padding: bool = False,
     drop_path: Probability = 0.0,
     dropout: Probability = 0.5,
+    output_stride: Literal[8, 16, 32] = 32,
 ) -> Classifier:
     """Xception for 299 x 299 images; accepts any of at least 32 x 32.
 
@@ -183,9 +212,11 @@ def build(
         drop_path: probability of dropping the residual branch of the last block; it grows
             linearly from the first block (Huang et al. 2016, arXiv:1603.09382).
         dropout: rate before the dense layer; 0.5 in the paper (section 4.3).
+        output_stride: the largest stride of a map. Max-pools that would exceed it have stride 1, with
+            the windows they had, and the convolutions behind are dilated.
     """
     return Classifier(
-        backbone=Xception(drop_path, epsilon, tf_padding),
+        backbone=Xception(drop_path, epsilon, tf_padding, output_stride),
         head=LinearHead(num_classes, dropout),
         num_classes=num_classes,
         input_size=(299, 299, 3),

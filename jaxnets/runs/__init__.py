@@ -6,7 +6,7 @@ line is a thin face of both. Scripts that need more freedom call `jaxnets.traini
 
 from jaxnets.config import ImageConfig, RunConfig
 from jaxnets.runs.fitting import draw_plots, load_run, resume_command, train
-from jaxnets.runs.recipe import Prepared, Recipe, Run
+from jaxnets.runs.recipe import Prepared, Recipe, Run, Served, Told
 from jaxnets.runs.searching import search
 
 __all__ = [
@@ -15,6 +15,8 @@ __all__ = [
     "Recipe",
     "Run",
     "RunConfig",
+    "Served",
+    "Told",
     "draw_plots",
     "load_run",
     "resume_command",

@@ -16,6 +16,7 @@ from jaxnets.config import (
     RunConfig,
     has_checkpoint,
     newest_run,
+    parse_settings,
     read_config,
     refuse_changes,
     write_config,
@@ -30,12 +31,15 @@ from jaxnets.runs.pictures import draw_history
 from jaxnets.runs.recipe import Prepared, Recipe, Run, dataset_of, located, prepared, with_batch_size
 from jaxnets.runs.remembered import refuse_other_files, with_files
 from jaxnets.training import DataParallel, History, Task
-from jaxnets.training.optimizers import OPTIMIZERS
+from jaxnets.training.optimizers import usual_settings
 from jaxnets.training.parallel import is_main_process
+from jaxnets.training.schedules import RISING
 from jaxnets.training.task import headline_of
 
 Step = int | Literal["latest", "best"]
 
+# What has a field of its own.
+_DECIDED = ("learning_rate", "weight_decay", "momentum", "clip_norm", "total_steps", "warmup_steps")
 _TAKEN_BY = {CONFIG_FILE: "a run", CHECKPOINTS: "a run"}
 
 
@@ -90,6 +94,7 @@ def train(
         precision=config.precision,
         accumulate=config.accumulate,
         ema_decay=config.ema_decay,
+        remat=config.remat,
     )
     for note in run.notes if progress else ():
         PlainConsole(soft_wrap=True).print(note)
@@ -117,6 +122,7 @@ def train(
             keep=config.keep,
             workers=config.workers,
             layer_ratios=config.plots,
+            sides=run.sides,
             measure=recipe.measure and partial(recipe.measure, run.task),
             parallel=parallel,
             profile=config.profile,
@@ -179,25 +185,35 @@ def read_run(recipe: Recipe, directory: str | Path) -> tuple[RunConfig, dict[str
 
 
 def make_optimizer(config: RunConfig, steps_per_epoch: int) -> optax.GradientTransformation:
-    """The optimizer as configured; its learning rate, weight decay and the like may be traced."""
-    if config.optimizer not in OPTIMIZERS:  # told by create_optimizer, with the nearest names
-        return training.create_optimizer(config.optimizer, 0.0)
-    usual = OPTIMIZERS[config.optimizer]
-    rate = usual.learning_rate if config.learning_rate is None else config.learning_rate
-    decay = usual.weight_decay if config.weight_decay is None else config.weight_decay
-    warmup = min(1, config.epochs / 10) if config.warmup_epochs is None else config.warmup_epochs
+    """The optimizer as configured; its learning rate, weight decay and momentum may be traced."""
+    rate = config.learning_rate
+    if rate is None:
+        rate = usual_settings(config.optimizer).learning_rate
+    warmup = config.warmup_epochs
+    if warmup is None:
+        warmup = 0 if config.schedule in RISING else min(1, config.epochs / 10)
     schedule = training.create_schedule(
         config.schedule,
         rate,
         config.epochs * steps_per_epoch,
         warmup_steps=round(warmup * steps_per_epoch),
+        **parse_settings(config.schedule_settings, _DECIDED, "schedule_settings"),
     )
+    return create_configured(config, schedule)
+
+
+def create_configured(config: RunConfig, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The optimizer as configured, with another schedule of the learning rate."""
+    decay = config.weight_decay
+    if decay is None:
+        decay = usual_settings(config.optimizer).weight_decay
     return training.create_optimizer(
         config.optimizer,
         schedule,
         weight_decay=decay,
         momentum=config.momentum,
         clip_norm=config.clip_norm,
+        **parse_settings(config.optimizer_settings, _DECIDED, "optimizer_settings"),
     )
 
 

@@ -12,6 +12,7 @@ import optax
 from jaxnets import metrics
 from jaxnets.config import ImageConfig, RunConfig
 from jaxnets.data import Dataset, Source, augmentation, load, sources
+from jaxnets.errors import InputError, some
 from jaxnets.metrics import Metrics
 from jaxnets.paths import expanded
 from jaxnets.training import Task, UpdateRule, evaluation, usual_rule
@@ -33,6 +34,7 @@ class Prepared(NamedTuple):
         variables: where to begin, such as pretrained ones; drawn where None.
         transform: what becomes of the optimizer, such as one that leaves some parameters as they are.
         write: called with the directory of a new run, to leave further files there.
+        sides: of the training images in each epoch, as for `training.fit`.
         notes: lines for the user, before training begins.
     """
 
@@ -44,6 +46,7 @@ class Prepared(NamedTuple):
     variables: Variables | None = None
     transform: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer
     write: Callable[[Path], None] = lambda directory: None
+    sides: Sequence[int] | None = None
     notes: Sequence[str] = ()
 
 
@@ -108,6 +111,47 @@ def measured(run: Run, source: Source, batch_size: int) -> Metrics:
     return evaluation.measured(run.task, run.variables, source, batch_size=batch_size, measure=own)
 
 
+class Told(str):
+    """A line for a person, which also has what it says as values for programs: none where these are
+    among the values of another line.
+
+    Example:
+        >>> line = Told("a.png: cat 90%", file="a.png", label="cat", probability=0.9)
+        >>> line, line.values["label"]
+        ('a.png: cat 90%', 'cat')
+    """
+
+    values: Mapping[str, Any]
+
+    def __new__(cls, text: str, **values: Any) -> "Told":
+        line = super().__new__(cls, text)
+        line.values = values
+        return line
+
+
+class Served(NamedTuple):
+    """A model as it is handed on, by `jaxnets.export_model`.
+
+    Attributes:
+        run: a pure function `(variables, images uint8[N, H, W, C]) -> outputs`, an array or a dict of
+            arrays with a row for each image.
+        variables: for it.
+        image_shape: (H, W, C).
+        name: of the model.
+        images: how they are made of pictures, in words.
+        outputs: what they are, in words.
+        about: what else there is to say, for JSON, such as `class_names`.
+    """
+
+    run: Callable[[Any, Any], Any]
+    variables: Any
+    image_shape: tuple[int, int, int]
+    name: str
+    images: str
+    outputs: str
+    about: Mapping[str, Any] = {}
+
+
 @dataclass(frozen=True)
 class NoOptions:
     """Without further options."""
@@ -129,7 +173,8 @@ class Recipe(NamedTuple):
             the task itself, if it has a method `measure`.
         evaluate: `(run, source, batch_size) -> Metrics`, by default the task's metrics and
             measures of a whole set.
-        predict: `(members, pictures, options) -> lines` for a person, of files; None if it cannot.
+        predict: `(members, pictures, options) -> lines` for a person, of files; each may be `Told`,
+            with its values for `--json`. None if it cannot.
         Predict: a dataclass of the options that `predict` takes.
         draw: `(run) -> paths` of the pictures of a trained run, drawn into its directory.
         inside: `(run) -> weights.Pretrained`: what of it `load_pretrained`, `explain` and `convert` can
@@ -138,8 +183,10 @@ class Recipe(NamedTuple):
         evaluate_pretrained: `(members, dataset, batch_size, options, split) -> Metrics` of pretrained
             models or several runs, together; None if that has no meaning.
         Evaluate: a dataclass of the options that `evaluate_pretrained` takes.
-        make_rule: `(task, optimizer, *, precision, accumulate, ema_decay) -> UpdateRule`, for a task
-            with a step of its own; it refuses options that it does not support.
+        serve: `(member, size) -> Served`: what of a run, or of a pretrained model, is handed on, for
+            images of this (height, width), or of its own where None; None if nothing.
+        make_rule: `(task, optimizer, *, precision, accumulate, ema_decay, remat) -> UpdateRule`, for a
+            task with a step of its own; it refuses options that it does not support.
     """
 
     name: str
@@ -156,6 +203,7 @@ class Recipe(NamedTuple):
     explain: Mapping[str, Callable[[Run, Sequence[Path], Path], None]] = {}
     evaluate_pretrained: Callable[[Sequence[Any], str, int, Any, str | None], Metrics] | None = None
     Evaluate: type = NoOptions
+    serve: Callable[[Any, tuple[int, int] | None], Served] | None = None
     make_rule: Callable[..., UpdateRule] = usual_rule
 
 
@@ -183,6 +231,12 @@ def prepared(
     return Prepared(recipe.name, recipe.restore(config, {}, None), dataset.train, dataset.test)
 
 
+def refuse_growing(run: Prepared) -> None:
+    """Raises InputError where images grow, for what takes them as they are."""
+    if run.sides is not None:
+        raise InputError("image_size: images grow in training alone; give one size here")
+
+
 def with_batch_size(config: RunConfig, examples: int, replicas: int) -> RunConfig:
     """The configuration with a batch size: the usual one where none is given or, of a small set, the
     largest power of two that is at most a quarter of it; but one example for each device at least."""
@@ -190,6 +244,15 @@ def with_batch_size(config: RunConfig, examples: int, replicas: int) -> RunConfi
         return config
     size = min(config.usual_batch, 2 ** max(0, int(examples // 4).bit_length() - 1))
     return dataclasses.replace(config, batch_size=-(-size // replicas) * replicas)
+
+
+def refuse_other_classes(config: RunConfig, dataset: Dataset, about: Mapping[str, Any]) -> None:
+    """Raises InputError unless a dataset has the classes that a run remembers."""
+    if dataset.class_names != tuple(about["class_names"]):
+        raise InputError(
+            f"dataset {dataset.name} has classes {some(dataset.class_names)}, but the run in "
+            f"{config.run_dir} was trained on {some(about['class_names'])}"
+        )
 
 
 def load_images(config: ImageConfig, **options: Any) -> Dataset:

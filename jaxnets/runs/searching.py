@@ -18,9 +18,9 @@ from jaxnets.errors import InputError, unknown_name
 from jaxnets.layout import CONFIG_FILE
 from jaxnets.runs.directories import new_directory, refuse_inside, refuse_taken
 from jaxnets.runs.fitting import make_optimizer
-from jaxnets.runs.recipe import Recipe, dataset_of, located, prepared, with_batch_size
+from jaxnets.runs.recipe import Recipe, dataset_of, located, prepared, refuse_growing, with_batch_size
 from jaxnets.training import DataParallel, SearchResult, Stage
-from jaxnets.training.optimizers import OPTIMIZERS
+from jaxnets.training.optimizers import WITH_MOMENTUM, usual_settings
 from jaxnets.training.search_result import Space
 
 SEARCHABLE = ("learning_rate", "weight_decay", "momentum", "clip_norm")
@@ -29,11 +29,10 @@ REACH = 100  # how far below and above what is usual a range goes, where none is
 NO_USUAL_DECAY = (1e-6, 1e-2)  # the range where the usual decay is none
 
 _TAKEN_BY = {RESULT_FILE: RESULT_FILE, CONFIG_FILE: "a run"}
-_WITH_MOMENTUM = ("momentum", "nesterov", "rmsprop", "lars")
 # What belongs to one long run that is kept and gone on with.
 _NOT_TAKEN = (
     "epochs", "patience", "resume", "checkpoint", "log_every", "checkpoint_every", "keep",
-    "accumulate", "ema_decay", "profile", "plots",
+    "accumulate", "ema_decay", "remat", "profile", "plots",
 )  # fmt: skip
 
 
@@ -89,6 +88,7 @@ def search(
     config = with_batch_size(config, len(train), replicas=1)
     with status("measuring the images and preparing the model", progress):
         run = prepared(recipe, config, dataset, None)
+    refuse_growing(run)
     steps_per_epoch = data.steps_per_epoch(run.train, config.batch_size)
 
     def optimizer(steps: int, **values):
@@ -139,9 +139,7 @@ def search(
 def usual_space(config: RunConfig) -> Space:
     """Learning rate and weight decay, two decades about what is usual of the optimizer, or of the task
     with it; but those that are set."""
-    if config.optimizer not in OPTIMIZERS:
-        raise unknown_name("optimizer", config.optimizer, OPTIMIZERS)
-    usual, completed = OPTIMIZERS[config.optimizer]._asdict(), config.completed()
+    usual, completed = usual_settings(config.optimizer)._asdict(), config.completed()
     usual |= {name: own for name in usual if (own := getattr(completed, name)) is not None}
     space = {name: (value / REACH, value * REACH) for name, value in usual.items()}
     if not usual["weight_decay"]:
@@ -197,9 +195,9 @@ def _check_space(config: RunConfig, space: Space) -> None:
     for name in space:
         if name not in SEARCHABLE:
             raise unknown_name("hyperparameter", name, SEARCHABLE)
-        if name == "momentum" and config.optimizer not in _WITH_MOMENTUM:
+        if name == "momentum" and config.optimizer not in WITH_MOMENTUM:
             raise InputError(
-                f"space: {config.optimizer} has no momentum; {', '.join(_WITH_MOMENTUM)} have"
+                f"space: {config.optimizer} has no momentum; {', '.join(WITH_MOMENTUM)} have"
             )
         if name == "momentum" and space[name][1] >= 1:
             raise InputError(f"space: momentum goes up to {space[name][1]:g}; it must stay below 1")

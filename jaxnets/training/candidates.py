@@ -157,7 +157,8 @@ class Trainer:
                     total = 0.0
         advance(self.steps - looked)
         count = len(group.stopped)
-        measured = self._measure(group.state.variables, measure, count, parallel)
+        variables = jax.vmap(lambda state: state.variables)(group.state)
+        measured = self._measure(variables, measure, count, parallel)
         start, last, stopped = (
             np.asarray(a) for a in (group.early[:, 0], group.recent[:, 0], group.stopped)
         )

@@ -1,6 +1,7 @@
 """`fit`, the training function that scripts call."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from jaxnets.data.pipeline import BatchIterator
 from jaxnets.errors import InputError
 from jaxnets.layout import CHECKPOINTS, PROFILE
 from jaxnets.metrics import Metric, Metrics
-from jaxnets.training import judging, loop
+from jaxnets.training import growing, judging, loop
 from jaxnets.training.checkpoint import Checkpointer, CheckpointError, remove_after
 from jaxnets.training.evaluation import Predictions, make_measure, make_predictor
 from jaxnets.training.logs import History, Recorder
@@ -43,6 +44,7 @@ def fit(
     precision: str = "float32",
     accumulate: int = 1,
     ema_decay: float | None = None,
+    remat: bool = False,
     monitor: str | None = None,
     patience: int | None = None,
     stop_above: float | None = 3.0,
@@ -51,6 +53,7 @@ def fit(
     keep: int = 2,
     workers: int = 0,
     layer_ratios: bool = False,
+    sides: Sequence[int] | None = None,
     parallel: DataParallel | None = None,
     variables: Variables | None = None,
     rule: UpdateRule | None = None,
@@ -82,10 +85,14 @@ def fit(
             `rule`.
         ema_decay: decay of an exponential moving average of the parameters, which is used for
             evaluation; None for no average. It is lower in the first steps; see `make_train_step`.
+        remat: compute blocks of the backbone again in the backward pass, to save memory; ignored with a
+            `rule`.
         monitor, patience, stop_above, log_every, checkpoint_every: see `loop.Schedule`.
         keep: number of latest checkpoints to keep, in addition to the best.
         workers: processes that read and decode images; 0 reads in the background of this process.
         layer_ratios: also record the update-to-weight ratio of each layer; see `with_layer_ratios`.
+        sides: side of the training images in each epoch, to which they are scaled down on the device;
+            None for their own. Each new one compiles another step; see `growing_sides`.
         parallel: how to use the devices; None for all of them.
         variables: initial variables, such as pretrained ones; None to draw them from `seed`.
         rule: a custom step and its optimizer state, such as for a GAN; None for the usual step with
@@ -118,7 +125,8 @@ def fit(
     if (optimizer is None) == (rule is None):
         raise InputError("optimizer and rule: give exactly one of the two")
     if rule is None:
-        options = {"precision": precision, "accumulate": accumulate, "ema_decay": ema_decay}
+        options = {"precision": precision, "accumulate": accumulate}
+        options |= {"ema_decay": ema_decay, "remat": remat}
         rule = usual_rule(task, optimizer, **options)
     parallel = parallel or DataParallel.create()
     shard = {"shard_index": jax.process_index(), "shard_count": jax.process_count()}
@@ -176,9 +184,14 @@ def fit(
             return sums
         return {**sums, **measure(predict(state.variables, test, batch_size))}
 
+    read = itertools.count(resume_at)
+
     def place(batch):
         check(batch)
-        return parallel.put(batch)
+        placed = parallel.put(batch)
+        if sides is None:
+            return placed
+        return growing.in_epoch(placed, sides, next(read) // steps_per_epoch)
 
     main = is_main_process()
     checkpointer = None

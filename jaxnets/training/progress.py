@@ -1,6 +1,7 @@
 """Progress on the console: a live progress bar, and a row for each epoch."""
 
 import contextlib
+import itertools
 from collections.abc import Mapping
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -88,6 +89,10 @@ class Reporter:
             ]
             columns = (*measured, *_OF_EVERY_RUN)
             self._columns = [column for column in columns if column[1] in record]
+            if self._console.is_terminal:  # the last ones are in the run's directory too
+                ends = itertools.accumulate((_width(name) for name, _, _ in self._columns), initial=7)
+                fit = sum(end <= self._console.width for end in ends) - 1
+                self._columns = self._columns[: max(1, fit)]
             heading = "".join(f"{name:>{_width(name)}}" for name, _, _ in self._columns)
             self._console.print(f"{_EPOCH:>7}{heading}", style="bold")
         cells = "".join(

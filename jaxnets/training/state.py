@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnets.errors import InputError
+from jaxnets.training.optimizers import evaluation_params
 from jaxnets.training.task import Batch, Task, Variables
 
 _KEY_SIZES = {"threefry2x32": 2, "rbg": 4, "unsafe_rbg": 4}  # u32 numbers in a key of JAX's kinds
@@ -35,7 +36,7 @@ class TrainState:
     @property
     def variables(self) -> Variables:
         """The variables for `task.predict` and `model.apply`, with averaged parameters if available."""
-        params = self.params if self.ema is None else self.ema
+        params = evaluation_params(self.params, self.opt_state) if self.ema is None else self.ema
         return {"params": params, **self.collections}
 
     @property

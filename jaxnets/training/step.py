@@ -1,6 +1,7 @@
 """The train and eval steps, written once for one device and for many."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,7 @@ from jaxnets.errors import InputError
 from jaxnets.layers import CONSTANTS, DATA_AXIS, axis_is_bound
 from jaxnets.metrics import Mean, Metrics
 from jaxnets.training.precision import cast, compute_dtype
+from jaxnets.training.remat import rematerialized_blocks
 from jaxnets.training.state import TrainState
 from jaxnets.training.task import Batch, Task, Variables
 
@@ -30,6 +32,7 @@ def make_train_step(
     precision: str = "float32",
     accumulate: int = 1,
     ema_decay: float | None = None,
+    remat: bool = False,
 ) -> TrainStep:
     """A pure `step(state, batch) -> (state, metric sums)`, to be compiled by `training.parallel`.
 
@@ -53,6 +56,8 @@ def make_train_step(
         ema_decay: decay rate of the moving average of the parameters; None for no average. In step t it
             is min(ema_decay, (1 + t) / (10 + t)), so that the average forgets the initial parameters in
             a short run too (as `tf.train.ExponentialMovingAverage` with `num_updates`).
+        remat: compute the blocks of the backbone again in the backward pass; see
+            `rematerialized_blocks`.
 
     Raises:
         InputError: for an unknown precision or numbers out of range; when traced, for a batch that
@@ -69,7 +74,8 @@ def make_train_step(
 
         def loss(params):
             variables = {"params": cast(params, dtype), **collections}
-            value, (updated, sums) = task.loss(variables, batch, key)
+            with rematerialized_blocks() if remat else nullcontext():
+                value, (updated, sums) = task.loss(variables, batch, key)
             return value * sums["loss"].weight, (updated, sums)
 
         return jax.grad(loss, has_aux=True)(params)

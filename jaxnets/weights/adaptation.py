@@ -78,11 +78,11 @@ def class_leaves(model: nn.Module, other: nn.Module) -> list[Path]:
     return [path for path, shape in abstract_leaves(model) if shapes.get(path) != shape]
 
 
-def first_kernel(model: nn.Module) -> Path:
-    """The path of the kernel that reads the image's channels."""
+def first_kernel(model: nn.Module) -> Path | None:
+    """The path of the kernel that reads the image's channels; None where it reads each by itself."""
     channels = model.input_size[2]
-    (path,) = class_leaves(model, with_channels(model, channels + 1))
-    return path
+    paths = class_leaves(model, with_channels(model, channels + 1))
+    return paths[0] if len(paths) == 1 else None
 
 
 def _differ_in_channels(came: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -1,22 +1,7 @@
-"""Conversion between the variables of a model and the state dict of a reference, by one table.
-
-The table is `RENAMES` in the family's file: for each library the rules, or a function from the
-model to the rules, where a library numbers its layers through. A rule is a pair, or with a layout a
-triple:
-
-    ("backbone/stage{s}_block{b}/{layer}", "layer{s}.{b-1}.{layer}")
-    ("head/fc1", "classifier.0", "(h7 w7 c) o -> o (c h7 w7)")
-
-First comes the path of a module of ours (or of a parameter that belongs to no layer), in which each
-{field} stands for any text. Then comes the reference's name, in which a field stands for the same text,
-with slashes as dots, or for a number with something added. A kernel with an unusual layout has that
-layout (`jaxnets.weights.layout`), from ours to theirs, as a third entry. The first rule that matches a
-module holds for all its parameters.
-"""
+"""Conversion between the variables of a model and the state dict of a reference, by one table."""
 
 import functools
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -24,23 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxnets.errors import InputError, unknown_name
+from jaxnets.errors import InputError, some, unknown_name
 from jaxnets.models import create_model
-from jaxnets.models.registry import family_of
-from jaxnets.weights.layout import rearrange, rearranged_shape, reversed_layout
+from jaxnets.weights.layout import KERNEL_LAYOUTS, rearrange, rearranged_shape, reversed_layout
+from jaxnets.weights.renames import OUR_NAMES, covering, libraries, libraries_of, renamed, rules_of
+from jaxnets.weights.spelling import LEAVES, spelled
+from jaxnets.weights.unwrapping import Names, StateDict, flattened, unwrapped
 
-Rules = Sequence[tuple[str, ...]]
+Path = tuple[str, ...]
 Variables = dict[str, Any]
 
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-_KERNEL_LAYOUTS = {2: "i o -> o i", 4: "h w i o -> o i h w"}
-_FIELD = re.compile(r"\{(?P<name>\w+)(?P<added>[+-]\d+)?\}")
-_COUNTER = "num_batches_tracked"  # torch's batch normalization counts its steps; nothing reads it
+COUNTER = "num_batches_tracked"  # torch's batch normalization counts its steps; nothing reads it
 
 
 class Place(NamedTuple):
@@ -63,18 +42,6 @@ class Place(NamedTuple):
         return rearranged_shape(self.shape, self.layout) if self.layout else self.shape
 
 
-def libraries(name: str) -> tuple[str, ...]:
-    """The libraries whose names of a model's parameters are known.
-
-    Args:
-        name: one of `jaxnets.list_models()`.
-
-    Raises:
-        InputError: the name is unknown.
-    """
-    return tuple(_renames(name))
-
-
 def from_torch(
     name: str,
     state_dict: Mapping[str, Any],
@@ -84,13 +51,15 @@ def from_torch(
 ) -> Variables:
     """The variables of a model, from the state dict of a reference.
 
-    Every variable is filled and every tensor used. An auxiliary head may be missing, and is then
-    missing from the variables too. Counts of batches (`num_batches_tracked`) are ignored.
+    Every variable is filled, and every tensor of the model used. An auxiliary head may be missing, and
+    is then missing from the variables too; one that the model does not have is left out, as are
+    counters. Prefixes, and dicts around the tensors, are taken off; what else these hold is logged by
+    its names. Of raw weights and their running average the average is taken.
 
     Args:
         name: one of `jaxnets.list_models()`.
         state_dict: arrays by the reference's names, of NumPy or readable by NumPy, such as torch's on a
-            CPU.
+            CPU; or a checkpoint with such a dict in it.
         library: the library that has these names, one of `libraries(name)`; None to find it.
         dtype: of the variables; None for that of each array.
         **overrides: the settings the model was made with, as for `jaxnets.create_model`.
@@ -101,8 +70,62 @@ def from_torch(
     Raises:
         InputError: the model, a setting or the library is unknown, or the state dict does not fit.
     """
-    _, places = fitted(create_model(name, **overrides), shapes_of(state_dict), library)
-    return filled(places, state_dict, dtype)
+    model = create_model(name, **overrides)
+    found = found_in(tensors_of(state_dict, name), model, library)
+    _, places = fitted(model, shapes_of(found.tensors), library)
+    found.tell("state_dict")
+    return filled(places, found.tensors, dtype)
+
+
+def tensors_of(content: Any, name: str) -> Mapping[str, Any]:
+    """The tensors of a checkpoint for a model of this name, `flattened` and `spelled`."""
+    return spelled(flattened(content), name)
+
+
+def found_in(
+    tensors: Mapping[str, Any],
+    model: nn.Module,
+    library: str | None = None,
+    spare: Collection[Path] = (),
+) -> StateDict:
+    """The tensors of a model, by a library's names, among those of a checkpoint.
+
+    Args:
+        tensors: `tensors_of` the checkpoint.
+        model: of `jaxnets.create_model`; its number of classes does not matter.
+        library: as for `from_torch`.
+        spare: the paths of variables that may be missing, as those of a head that will be drawn anew.
+
+    Raises:
+        InputError: the library is unknown, or there are several sets that fit.
+    """
+    libraries = libraries_to_try(model, library)
+    return unwrapped(tensors, [_names(model, library, frozenset(spare)) for library in libraries])
+
+
+def _names(model: nn.Module, library: str, spare: frozenset[Path]) -> Names:
+    places = places_of(model, library)
+    headless = spare or getattr(model, "num_classes", None) == 0
+    body = [p for p in places if p.path not in spare and p.path[1] != "head" and not _auxiliary(p)]
+    return Names(
+        known={place.key for place in places},
+        needed={p.key for p in places if p.path not in spare and not _auxiliary(p)},
+        auxiliary=unwanted_auxiliaries(model, library),
+        parts={place.key.partition(".")[0] for place in body} if headless else None,
+    )
+
+
+def unwanted_auxiliaries(model: nn.Module, library: str) -> Callable[[str], bool]:
+    """Whether a name in a library is of an auxiliary head, and the model has none."""
+    rules = [rule for rule in rules_of(model, library) if rule[0].startswith("auxiliary_")]
+    if not rules or any(map(_auxiliary, places_of(model, library))):
+        return lambda key: False
+    either = covering(rules)
+    return lambda key: either.fullmatch(key.rpartition(".")[0]) is not None
+
+
+def _auxiliary(place: Place) -> bool:
+    return place.path[1].startswith("auxiliary_")
 
 
 def shapes_of(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
@@ -110,12 +133,15 @@ def shapes_of(state_dict: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     return {
         key: tuple(np.shape(value))
         for key, value in state_dict.items()
-        if key.rpartition(".")[2] != _COUNTER
+        if key.rpartition(".")[2] != COUNTER
     }
 
 
 def fitted(
-    model: nn.Module, shapes: Mapping[str, tuple[int, ...]], library: str | None = None
+    model: nn.Module,
+    shapes: Mapping[str, tuple[int, ...]],
+    library: str | None = None,
+    spare: Collection[Path] = (),
 ) -> tuple[str, list[Place]]:
     """The library that has the names of a state dict, and the place of each of its arrays in a model.
 
@@ -123,14 +149,16 @@ def fitted(
         model: of `jaxnets.create_model`.
         shapes: `shapes_of(state_dict)`.
         library: as for `from_torch`.
+        spare: as for `found_in`; those that are missing get no place.
 
     Raises:
         InputError: the library is unknown, or the state dict does not fit.
     """
     name, misfits = model.model_name, {}
-    for candidate in _candidates(name, library):
+    for candidate in libraries_to_try(model, library):
         places = {place.key: place for place in places_of(model, candidate)}
-        places = _without_absent_auxiliaries(places, shapes)
+        places = without_absent_auxiliaries(places, shapes)
+        places = {key: p for key, p in places.items() if key in shapes or p.path not in spare}
         misfit = misfit_of({key: place.reference_shape for key, place in places.items()}, shapes)
         if not misfit:
             return candidate, list(places.values())
@@ -138,80 +166,37 @@ def fitted(
     closest = min(misfits, key=lambda candidate: misfits[candidate].count)
     raise InputError(
         f"state_dict: it does not fit {name} by {closest}'s names: {misfits[closest].text}; give the "
-        "model, and its settings such as num_classes, that the weights were made for"
+        "model, and its settings such as num_classes, that the weights were made for; they are "
+        f"{some(list(shapes)) or 'none'}"
     )
 
 
-def to_torch(
-    name: str, variables: Mapping[str, Any], library: str = "torchvision", **overrides: Any
-) -> dict[str, np.ndarray]:
-    """The state dict of a reference, from the variables of a model: `from_torch` undone.
-
-    Args:
-        name: one of `jaxnets.list_models()`.
-        variables: what `model.init` or `from_torch` gave, or a tree like it, such as one with
-            gradients instead of parameters. An auxiliary head may be missing.
-        library: one of `libraries(name)`.
-        **overrides: the settings the model was made with, as for `jaxnets.create_model`.
-
-    Returns:
-        Copies as NumPy arrays of the same dtypes, by the reference's names; with running statistics also
-        a `num_batches_tracked` of 0.
-
-    Raises:
-        InputError: the model, a setting or the library is unknown, or the variables do not fit.
-    """
-    return exported(create_model(name, **overrides), variables, library)
-
-
-def exported(model: nn.Module, variables: Mapping[str, Any], library: str) -> dict[str, np.ndarray]:
-    """`to_torch` of a model that is there already, perhaps for images of other channels."""
-    name = model.model_name
-    (library,) = _candidates(name, library)
-    leaves, _ = jax.tree_util.tree_flatten_with_path(variables)
-    values = {"/".join(key.key for key in path): value for path, value in leaves}
-    shapes = {path: tuple(np.shape(value)) for path, value in values.items()}
-    places = {"/".join(place.path): place for place in places_of(model, library)}
-    places = _without_absent_auxiliaries(places, shapes)
-    misfit = misfit_of({path: place.shape for path, place in places.items()}, shapes)
-    if misfit:
-        raise InputError(
-            f"variables: they do not fit {name}: {misfit.text}; give the model, and its settings "
-            "such as num_classes, that they were made for"
-        )
-    state_dict = {}
-    for path, place in places.items():
-        value = np.asarray(values[path])
-        if place.layout:
-            value = rearrange(value, place.layout)
-        state_dict[place.key] = np.array(value, order="C")
-        if place.path[-1] == "var":
-            module = place.key.rpartition(".")[0]
-            state_dict[f"{module}.{_COUNTER}"] = np.zeros((), np.int64)
-    return state_dict
-
-
-def _renames(name: str) -> Mapping[str, Any]:
-    """The table of the family that has the model."""
-    return getattr(family_of(name), "RENAMES", {})
-
-
-def _candidates(name: str, library: str | None) -> tuple[str, ...]:
-    """The libraries to try: the one that was asked for, or all."""
+def checked_library(name: str, library: str) -> str:
+    """The library that was asked for, which must have the model."""
     known = libraries(name)
     if not known:
         raise InputError(f"name: there is no reference for {name}, so its weights cannot be converted")
-    if library is None:
-        return known
     if library not in known:
         raise unknown_name(f"library of {name}", library, known)
-    return (library,)
+    return library
 
 
-def rules_of(model: nn.Module, library: str) -> Rules:
-    """The rules of a library's names for a model."""
-    rules = _renames(model.model_name)[library]
-    return rules(model) if callable(rules) else rules
+def has_names(model: nn.Module, library: str) -> bool:
+    """Whether one of `libraries_of` a model has a name of its own for each of its variables; it may lack
+    some for the settings of the model, or have one for two layers."""
+    try:
+        places_of(model, library)
+    except ValueError:
+        return False
+    return True
+
+
+def libraries_to_try(model: nn.Module, library: str | None = None) -> tuple[str, ...]:
+    """The library that was asked for; or those that have names for the model, and our own names."""
+    if library is None:
+        named = (known for known in libraries_of(model) if has_names(model, known))
+        return (*named, OUR_NAMES)
+    return (library if library == OUR_NAMES else checked_library(model.model_name, library),)
 
 
 @functools.cache
@@ -232,41 +217,16 @@ def places_of(model: nn.Module, library: str) -> tuple[Place, ...]:
     rules = rules_of(model, library)
     places = {}
     for path, shape in abstract_leaves(model):
-        module, layout = _renamed("/".join(path[1:-1]), rules)
-        key = ".".join(filter(None, (module, _LEAVES.get(path[-1], path[-1]))))
+        module, layout = renamed("/".join(path[1:-1]), rules)
+        key = ".".join(filter(None, (module, LEAVES.get(path[-1], path[-1]))))
         if path[-1] != "kernel":
             layout = None
         elif layout is None:
-            layout = _KERNEL_LAYOUTS[len(shape)]
+            layout = KERNEL_LAYOUTS[len(shape)]
         if key in places:
             raise ValueError(f"{library} has one {key} for {places[key].path} and {path}")
         places[key] = Place(path, shape, key, layout)
     return tuple(places.values())
-
-
-def _renamed(path: str, rules: Rules) -> tuple[str, str | None]:
-    """The reference's name of a module, and the layout of its kernel if it is unusual."""
-    for pattern, template, *layout in rules:
-        match = _pattern(pattern).fullmatch(path)
-        if match:
-            name = _FIELD.sub(functools.partial(_put_in, match), template)
-            return name, *(layout or [None])
-    raise ValueError(f"no rename covers {path}")
-
-
-@functools.cache
-def _pattern(pattern: str) -> re.Pattern:
-    """The regular expression of a pattern with {fields}."""
-    pieces = re.split(r"\{(\w+)\}", pattern)
-    pieces[::2] = map(re.escape, pieces[::2])
-    pieces[1::2] = (f"(?P<{field}>.+?)" for field in pieces[1::2])
-    return re.compile("".join(pieces))
-
-
-def _put_in(match: re.Match, field: re.Match) -> str:
-    """The text of a template's field, from the pattern that matched."""
-    text, added = match[field["name"]], field["added"]
-    return str(int(text) + int(added)) if added else text.replace("/", ".")
 
 
 class Misfit(NamedTuple):
@@ -293,7 +253,7 @@ def misfit_of(wanted: Mapping[str, tuple], came: Mapping[str, tuple]) -> Misfit 
     return Misfit(sum(map(len, faults.values())), "; ".join(texts)) if texts else None
 
 
-def _without_absent_auxiliaries(
+def without_absent_auxiliaries(
     places: Mapping[str, Place], came: Mapping[str, tuple]
 ) -> dict[str, Place]:
     """The places, without those of auxiliary heads that are missing altogether."""

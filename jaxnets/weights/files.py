@@ -2,33 +2,71 @@
 
 Each tensor of a safetensors file is read when it is asked for, so loading takes little more memory than
 the weights. (The file is not memory-mapped: its pages would stay in memory beside the arrays made of
-them.) A `.pth` file is a pickle, which can hold any program: it is only opened by torch with
+them.) What torch saved is a pickle, which can hold any program: it is only opened by torch with
 `weights_only=True`, which runs none.
 """
 
+import argparse
+import contextlib
 import hashlib
+import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.errors import InputError
+from jaxnets.errors import InputError, some
+from jaxnets.weights.unwrapping import flattened
 
 SAFETENSORS = (".safetensors",)
 TORCH = (".pth", ".pt", ".bin")
+CHECKPOINTS = (".ckpt", ".tar", ".th")  # further endings of what torch saved
 
 _DTYPES = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jnp.bfloat16,
     "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
 _PUBLISHED_HASH = re.compile(r"-(?P<sha>[0-9a-f]{8,64})\.pth$")
-_WRAPPERS = ("state_dict", "model")  # where training scripts keep the tensors, beside other things
+ZIP = b"PK\x03\x04"
+_LEGACY = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"  # torch.serialization.MAGIC_NUMBER, in a pickle
+_ADVICE = "weights_only"
+_LONGEST_HEADER = 100_000_000  # bytes, as safetensors itself allows
+_PATHLIBS = ("pathlib", "pathlib._local")  # of Python before 3.13 and from then on
+_NUMPYS = ("numpy._core.multiarray", "numpy.core.multiarray")  # of version 2 and before
+_UNKNOWN = re.compile(r"GLOBAL (?P<name>\S+)")
+
+
+@dataclass(frozen=True)
+class TorchTensor:
+    """A tensor of torch's, in NumPy's types.
+
+    Attributes:
+        tensor: on a CPU.
+    """
+
+    tensor: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        tensor = self.tensor.detach()
+        if str(tensor.dtype) == "torch.bfloat16":  # which NumPy does not have
+            value = tensor.float().numpy().astype(jnp.bfloat16)
+        else:
+            try:
+                value = tensor.numpy()
+            except (TypeError, RuntimeError) as error:  # such as quantized ones
+                raise InputError(f"a tensor of {tensor.dtype} cannot be read: {error}") from None
+        return value if dtype is None else value.astype(dtype, copy=False)
 
 
 @dataclass(frozen=True)
@@ -92,15 +130,39 @@ def write_safetensors(
         raise InputError(f"{path} cannot be written: {error}") from None
 
 
-def read_torch(path: str | Path) -> dict[str, np.ndarray]:
-    """The tensors of a file that torch saved, by name; also those under "state_dict" or "model".
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is one by its content, whatever its name."""
+    start = start_of(path)
+    length = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and length < min(_LONGEST_HEADER, path.stat().st_size)
 
-    The prefix "module." of wrapped models is removed. A file named name-sha8.pth, as torchvision names
-    them, must have that hash.
+
+def is_torch(path: Path) -> bool:
+    """Whether torch saved a file, by its content: a zip, or pickles one after the other."""
+    start = start_of(path)
+    if start[:4] != ZIP:
+        return _LEGACY in start
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as entries:
+        return any(name.endswith("/data.pkl") for name in entries.namelist())
+    return False
+
+
+def start_of(path: Path) -> bytes:
+    """The first 32 bytes of a file; none of what is no file, or cannot be read."""
+    if not path.is_file() or not os.access(path, os.R_OK):
+        return b""
+    with path.open("rb") as file:
+        return file.read(32)
+
+
+def read_torch(path: str | Path) -> dict[str, Any]:
+    """The tensors of a file that torch saved, by name, as `flattened`; all else is left out.
+
+    A file named name-sha8.pth, as torchvision names them, must have that hash.
 
     Raises:
-        InputError: torch is not installed; the file is missing, is damaged, or holds anything but
-            tensors (which is not run).
+        InputError: torch is not installed; the file is missing, is damaged, or holds objects other than
+            tensors, numbers and text (which are not made).
     """
     path = Path(path)
     if not path.is_file():
@@ -109,25 +171,55 @@ def read_torch(path: str | Path) -> dict[str, np.ndarray]:
     torch = _torch(path)
     zipped = zipfile.is_zipfile(path)
     with path.open("rb") as file:
-        if file.read(4) == b"PK\x03\x04" and not zipped:
+        if file.read(4) == ZIP and not zipped:
             raise InputError(f"{path} is cut short; fetch or write it again")
+    # None of torch's own texts is passed on: they advise to turn `weights_only` off.
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(_harmless()):
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except pickle.UnpicklingError as error:
+        unknown = _UNKNOWN.search(str(error))
+        what = f" ({unknown['name']})" if unknown else ""
         raise InputError(
-            f"{path} is refused, and nothing in it was run: it holds more than tensors, or is damaged; "
-            "save the state dict alone, best as .safetensors"
-        ) from error
+            f"{path} is refused, and nothing in it was run: it holds more than tensors{what}, or is "
+            "damaged; save the state dict alone, best as .safetensors"
+        ) from None
     except Exception as error:  # torch's reader raises nearly anything on a broken file
+        if _ADVICE in str(error):
+            raise InputError(
+                f"{path} is refused, and nothing in it was run: it is a TorchScript program, or of a "
+                "format that torch no longer writes; save the state dict alone, best as .safetensors"
+            ) from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{path} cannot be read as torch's ({str(error).splitlines()[0]}); fetch or write it again"
-        ) from error
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping) or not all(map(torch.is_tensor, content.values())):
-        raise InputError(f"{path} holds no state dict; wanted tensors by name")
-    return {key.removeprefix("module."): _from_torch(torch, value) for key, value in content.items()}
+            f"{path} cannot be read as torch's ({reason}); fetch or write it again"
+        ) from None
+    tensors = flattened(content)
+    if not tensors or not isinstance(content, Mapping | list | tuple):
+        keys = list(map(str, content)) if isinstance(content, Mapping) else []
+        held = f", but {some(keys)}" if keys else ""
+        raise InputError(f"{path} holds no state dict{held}; wanted tensors by name")
+    return {
+        key: value if isinstance(value, np.ndarray | np.generic) else TorchTensor(value)
+        for key, value in tensors.items()
+    }
+
+
+def _harmless() -> list[Any]:
+    """What scripts save beside tensors, and is only data: options of the command line, paths, and
+    NumPy's numbers and arrays."""
+    scalar, array = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
+    return [
+        argparse.Namespace,
+        np.ndarray,
+        np.dtype,
+        *{type(np.dtype(code)) for code in "?bBhHiIlLqQefd"},
+        *((PurePosixPath, f"{module}.PosixPath") for module in _PATHLIBS),
+        *((PureWindowsPath, f"{module}.WindowsPath") for module in _PATHLIBS),
+        *((scalar, f"{module}.scalar") for module in _NUMPYS),
+        *((array, f"{module}._reconstruct") for module in _NUMPYS),
+    ]
 
 
 def write_torch(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
@@ -166,12 +258,6 @@ def _torch(path: str | Path) -> Any:
             f"{path}: torch's own files need torch; pip install 'jaxnets[torch]', or use .safetensors"
         ) from None
     return torch
-
-
-def _from_torch(torch: Any, tensor: Any) -> np.ndarray:
-    if tensor.dtype == torch.bfloat16:  # which NumPy does not have
-        return tensor.view(torch.int16).numpy().view(jnp.bfloat16)
-    return tensor.numpy()
 
 
 def _to_torch(torch: Any, array: np.ndarray) -> Any:

@@ -4,6 +4,8 @@ all public weights. The names are short ones of WordNet 3.0, made unique."""
 import functools
 from importlib import resources
 
+BACKGROUND = "background"
+
 
 @functools.cache
 def classes() -> dict[str, str]:
@@ -13,5 +15,8 @@ def classes() -> dict[str, str]:
 
 
 def class_names(count: int) -> tuple[str, ...]:
-    """ImageNet's names for 1000 classes; for another number, the numbers."""
-    return tuple(classes().values()) if count == 1000 else tuple(map(str, range(count)))
+    """ImageNet's names for 1000 classes; for 1001, as TF-Slim has them, with "background" before them;
+    for another number, the numbers."""
+    names = tuple(classes().values())
+    known = {len(names): names, len(names) + 1: (BACKGROUND, *names)}
+    return known.get(count) or tuple(map(str, range(count)))

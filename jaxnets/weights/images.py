@@ -98,7 +98,9 @@ class Preprocessing:
         values = images.astype(np.float32) / np.float32(255)
         if self.order == "BGR":
             values = values[..., ::-1]
-        return (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+        ones = (1,) * (values.ndim - 1)
+        mean, std = (np.array(own, np.float32).reshape(*ones, -1) for own in (self.mean, self.std))
+        return (values - mean) / std
 
     def of_channels(self, channels: int) -> "Preprocessing":
         """The same for another number of channels; for 1, the constants are averaged."""

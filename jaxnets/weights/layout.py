@@ -11,13 +11,39 @@ left, a layout is its inverse.
 
 import math
 import re
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 _GROUP = re.compile(r"\((?P<axes>[^()]*)\)|(?P<axis>\S+)")
 _AXIS = re.compile(r"-?(?P<name>[a-z]+(?P<size>\d*))")
 
+KERNEL_LAYOUTS = {2: "i o -> o i", 4: "h w i o -> o i h w"}
+"""Of kernels, by the number of axes: from Flax, Keras and TF-Slim to torch."""
+
 Groups = list[list[str]]
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """An array in another layout, in which NumPy reads it.
+
+    Attributes:
+        value: an array, or what NumPy can read, such as an array in a file.
+        layout: from its own to the other.
+    """
+
+    value: Any
+    layout: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return rearranged_shape(tuple(self.value.shape), self.layout)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        value = rearrange(np.asarray(self.value), self.layout)
+        return value if dtype is None else value.astype(dtype, copy=False)
 
 
 def rearrange(values: np.ndarray, layout: str) -> np.ndarray:

@@ -4,7 +4,7 @@ Files of ours hold the variables by their paths ("params/backbone/stem/conv1/ker
 metadata, the model, its settings, its preprocessing and its class names: they are loaded without a name.
 """
 
-import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -14,17 +14,16 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import linen as nn
 from flax.traverse_util import unflatten_dict
 
 from jaxnets.errors import InputError
 from jaxnets.models import create_model, list_models, model_info, published_weights
 from jaxnets.models.published import PublishedWeights
-from jaxnets.models.registry import family_of
-from jaxnets.weights import adaptation, conversion, files, imagenet, images, sources
+from jaxnets.models.registry import family_of, first_weights
+from jaxnets.weights import adaptation, conversion, formats, imagenet, images, keras, sources
 from jaxnets.weights.images import Preprocessing
+from jaxnets.weights.matching import DROPPED, KEPT, matched
 from jaxnets.weights.pretrained import Pretrained, UnknownImagesError, naming
-from jaxnets.weights.recognition import recognized_model
 from jaxnets.weights.saving import METADATA
 
 
@@ -34,6 +33,7 @@ def load(
     *,
     dtype: Any = np.float32,
     key: jax.Array | None = None,
+    head: str = KEPT,
     **settings: Any,
 ) -> Pretrained:
     """Reads weights from anywhere but the directory of a run; see `adapted` for other classes.
@@ -41,6 +41,8 @@ def load(
     Args:
         name, source, dtype: as for `jaxnets.load_pretrained`.
         key: for auxiliary heads that the settings ask for and the weights lack.
+        head: what becomes of the layers that score classes. If they will be `DRAWN` anew, they may be
+            missing, and also the whole head that they end; if they will be `DROPPED`, they alone.
         **settings: of the model, as for `jaxnets.create_model`.
 
     Raises:
@@ -55,8 +57,10 @@ def load(
     if METADATA in checkpoint.metadata:
         loaded = _ours(name, checkpoint, dtype)
     else:
-        loaded = _theirs(name, source, checkpoint, dtype, settings)
-    return loaded.adapted(key=key, **settings)
+        loaded = _theirs(name, source, checkpoint, dtype, settings, head)
+    classes = 0 if loaded.headless and head == DROPPED else None
+    adapted = loaded.adapted(classes, key=key, **settings)
+    return dataclasses.replace(adapted, headless=loaded.headless)
 
 
 def model_named_by(source: str | PathLike) -> str | None:
@@ -64,8 +68,10 @@ def model_named_by(source: str | PathLike) -> str | None:
     name = os.fspath(source).partition("=")[0]
     if name in list_models():
         return name
-    if not sources.is_weights(name) or not os.path.exists(name) or Path(name).suffix in files.TORCH:
+    if not os.path.exists(name) or not sources.is_weights(name):
         return None
+    if os.path.isfile(name) and formats.format_of(Path(name)) != formats.SAFETENSORS:
+        return None  # no other format has our metadata
     return _about(sources.read(name)).get("model")
 
 
@@ -179,6 +185,7 @@ def _theirs(
     checkpoint: sources.Checkpoint,
     dtype: Any,
     settings: Mapping[str, Any],
+    head: str,
 ) -> Pretrained:
     """From a file with the names of another library.
 
@@ -188,15 +195,21 @@ def _theirs(
     row = _row(name, source)
     if name is None:
         name, row = _architecture(checkpoint)
-    # Matched with all auxiliary heads; those that are not wanted are dropped afterwards.
-    auxiliary = {"aux": True} if "aux" in model_info(name).settings else {}
-    published = row.settings if row else {}
-    matched, library, places = _matched(name, {**published, **settings, **auxiliary}, checkpoint)
-    if row is None:
-        row = next((row for row in published_weights(name) if row.library == library), None)
+    if checkpoint.library == keras.KERAS:
+        row = row or first_weights(name, keras.KERAS)
+        if row is None:
+            raise _not_in_keras(name, checkpoint)
+        settings = {**keras.head_settings(name, checkpoint.tensors), **settings}
+        if head == KEPT:
+            keras.refuse_other_head(checkpoint.origin, checkpoint.config)
+    elif checkpoint.library:
+        row = row or first_weights(name, checkpoint.library)
+    match = matched(name, {**(row.settings if row else {}), **settings}, checkpoint, head)
+    row = row or first_weights(name, match.library)
     settings = {**(row.settings if row else {}), **settings}
-    variables = conversion.filled(places, checkpoint.tensors, dtype)
-    classes, channels = matched.num_classes, matched.input_size[2]
+    match.found.tell(checkpoint.origin)
+    variables = conversion.filled(match.places, match.found.tensors, dtype)
+    classes, channels = match.model.num_classes, match.model.input_size[2]
     class_names = getattr(family_of(name), "class_names", imagenet.class_names)
     model = create_model(name, num_classes=classes, **settings)
     preprocessing = images.of_hub(checkpoint.config) or (row and images.of_published(row))
@@ -209,6 +222,15 @@ def _theirs(
         tuple(checkpoint.config.get("label_names") or class_names(classes)),
         settings,
         checkpoint.origin,
+        headless=match.headless,
+    )
+
+
+def _not_in_keras(name: str, checkpoint: sources.Checkpoint) -> InputError:
+    known = [other for other in list_models(pretrained=True) if first_weights(other, keras.KERAS)]
+    return InputError(
+        f"name: {checkpoint.origin} is a file of Keras, which has no {name}; wanted one of "
+        f"{', '.join(known)}"
     )
 
 
@@ -227,48 +249,3 @@ def _architecture(checkpoint: sources.Checkpoint) -> tuple[str, PublishedWeights
     raise InputError(
         f'source: {checkpoint.origin} {what}; give the name of the model before it, such as "resnet50"'
     )
-
-
-def _matched(
-    name: str, settings: Mapping[str, Any], checkpoint: sources.Checkpoint
-) -> tuple[nn.Module, str, list[conversion.Place]]:
-    """The model that fits the shapes, the library that has these names, and the place of each tensor."""
-    shapes = conversion.shapes_of(checkpoint.tensors)
-    model = create_model(name, **settings)
-    try:
-        return model, *conversion.fitted(model, shapes)
-    except InputError as error:
-        misfit = error
-    for library in conversion.libraries(name):
-        other = _with_the_files_sizes(model, settings, library, shapes)
-        if other is not None:
-            with contextlib.suppress(InputError):
-                return other, *conversion.fitted(other, shapes, library)
-    found = recognized_model(shapes)
-    hint = f"; it looks like {found}" if found not in (None, name) else ""
-    raise InputError(f"{checkpoint.origin}: {misfit}{hint}")
-
-
-def _with_the_files_sizes(
-    model: nn.Module,
-    settings: Mapping[str, Any],
-    library: str,
-    shapes: Mapping[str, tuple[int, ...]],
-) -> nn.Module | None:
-    """The model with the numbers of classes and channels in the file; None where they are not found."""
-    name, classes = model.model_name, model.num_classes
-    wider = create_model(name, num_classes=classes + 1, **settings)
-    places, more = (
-        {place.path: place for place in conversion.places_of(of, library)} for of in (model, wider)
-    )
-    kernel = places[adaptation.first_kernel(model)].key
-    for path in adaptation.class_leaves(model, wider):
-        # A layer may score each class several times, as for each of the anchors of a place.
-        came = shapes.get(places[path].key, ())
-        ours, with_one_more = (of[path].reference_shape for of in (places, more))
-        if len(came) == len(ours) and len(shapes.get(kernel, ())) == 4:
-            counts = next(c for c in zip(came, ours, with_one_more, strict=True) if c[1] != c[2])
-            classes += (counts[0] - counts[1]) // (counts[2] - counts[1])
-            resized = create_model(name, num_classes=classes, **settings)
-            return adaptation.with_channels(resized, shapes[kernel][1])
-    return None

@@ -33,6 +33,8 @@ class Pretrained:
         settings: of `create_model`, without the name and the number of classes.
         origin: where the weights came from, for messages.
         activation: from scores to probabilities.
+        headless: whether the source had no layers that score the classes: they are drawn, and always
+            drawn anew by `adapted`.
     """
 
     model: nn.Module
@@ -42,6 +44,7 @@ class Pretrained:
     settings: Mapping[str, Any]
     origin: str
     activation: Callable[[jax.Array], jax.Array] = jax.nn.softmax
+    headless: bool = False
 
     def adapted(
         self,
@@ -83,7 +86,7 @@ class Pretrained:
         model = create_model(old.model_name, num_classes=num_classes, **settings)
         # The size of the images decides the parameters of a perceptron.
         model = model.clone(input_size=(*old.input_size[:2], in_channels))
-        new_head = new_head or num_classes != old.num_classes
+        new_head = new_head or self.headless or num_classes != old.num_classes
         if not new_head:
             model = naming(model, naming_of(old))
         anew = self._leaves_of_classes(num_classes) if new_head else ()
@@ -123,7 +126,7 @@ def inside(pretrained: Pretrained) -> Pretrained:
     model, images = pretrained.model, getattr(pretrained.model, "resizing", None)
     if images is None or isinstance(model, Classifier):
         return pretrained
-    side = images.min_size
+    side = images.min_size or images.max_size or min(model.input_size[:2])
     return Pretrained(
         model=Classifier(
             backbone=model.backbone,
@@ -138,7 +141,7 @@ def inside(pretrained: Pretrained) -> Pretrained:
             for kind, parts in pretrained.variables.items()
             if "backbone" in parts
         },
-        preprocessing=Preprocessing(side, side, "bilinear", images.mean, images.std),
+        preprocessing=Preprocessing(side, side, "bilinear", images.mean, images.std, images.order),
         class_names=(),
         settings={},
         origin=pretrained.origin,

@@ -9,10 +9,11 @@ from flax.traverse_util import flatten_dict
 
 from jaxnets import outputs
 from jaxnets.errors import InputError
-from jaxnets.weights import conversion, files
+from jaxnets.models import create_model
+from jaxnets.weights import exporting, files, renames
 from jaxnets.weights.pretrained import Pretrained, naming_of
+from jaxnets.weights.renames import OUR_NAMES
 
-OUR_NAMES = "jaxnets"  # beside the libraries' of `conversion.libraries`
 METADATA = "jaxnets"  # the entry in the metadata of our files
 
 
@@ -26,7 +27,8 @@ def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES)
             "jaxnets", which also writes all else that `load` needs into the file's metadata.
 
     Raises:
-        InputError: the library or the suffix is unknown, or torch is missing.
+        InputError: the library or the suffix is unknown, torch is missing, or the library's model
+            computes something else.
     """
     check_path(path)
     suffix = Path(path).suffix
@@ -45,7 +47,8 @@ def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES)
         }
         metadata[METADATA] = json.dumps(about)
     else:
-        tensors = conversion.exported(pretrained.model, pretrained.variables, library)
+        model, settings = pretrained.model, pretrained.settings
+        tensors = exporting.exported(model, pretrained.variables, library, settings)
     if suffix in files.TORCH:
         files.write_torch(path, tensors)
     else:
@@ -66,5 +69,5 @@ def check_path(path: str | PathLike) -> None:
 
 def usual_library(name: str, path: str | PathLike) -> str:
     """The default library of tensor names: ours, but in a torch file the first that has the model."""
-    theirs = conversion.libraries(name)
+    theirs = renames.libraries_of(create_model(name))
     return theirs[0] if theirs and Path(path).suffix in files.TORCH else OUR_NAMES

@@ -2,11 +2,14 @@
 
     hf:timm/resnet50.a1_in1k              a repository of the Hugging Face hub
     torchvision:resnet50-0676ba61.pth     a file that a library published under this name
-    resnet50.safetensors, weights.pth     a file
-    some/folder                           one with model.safetensors and, perhaps, config.json
+    resnet50.safetensors, weights.pth     a file, known by its content if it has another ending; all
+                                          formats are in `jaxnets.weights.formats`
+    some/folder                           one with model.safetensors, flax_model.msgpack or
+                                          pytorch_model.bin and, perhaps, config.json; or with a
+                                          checkpoint of TensorFlow
 
-Fetched files are kept in the cache of the library that they belong to. `HF_HUB_OFFLINE=1` forbids all
-fetching.
+Fetched files are kept in the cache of the library that they belong to, TF-Slim's in `~/.cache/jaxnets`.
+`HF_HUB_OFFLINE=1` forbids all fetching.
 """
 
 import contextlib
@@ -22,17 +25,21 @@ from typing import Any
 
 from jaxnets.errors import InputError
 from jaxnets.paths import expanded
-from jaxnets.weights import files
+from jaxnets.weights import files, formats, slim
+from jaxnets.weights.keras import KERAS
 
 PUBLISHED = {
     "torchvision": "https://download.pytorch.org/models/",
     "timm": "https://github.com/rwightman/pytorch-image-models/releases/download/",
     "cadene": "http://data.lip6.fr/cadene/pretrainedmodels/",
+    "keras": "https://storage.googleapis.com/tensorflow/keras-applications/",
+    "slim": "https://storage.googleapis.com/",
 }
 """The URLs of the files that libraries published."""
 
 HUB = "hf"
 WEIGHTS_FILE = "model.safetensors"
+FURTHER_FILES = ("flax_model.msgpack", "pytorch_model.bin")  # of the hub, in a folder without the above
 CONFIG_FILE = "config.json"
 
 
@@ -43,14 +50,16 @@ class Checkpoint:
     Attributes:
         origin: the source, for messages.
         tensors: arrays, or objects that NumPy can read, by name.
-        config: the content of the hub's `config.json`, or nothing.
+        config: the content of `config.json`, the hub's or Keras's, or nothing.
         metadata: of the file, text by name.
+        library: whose format the file has, and so whose names the tensors; None where many use it.
     """
 
     origin: str
     tensors: Mapping[str, Any]
     config: Mapping[str, Any]
     metadata: Mapping[str, str]
+    library: str | None = None
 
 
 def is_source(text: str) -> bool:
@@ -60,9 +69,9 @@ def is_source(text: str) -> bool:
 
 def is_weights(text: str) -> bool:
     """Whether a text names a source of weights by its form, as no picture does."""
-    kind = text.partition(":")[0]
-    whole = (expanded(text) / WEIGHTS_FILE).is_file()
-    return kind in (HUB, *PUBLISHED) or _suffix(text) != "" or whole
+    kind, path = text.partition(":")[0], expanded(text)
+    whole = _weights_in(path) is not None
+    return kind in (HUB, *PUBLISHED) or whole or formats.format_of(path) is not None
 
 
 def read(source: str | os.PathLike) -> Checkpoint:
@@ -80,11 +89,8 @@ def read(source: str | os.PathLike) -> Checkpoint:
     if kind == HUB and colon:
         return _read_hub(rest)
     if kind in PUBLISHED and colon:
-        return _read_file(_published_file(kind, rest), source)
-    path = expanded(source)
-    if path.is_dir():
-        return _read_folder(path)
-    return _read_file(path, source)
+        return _read_path(_published_file(kind, rest), source)
+    return _read_path(expanded(source), source)
 
 
 def _read_hub(repository: str) -> Checkpoint:
@@ -95,34 +101,36 @@ def _read_hub(repository: str) -> Checkpoint:
     )
 
 
-def _read_folder(path: Path) -> Checkpoint:
-    weights, config = path / WEIGHTS_FILE, path / CONFIG_FILE
-    if not weights.is_file():
-        raise InputError(f"{path} holds no weights: wanted {WEIGHTS_FILE} in it, or a run's directory")
-    return _opened(str(path), weights, _read_config(config) if config.is_file() else {})
-
-
-def _read_file(path: Path, origin: str) -> Checkpoint:
-    suffix = _suffix(path.name)
-    if suffix in files.TORCH:
-        return Checkpoint(origin, files.read_torch(path), {}, {})
-    if suffix in files.SAFETENSORS:
+def _read_path(path: Path, origin: str) -> Checkpoint:
+    weights, config = _weights_in(path), path / CONFIG_FILE
+    if weights is not None:
+        return _opened(str(path), weights, _read_config(config) if config.is_file() else {})
+    if formats.format_of(path) is not None:
         return _opened(origin, path, {})
-    kinds = [*files.SAFETENSORS, *files.TORCH, f"{HUB}:OWNER/NAME", *(f"{by}:FILE" for by in PUBLISHED)]
+    if path.is_dir():
+        raise InputError(
+            f"{path} holds no weights: wanted {WEIGHTS_FILE} in it, one checkpoint of TensorFlow, or a "
+            "run's directory"
+        )
+    kinds = [*formats.ENDINGS, f"{HUB}:OWNER/NAME", *(f"{by}:FILE" for by in PUBLISHED)]
     raise InputError(
         f"source: {origin} holds no weights that are known; wanted {', '.join(kinds)}, or a folder "
         f"with {WEIGHTS_FILE}"
     )
 
 
+def _weights_in(folder: Path) -> Path | None:
+    """The file of weights in a folder that is shaped as the hub's repositories."""
+    paths = (folder / name for name in (WEIGHTS_FILE, *FURTHER_FILES))
+    return next(filter(Path.is_file, paths), None)
+
+
 def _opened(origin: str, path: Path, config: Mapping[str, Any]) -> Checkpoint:
-    tensors, metadata = files.read_safetensors(path)
-    return Checkpoint(origin, tensors, config, metadata)
-
-
-def _suffix(name: str) -> str:
-    suffix = Path(name).suffix.lower()
-    return suffix if suffix in (*files.SAFETENSORS, *files.TORCH) else ""
+    kind = formats.format_of(path)
+    contents = kind.read(path)
+    return Checkpoint(
+        origin, contents.tensors, config or contents.config, contents.metadata, kind.library
+    )
 
 
 def hub_config(repository: str) -> dict[str, Any]:
@@ -170,9 +178,9 @@ def _hub_file(repository: str, name: str) -> Path:
 
 
 def _published_file(library: str, name: str) -> Path:
-    """The path of a published file in torch's cache; it is fetched where it is missing."""
+    """The path of a published file in its library's cache; it is fetched where it is missing."""
     url = PUBLISHED[library] + name
-    folder = _torch_cache()
+    folder = {KERAS: _keras_cache, slim.LIBRARY: _own_cache}.get(library, _torch_cache)()
     path = folder / Path(name).name
     if path.is_file():
         return path
@@ -196,9 +204,22 @@ def _published_file(library: str, name: str) -> Path:
 
 def _torch_cache() -> Path:
     """The folder in which torch keeps fetched files."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    home = Path(os.environ.get("TORCH_HOME", cache / "torch")).expanduser()
+    home = Path(os.environ.get("TORCH_HOME", _caches() / "torch")).expanduser()
     return home / "hub" / "checkpoints"
+
+
+def _keras_cache() -> Path:
+    """The folder in which Keras keeps fetched files."""
+    return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "models"
+
+
+def _own_cache() -> Path:
+    """The folder for files of libraries that keep no fetched ones."""
+    return _caches() / "jaxnets"
+
+
+def _caches() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
 
 
 def _offline() -> bool:

@@ -126,6 +126,7 @@ def test_a_captioner_reads_the_start_sign_and_the_words_before():
     )
 
 
+@pytest.mark.slow
 def test_scheduled_sampling_reads_own_words_at_its_rate():
     task = make_task("show_attend_tell")
     batch = make_batch()

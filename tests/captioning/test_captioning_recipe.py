@@ -12,6 +12,7 @@ from jaxnets import cli, recipes
 from jaxnets.captioning import Vocabulary
 from jaxnets.captioning.recipe import RECIPE, Config, describe
 from jaxnets.data.inputs import normalized
+from jaxnets.exported import load_exported
 from jaxnets.pretrained import load_pretrained
 from jaxnets.runs.searching import train_command
 
@@ -72,6 +73,16 @@ def refused(capsys):
     return refused
 
 
+def test_an_exported_captioner_says_what_it_predicts(trained, folder, tmp_path):
+    cli.main(["export", str(trained), "-o", str(tmp_path / "captions.bin")])
+    loaded, paths = load_exported(tmp_path / "captions.bin"), [folder / f"{k}.png" for k in range(3)]
+    tokens = np.asarray(loaded(np.stack([np.asarray(Image.open(path)) for path in paths])))
+    assert tokens.shape == (3, 6)
+    words, end = loaded.about["words"], loaded.about["end"]
+    said = [" ".join(words[k] for k in row[: row.tolist().index(end)]) for row in tokens]
+    assert said == ["a red picture", "a green picture", "a blue picture"]
+
+
 def test_a_run_describes_pictures_and_is_measured(trained, folder, capsys, tmp_path):
     for name in ("config.json", "vocabulary.json", "metrics.jsonl", "curves.png", "checkpoints"):
         assert (trained / name).exists()
@@ -92,6 +103,7 @@ def test_a_run_describes_pictures_and_is_measured(trained, folder, capsys, tmp_p
     assert "cider_d" in printed
 
 
+@pytest.mark.slow
 def test_attention_is_drawn_and_several_sentences_are_ranked(trained, folder, capsys, tmp_path):
     picture = tmp_path / "looked.png"
     image = str(folder / "2.png")

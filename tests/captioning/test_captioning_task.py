@@ -267,6 +267,7 @@ def trained(blobs):
     return task, jax.device_get(state.variables), history
 
 
+@pytest.mark.slow
 def test_fit_learns_to_write_true_sentences_on_all_devices(trained, blobs):
     task, variables, history = trained
     assert set(variables) == {"params", "batch_stats"}

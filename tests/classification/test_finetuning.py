@@ -19,6 +19,7 @@ from jaxnets.data import augmentation
 from jaxnets.models import create_model
 from jaxnets.runs.fitting import load_run
 from jaxnets.training import Checkpointer
+from jaxnets.weights import files
 
 IMAGES = weights.Preprocessing(40, 32, "bicubic", (0.3,), (0.25,))
 
@@ -119,7 +120,9 @@ def test_a_perceptron_of_another_image_size_goes_through_a_file(home):
 
 def prepared(config, class_names, shape=(32, 32, 1)):
     source = data.ArraySource(np.zeros((8, *shape), np.uint8), [0] * 8, class_names)
-    return RECIPE.prepare(config, data.Dataset("zeros", source, source, tuple(class_names)), None)
+    return RECIPE.prepare(
+        config.completed(), data.Dataset("zeros", source, source, tuple(class_names)), None
+    )
 
 
 def test_the_head_is_kept_for_the_classes_of_the_weights_alone(home, lenet):
@@ -135,6 +138,28 @@ def test_the_head_is_kept_for_the_classes_of_the_weights_alone(home, lenet):
         np.testing.assert_array_equal(ours["head"]["fc2"]["kernel"], theirs["head"]["fc2"]["kernel"])
         assert (new.task.mean, new.task.std) == (IMAGES.mean, IMAGES.std)
     assert prepared(config, tuple("abcde")).task.model.num_classes == 5
+
+
+def test_a_run_begins_with_weights_that_have_no_head(tmp_path):
+    settings = {"depths": (1,)}
+    model = create_model("resnet18", num_classes=2, **settings)
+    variables = jax.tree.map(np.asarray, model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
+    state = weights.to_torch("resnet18", variables, num_classes=2, **settings)
+    state = {f"module.{key}": value for key, value in state.items() if not key.startswith("fc.")}
+    files.write_safetensors(tmp_path / "backbone.safetensors", state)
+    source, heads = f"resnet18={tmp_path / 'backbone.safetensors'}", []
+    for seed, names in ((0, ("a", "b")), (1, ("a", "b")), (1, tuple(map(str, range(1000))))):
+        config = Config(pretrained=source, settings=("depths=[1]",), seed=seed)
+        begun = prepared(config, names, (32, 32, 3))
+        assert begun.notes[0].endswith(f"head new, for {len(names)} classes")
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            begun.variables["params"]["backbone"],
+            variables["params"]["backbone"],
+        )
+        heads.append(begun.variables["params"]["head"]["fc"]["kernel"])
+    assert (heads[0] != heads[1]).all()
+    assert [head.shape[1] for head in heads] == [2, 2, 1000]
 
 
 def test_weights_for_bgr_see_the_same_in_rgb(tmp_path):
@@ -164,6 +189,10 @@ def test_what_does_not_fit_the_weights_is_said(home, capsys):
     for options, words in (
         (["--pretrained", net, "--train", "conv9"], "unknown part of lenet5 'conv9'"),
         (["--pretrained", net, "--layer-decay", "2"], "decay is 2"),
+        (
+            ["--pretrained", net, "--layer-decay", "0.7", "--optimizer", "sam"],
+            "layer_decay: sam goes back",
+        ),
         (["--pretrained", net, "--model", "mlp"], "holds weights of lenet5, not of mlp"),
         (["--pretrained", "lenet5"], "there are no public weights for lenet5"),
         (["--pretrained", net, "--settings", "num_classes=7"], "num_classes is decided by the run"),

@@ -29,7 +29,7 @@ STRONG = {
     "stretch": {"factor": 2},
     "lens": {"strength": 0.33},
 }
-BENDING = {"rotate", "shear", "lens", "digits"}  # the others move each axis by itself
+BENDING = {"rotate", "shear", "lens", "perspective", "digits"}  # the others move each axis by itself
 
 
 @functools.cache

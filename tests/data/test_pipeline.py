@@ -120,6 +120,47 @@ def test_resuming_at_any_step_goes_on_with_the_same_batches(threads):
     assert labels(going, 10) == wanted[2:]
 
 
+@pytest.mark.parametrize(("batch_size", "shards"), [(6, 1), (8, 1), (3, 2)])
+def test_repeated_examples_come_in_copies_and_all_come_in_as_many_epochs(batch_size, shards):
+    """Their copies lie apart in a batch; the number of steps of an epoch stays."""
+    source = data.repeated(Numbers(24), 3)
+    steps = data.steps_per_epoch(source, batch_size, shards)
+    assert steps == 24 // (batch_size * shards)
+    whole = -(-batch_size // 3)
+    lasts = 24 // (whole * shards)
+    parts = [
+        labels(
+            data.train_batches(source, batch_size, seed=1, shard_index=shard, shard_count=shards), lasts
+        )
+        for shard in range(shards)
+    ]
+    for batch in flat(parts):
+        assert batch == (3 * batch[:whole])[:batch_size]
+        assert len(set(batch)) == whole
+    assert len(set(flat(flat(parts)))) == lasts * whole * shards
+    if batch_size % 3 == 0:
+        assert lasts == 3 * steps
+
+
+def test_repeated_batches_resume_and_those_of_other_repeats_do_not():
+    def batches(repeats):
+        return data.train_batches(data.repeated(Numbers(23), repeats), 5, seed=7)
+
+    wanted = labels(batches(2), 30)
+    for step in (3, 8, 14):
+        going = batches(2)
+        going.set_state({**going.get_state(), "step": step})
+        assert labels(going, 30 - step) == wanted[step:]
+    with pytest.raises(InputError, match="repeats=2.*repeats=1"):
+        batches(1).set_state(batches(2).get_state())
+    before = batches(1).get_state()
+    del before["repeats"]  # as saved by earlier versions
+    batches(1).set_state(before)
+    assert labels(batches(1), 9) == labels(data.train_batches(Numbers(23), 5, seed=7), 9)
+    with pytest.raises(InputError, match="repeats"):
+        data.repeated(Numbers(3), 0)
+
+
 WORKERS = """
 import itertools
 import numpy as np

@@ -171,7 +171,7 @@ def test_a_manifest_that_does_not_describe_a_dataset_is_refused(copied, change):
         data.load(f"records:{copied}", size=8)
 
 
-@pytest.mark.parametrize("labels", [None, b"", b"text", [0], [77] * 14, [0.5] * 14])
+@pytest.mark.parametrize("labels", [None, b"", b"text", [0], [77] * 14, [0.5] * 14, [{}] * 14])
 def test_labels_that_are_gone_or_damaged_are_refused(copied, labels):
     path = copied / "train-labels.npy"
     path.unlink()
@@ -179,7 +179,7 @@ def test_labels_that_are_gone_or_damaged_are_refused(copied, labels):
         path.write_bytes(labels)
     elif labels is not None:
         np.save(path, labels)
-    with pytest.raises(InputError, match=r"train-labels\.npy is damaged"):
+    with pytest.raises(InputError, match=r"train-labels\.npy is damaged \((?!.*pickle).*\): remove"):
         data.load(f"records:{copied}", size=8)
 
 

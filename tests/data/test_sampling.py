@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from jaxnets import data
 from jaxnets.errors import InputError
@@ -75,3 +77,25 @@ def test_what_cannot_be_held_out_is_refused(source):
             data.hold_out(source, share)
     with pytest.raises(InputError, match="leaves class 'few' without an example.*it has 3"):
         data.hold_out(source, 0.9)
+
+
+@given(st.lists(st.integers(0, 3), min_size=8, max_size=60), st.integers(2, 8), st.integers(0, 9))
+def test_folds_hold_every_example_out_once_and_are_even_in_every_class(labels, count, seed):
+    labels = np.array(labels + [0, 1, 2, 3] * 2)
+    source = data.ArraySource(np.zeros((len(labels), 1, 1, 1), np.uint8), labels, "abcd")
+    parts = data.folds(source, count, seed)
+    assert len(parts) == count
+    for rest, held in parts:
+        assert sorted([*rest.indices, *held.indices]) == list(range(len(labels)))
+    assert sorted(i for _, held in parts for i in held.indices) == list(range(len(labels)))
+    for kind in range(4):
+        shares = [np.sum(labels[held.indices] == kind) for _, held in parts]
+        assert max(shares) - min(shares) <= 1
+    assert np.ptp([len(held) for _, held in parts]) <= 1
+
+
+def test_folds_that_cannot_be_are_refused():
+    source = data.ArraySource(np.zeros((5, 1, 1, 1), np.uint8), np.array([0, 0, 1, 0, 0]), "ab")
+    for count, words in ((1, "folds is 1"), (6, "folds is 6; .* 5 examples"), (2, "class 'b' has one")):
+        with pytest.raises(InputError, match=words):
+            data.folds(source, count)

@@ -76,6 +76,31 @@ def test_boxes_are_drawn_where_they_are_moved(few, tmp_path):
     np.testing.assert_allclose(sides[1:], [13 / 16] * 8, atol=0.05)
 
 
+class Labeled:
+    """White images whose left half is of class 1."""
+
+    image_shape, class_names = (16, 16, 3), ("background", "thing")
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        labels = np.zeros((16, 16), np.uint8)
+        labels[:, :8] = 1
+        return {"image": np.full((16, 16, 3), 255, np.uint8), "segmentation": labels}
+
+
+def test_label_maps_are_drawn_over_their_pictures_as_they_are_moved(few, tmp_path):
+    data.contact_sheet(Labeled(), tmp_path / "sheet.png")
+    picture = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).astype(int)
+    middle = picture[picture.shape[0] // 4, picture.shape[1] // 8 :]
+    red = np.abs(middle - (191, 127, 127)).sum(1) < 9
+    gray = np.abs(middle - 127).sum(1) < 9
+    cells = "".join("R" if r else "G" if g else "." for r, g in zip(red, gray, strict=True))
+    order = [part[0] + part[-1] for part in cells.split(".") if part]
+    assert order == ["RG"] + ["GR"] * 8
+
+
 def test_datasets_and_sources_are_drawn_and_the_seed_decides(few, tmp_path):
     digits = data.load("digits", size=8)
     pictures = []

@@ -113,6 +113,32 @@ class VocBlobs(BlobImages):
             yield number, {"image": self.image(number), "objects": found}
 
 
+class MaskedBlobs(BlobImages):
+    """Has label maps, whose upper row is of the image's number, beside labels."""
+
+    KINDS, WRONG = [], None
+
+    def features(self):
+        named = tfds.features.LabeledImage(labels=self.KINDS, shape=(None, None, 1), dtype=np.uint8)
+        plain = tfds.features.Image(shape=(None, None, 1), encoding_format="png")
+        return super().features() | {"segmentation_mask": named if self.KINDS else plain}
+
+    def _generate_examples(self, count):
+        for number in range(count):
+            mask = np.zeros((8 + number, 10), np.uint8)
+            mask[0], mask[-1] = number, 255
+            buffer = io.BytesIO()
+            Image.fromarray(mask[:-1] if number == self.WRONG else mask).save(buffer, "PNG")
+            buffer.seek(0)
+            yield number, {"image": self.image(number), "label": 0, "segmentation_mask": buffer}
+
+
+class NamedMaskedBlobs(MaskedBlobs):
+    """And names for them, too few, and a label map of another size."""
+
+    KINDS, WRONG = ["ground", "sky", "tree", "house"], 2
+
+
 def prepare(builder, folder):
     builder(data_dir=folder, file_format="array_record").download_and_prepare()
     return str(folder)
@@ -121,7 +147,16 @@ def prepare(builder, folder):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
-    for builder in (BlobImages, TensorBlobs, ThreeParts, NamelessBlobs, DescribedBlobs, VocBlobs):
+    for builder in (
+        BlobImages,
+        TensorBlobs,
+        ThreeParts,
+        NamelessBlobs,
+        DescribedBlobs,
+        VocBlobs,
+        MaskedBlobs,
+        NamedMaskedBlobs,
+    ):
         prepare(builder, folder)
     return str(folder)
 
@@ -180,6 +215,42 @@ def test_objects_come_with_their_images(folder):
         _ = [few[index] for index in range(6)]
     with pytest.raises(InputError, match="must have features image and objects"):
         data.load("tfds:blob_images", boxes=2, data_dir=folder)
+
+
+def test_label_maps_come_with_their_images(folder):
+    dataset = data.load("tfds:masked_blobs", segmentation=True, size=(16, 20), data_dir=folder)
+    assert dataset.class_names == ("0", "1", "2", "3", "4", "5")
+    assert dataset.image_shape == (16, 20, 3)
+    source = pickle.loads(pickle.dumps(dataset.train))
+    for index in range(6):
+        example, truth = source[index], source.truth(index)
+        number = int(truth[0, 0])
+        assert truth.shape == (8 + number, 10)
+        assert example.get("weight", 1) == (number != 5)  # one image is truncated
+        if number != 5:
+            height, width = example["size"]
+            shown = example["segmentation"][:height, :width]
+            assert example["image"][0, 0, 1] == shown[0, 0] == number
+            assert (shown[-1] == 255).all()
+            assert (example["segmentation"][:, width:] == 255).all()
+    assert data.dataset.read_batch(source, np.arange(6))["segmentation"].shape == (6, 16, 20)
+    assert dataset.test[0]["segmentation"].dtype == np.uint8
+
+
+def test_label_maps_that_do_not_fit_are_refused_by_name(folder):
+    dataset = data.load("tfds:named_masked_blobs", segmentation=True, data_dir=folder)
+    assert dataset.class_names == ("ground", "sky", "tree", "house")
+    refused = []
+    for index in range(6):
+        try:
+            _ = dataset.train[index]
+        except InputError as error:
+            refused.append(str(error))
+    size, label = sorted(refused, key=lambda text: "has the label" in text)
+    assert "segmentation_mask is 9 x 10 (height x width), and its picture named_masked_blobs tr" in size
+    assert "segmentation_mask has the label 4, and there are 4 classes" in label
+    with pytest.raises(InputError, match="image of one channel, called segmentation_mask or .*; it has"):
+        data.load("tfds:blob_images", segmentation=True, data_dir=folder)
 
 
 def test_what_takes_tensorflow_to_prepare_is_read_without(folder, monkeypatch):

@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 from small_detectors import CLASSES, draw, make
 
+from jaxnets.data.pictures import read
 from jaxnets.detection import Resizing, detect, paste_masks, pictures
 from jaxnets.detection.detecting import pasted
+from jaxnets.detection.pictures import scaled_size
 from jaxnets.errors import InputError
 
 
@@ -78,7 +80,7 @@ def test_what_cannot_be_looked_at_is_refused_in_a_line(given, options, message):
 def test_a_gray_picture_is_three_times_the_same():
     gray = pixels()[..., 0]
     for own in (gray, gray[..., None], Image.fromarray(gray)):
-        np.testing.assert_array_equal(pictures.read(own), pictures.read(gray[..., None].repeat(3, -1)))
+        np.testing.assert_array_equal(read(own), read(gray[..., None].repeat(3, -1)))
 
 
 @pytest.mark.parametrize(
@@ -86,13 +88,13 @@ def test_a_gray_picture_is_three_times_the_same():
     [((427, 640), (800, 1199)), ((97, 120), (799, 989)), ((100, 2000), (66, 1333))],
 )
 def test_pictures_are_scaled_to_the_sizes_of_torchvision(before, after):
-    assert pictures.scaled_size(before, Resizing()) == after
+    assert scaled_size(before, Resizing()) == after
 
 
 def test_few_canvases_hold_all_pictures():
     rng, found = np.random.default_rng(0), set()
     for before in rng.integers(1, 3000, (300, 2)):
-        size = pictures.scaled_size(tuple(map(int, before)), Resizing())
+        size = scaled_size(tuple(map(int, before)), Resizing())
         canvas = pictures.canvas_of(size, Resizing())
         assert all(long >= short and long % 32 == 0 for long, short in zip(canvas, size, strict=True))
         found.add(canvas)

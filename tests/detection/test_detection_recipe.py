@@ -1,12 +1,7 @@
 """Detectors on the command line: train, resume, eval, predict, look inside, and what is refused."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import jax
@@ -66,25 +61,7 @@ def trained(folder, tmp_path_factory):
     return directory
 
 
-@pytest.fixture
-def refused(capsys, tmp_path, monkeypatch):
-    """Runs a command that must end with status 2, a line or two and no file; returns the message."""
-    monkeypatch.chdir(tmp_path)
-
-    def refused(*arguments):
-        before = set(tmp_path.rglob("*"))
-        with pytest.raises(SystemExit) as stop:
-            cli.main(list(map(str, arguments)))
-        message = capsys.readouterr().err
-        assert stop.value.code == 2
-        assert message.startswith("jaxnets: ")
-        assert len(message.strip().splitlines()) <= 2
-        assert set(tmp_path.rglob("*")) == before
-        return message
-
-    return refused
-
-
+@pytest.mark.slow
 def test_a_run_is_measured_drawn_and_finds_objects_in_pictures(trained, folder, capsys, tmp_path):
     last = json.loads((trained / "metrics.jsonl").read_text().splitlines()[-1])
     assert {"train_loss", "train_objectness", "test_AP", "test_AP50"} <= set(last)
@@ -128,37 +105,9 @@ def variables_of(directory):
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_it_ends_in_the_same_bits(folder, tmp_path):
-    # What is killed while it writes keeps no compiled program: the next one would find a torn one.
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1"}
-    doomed = {**environment, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "inf"}
-
-    def start(name, *options, env=environment):
-        command = [
-            sys.executable, "-m", "jaxnets", "train", PLAIN_NET, "detection", *SMALL, "--dataset",
-            f"coco:{folder}", "--epochs", "4", "--checkpoint-every", "2", "--run-dir", name, *options,
-        ]  # fmt: skip
-        return subprocess.Popen(
-            command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-
-    def finish(process):
-        printed, _ = process.communicate(timeout=600)
-        assert process.returncode == 0, printed.decode()
-        return printed
-
-    finish(start("whole"))
-    killed = start("killed", env=doomed)
-    deadline = time.monotonic() + 600
-    while time.monotonic() < deadline:
-        if any(path.name.isdigit() for path in (tmp_path / "killed/checkpoints").glob("*")):
-            break
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert not (tmp_path / "killed/checkpoints/12").exists()
-    assert b"resumed at step" in finish(start("killed", "--resume"))
-    ends = (variables_of(tmp_path / name) for name in ("whole", "killed"))
+def test_killed_and_resumed_it_ends_in_the_same_bits(folder, whole_and_killed):
+    words = [PLAIN_NET, "detection", *SMALL, "--dataset", f"coco:{folder}", "--epochs", "4"]
+    ends = whole_and_killed([*words, "--checkpoint-every", "2"], last=12)
     jax.tree.map(np.testing.assert_array_equal, *ends)
 
 

@@ -11,7 +11,6 @@ from jaxnets import Detection
 from jaxnets.detection import create_detector, proposals
 from jaxnets.errors import InputError
 from jaxnets.layers import Conv
-from jaxnets.training import DataParallel
 from jaxnets.training.state import create_state
 from jaxnets.training.step import make_train_step
 
@@ -23,12 +22,6 @@ SETTINGS = {
 
 
 TERMS = ("objectness", "rpn_box", "classification", "box")
-
-# An optimizer that only keeps the gradient.
-KEPT = optax.GradientTransformation(
-    lambda params: jax.tree.map(jnp.zeros_like, params),
-    lambda gradient, _, params: (jax.tree.map(jnp.zeros_like, params), gradient),
-)
 
 
 class Backbone(nn.Module):
@@ -66,28 +59,12 @@ def make_batch(seed=0):
 
 
 @pytest.fixture(scope="module", params=SETTINGS)
-def steps(request, one_device):
+def steps(request, gradients_of):
     """`take(batch, devices=1) -> (metrics, gradient)`: samplers take all there is, as each device draws
     its own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(proposals, "SAMPLES", 10_000)
-        task = make_task(request.param)
-        step = make_train_step(task, KEPT)
-        state = create_state(task, KEPT, jax.random.key(0), make_batch())
-        known = {1: one_device, 8: DataParallel.create("pmap")}
-        compiled = {}
-
-        def take(batch, devices=1):
-            parallel = known[devices]
-            if devices not in compiled:
-                compiled[devices] = parallel.compile_train_step(step)
-            # The state is given away.
-            own = parallel.replicate(jax.tree.map(jnp.copy, state))
-            after, sums = compiled[devices](own, parallel.put(batch))
-            gradient = jax.tree.map(np.asarray, after.opt_state)
-            return {name: float(value.compute()) for name, value in sums.items()}, gradient
-
-        yield take
+        yield gradients_of(make_task(request.param), make_batch())
 
 
 def close(one, other, tolerance=1e-4):

@@ -1,6 +1,7 @@
 """Our exports in the reference libraries themselves: `python check_exports.py [NAME ...]`.
 
-For each architecture in the families' `WEIGHTS`, and once for each library that has it: our model's
+For each classifier in the families' `WEIGHTS`, once for each library that has it, and torchvision's
+segmenters: our model's
 drawn weights are exported, saved as safetensors, read back by the library of that format for torch,
 taken by the reference's `load_state_dict(strict=True)`, and both programs score the same images. Then a
 `.pth` file that torch wrote of the reference comes in, and must give the same bits; and what torch
@@ -22,6 +23,7 @@ import safetensors.torch
 import torch
 from make_goldens import built
 from references import GOLDENS, Reference
+from segmenters import SEGMENTERS
 
 from jaxnets import weights
 from jaxnets.errors import InputError
@@ -29,6 +31,7 @@ from jaxnets.models import create_model, list_models, published_weights
 from jaxnets.weights import files
 
 QUIET = {row.constructor: row.quiet for row in GOLDENS.values()}
+QUIET |= {row.model: row.quiet for row in SEGMENTERS.values()}
 SIZES = {row.constructor: row.size for row in sorted(GOLDENS.values(), key=lambda row: row.size)}
 
 
@@ -37,8 +40,12 @@ def rows() -> dict[tuple[str, str, str], dict]:
     found = {}
     for name in list_models(pretrained=True, task="classification"):
         for row in published_weights(name):
+            if row.library == "keras":  # `make_keras_goldens.py` has Keras read and write files
+                continue
             library = row.library.replace("torchvision_files", "torchvision")
             found[name, library, row.architecture] = dict(row.settings)
+    for name in sorted({row.model for row in SEGMENTERS.values()}):
+        found[name, "torchvision", name] = {}
     return found
 
 
@@ -53,10 +60,12 @@ def drawn(model, constructor: str, library: str) -> dict:
 
 
 def check(name: str, library: str, constructor: str, settings: dict, folder: Path) -> str:
-    size = SIZES.get(constructor, 64)
+    size, segments = SIZES.get(constructor, 64), name in list_models(task="segmentation")
     options = {"init_weights": False} if constructor in ("googlenet", "inception_v3") else {}
     if options and library == "torchvision":
         options["aux_logits"] = False
+    elif segments:
+        options = {"weights_backbone": None} | ({} if name.startswith("lraspp") else {"aux_loss": True})
     else:
         options = {}
     reference, _ = built(Reference(library, constructor, size=size, options=options))
@@ -69,7 +78,8 @@ def check(name: str, library: str, constructor: str, settings: dict, folder: Pat
     reference.load_state_dict(safetensors.torch.load_file(exported), strict=True)
     images = draw.images(2, size)
     with torch.inference_mode():
-        wanted = reference(torch.from_numpy(images.transpose(0, 3, 1, 2).copy())).numpy()
+        wanted = reference(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()))
+        wanted = wanted["out"].permute(0, 2, 3, 1).numpy() if segments else wanted.numpy()
     found = np.asarray(jax.jit(model.apply)(variables, images))
     error = np.abs(found - wanted).max() / np.abs(wanted).max()
     torch.save(reference.state_dict(), folder / "weights.pth")

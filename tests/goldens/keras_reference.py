@@ -14,16 +14,7 @@ os.environ["JAX_ENABLE_X64"] = "1"  # all references compute in float64
 import keras
 import numpy as np
 import torch
-
-_LEAVES = {
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-    "kernel": "weight",
-    "depthwise_kernel": "depthwise.weight",
-    "pointwise_kernel": "pointwise.weight",
-}
+from keras_layouts import LEAVES, axes_in_torch
 
 
 class KerasModel:
@@ -45,8 +36,11 @@ class KerasModel:
         for layer in self._model.layers:
             for variable in layer.weights:
                 leaf = variable.path.rpartition("/")[2]
-                name = f"{layer.name}.{_LEAVES.get(leaf, leaf)}"
-                self._variables[name] = variable, _axes(layer, leaf, len(variable.shape))
+                name = f"{layer.name}.{LEAVES.get(leaf, leaf)}"
+                self._variables[name] = (
+                    variable,
+                    axes_in_torch(type(layer).__name__, leaf, len(variable.shape)),
+                )
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         state = {
@@ -74,11 +68,3 @@ class KerasModel:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         outputs = self._model(images.numpy().transpose(0, 2, 3, 1), training=False)
         return torch.from_numpy(np.array(outputs))
-
-
-def _axes(layer: keras.Layer, leaf: str, rank: int) -> tuple[int, ...]:
-    """Which axis of Keras's comes first in torch, which second, ..."""
-    depthwise = leaf == "depthwise_kernel" or isinstance(layer, keras.layers.DepthwiseConv2D)
-    if rank == 4:
-        return (2, 3, 0, 1) if depthwise else (3, 2, 0, 1)
-    return (1, 0) if rank == 2 else (0,)

@@ -77,6 +77,7 @@ _PREACTIVATED = {"quiet": "stages.*.conv3.weight"}
 _DUAL_PATH = {"quiet": "features.*.c1x1_c.conv.weight"}
 _CELLS = {"quiet": "*.bn_sep_2.weight"}
 _POLYNOMIAL = {"quiet": "stage_*.conv2d*.bn.weight"}
+_ALIGNED = {"size": 96, "images": 2, "quiet": "blocks.*.stack.conv[13].bn_dw.weight"}
 _KERAS = {"tf_padding": True, "epsilon": 1e-3}
 
 GOLDENS = {
@@ -233,6 +234,21 @@ GOLDENS = {
     "mobilenet_v2_100_timm": Reference(
         "timm", "mobilenetv2_100", model="mobilenet_v2_100", quiet="blocks.*.[02].bn3.weight"
     ),
+    "mobilenet_v1_100_stride8": Reference(
+        "timm",
+        "mobilenetv1_100",
+        options={"output_stride": 8},
+        model="mobilenet_v1_100",
+        overrides={"output_stride": 8},
+    ),
+    "mobilenet_v2_100_stride8": Reference(
+        "timm",
+        "mobilenetv2_100",
+        options={"output_stride": 8},
+        model="mobilenet_v2_100",
+        overrides={"output_stride": 8},
+        quiet="blocks.*.[02].bn3.weight",
+    ),
     "mobilenet_v2_140": Reference("timm", "mobilenetv2_140", quiet="blocks.*.[02].bn3.weight"),
     "mobilenet_v2_narrow": Reference(
         "torchvision",
@@ -243,6 +259,8 @@ GOLDENS = {
         quiet="features.*[02468].conv.3.weight",
         small=True,
     ),
+    **_torchvision("mobilenet_v3_large", quiet="features.*.block.3.1.weight"),
+    **_torchvision("mobilenet_v3_small", small=True),
     "xception": Reference(
         "timm",
         "legacy_xception",
@@ -257,6 +275,15 @@ GOLDENS = {
         model="xception",
         overrides=_KERAS,
         quiet="block*_sepconv[23]_bn.weight",
+    ),
+    **_timm("xception41", "xception65", "xception71", **_ALIGNED),
+    "xception41_stride8": Reference(
+        "timm",
+        "xception41",
+        options={"output_stride": 8},
+        model="xception41",
+        overrides={"output_stride": 8},
+        **_ALIGNED,
     ),
     "vit_base_patch16_224": Reference("timm", "vit_base_patch16_224", size=224, images=2),
     "vit_tiny": Reference(

@@ -10,8 +10,11 @@ from typing import NamedTuple
 import draw
 import jax
 import jax.numpy as jnp
+import marks
 import numpy as np
 import pytest
+import slim_rows
+from keras_rows import APPLICATIONS
 from references import AUXILIARY_WEIGHT, GOLDENS, Reference
 
 from jaxnets.models import create_model, model_info
@@ -31,20 +34,25 @@ FILES_ALONE = {
 # Of these families the small members take long to compile too.
 SLOW = (
     *("pnasnet5_large_short", "nasnet_large_short", "polynet_short", "inception_resnet_v2"),
-    *("inception_v2", "inception_v3", "inception_v4", "googlenet"),
+    *("inception_v2", "inception_v3", "inception_v4", "googlenet", "xception", "alexnet_owt"),
+    *("mobilenet_v2_narrow", "mobilenet_v3_small"),
 )
 
 ROWS = [
     pytest.param(
         name,
-        marks=[pytest.mark.zoo, *([pytest.mark.small] if row.small and name not in SLOW else [])],
+        marks=[
+            pytest.mark.zoo,
+            *([pytest.mark.small] if row.small and name not in SLOW else []),
+            *([pytest.mark.deep] if name in marks.LARGEST else []),
+        ],
     )
     for name, row in GOLDENS.items()
 ]
 TRAINED_ROWS = [
-    pytest.param(name, marks=[pytest.mark.zoo, *([pytest.mark.small] if name == "resnet18" else [])])
+    pytest.param(name, marks=pytest.mark.zoo)
     for name, row in GOLDENS.items()
-    if row.small  # gradients take long to compile: of most families only `pytest -m zoo` checks them
+    if row.small  # gradients take long to compile
 ]
 
 
@@ -159,6 +167,9 @@ def test_training_gives_the_references_gradients_and_statistics(golden, double_p
 
 def test_every_table_of_renames_is_used_by_a_row():
     rows = {(row.library, row.model or name) for name, row in GOLDENS.items()}
+    rows |= {("keras", row.model or name) for name, row in APPLICATIONS.items()}
+    rows |= {("slim", row.model or name) for name, row in slim_rows.GOLDENS.items()}
+    rows.add(("transformers", "resnet50"))  # in tests/weights/test_flax_and_numpy_files.py
     for family in families("classification"):
         for library in getattr(family, "RENAMES", {}):
             if library not in FILES_ALONE:
@@ -166,7 +177,16 @@ def test_every_table_of_renames_is_used_by_a_row():
 
 
 def test_every_row_has_its_golden_and_every_golden_its_row():
-    not_of_models = {"detection_ops", "explain", "preprocessing", "recurrent"}
+    not_of_models = {
+        "detection_ops",
+        "explain",
+        "fcn_tail",
+        "preprocessing",
+        "augmentation",
+        "recurrent",
+        "resizing",
+        "unpooling",
+    }
     assert {path.stem for path in DATA.glob("*.npz")} - not_of_models == set(GOLDENS)
 
 

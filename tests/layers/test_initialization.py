@@ -78,6 +78,7 @@ def test_x64_changes_neither_types_nor_values(drawn):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-6), drawn, again)
 
 
+@pytest.mark.slow
 def test_where_jax_writes_draws_down_in_another_way_flax_draws(monkeypatch):
     def unknown_layout(equation):
         raise AttributeError("invars")

@@ -178,6 +178,23 @@ def test_a_map_smaller_than_the_window_is_multiplied_by_a_matrix(
     assert convolutions_in(form, images, kernel) == convolutions
 
 
+@pytest.mark.parametrize(
+    ("side", "pads", "dilation", "convolutions"),
+    [
+        ((6, 7), ((4, 4), (4, 4)), (4, 4), 0),
+        ((5, 4), ((9, 9), (9, 9)), (9, 9), 0),  # taps that meet no pixel at all
+        ((6, 6), ((5, 3), (0, 8)), (4, 3), 0),
+        ((6, 7), ((1, 1), (1, 1)), (1, 1), 1),
+    ],
+)
+def test_taps_that_mostly_meet_padding_are_multiplied_one_by_one(side, pads, dilation, convolutions):
+    images, weights = normal((2, *side, 16)), normal((3, 3, 16, 2), seed=1)
+    form = functools.partial(conv, padding=pads, dilation=dilation)
+    assert convolutions_in(form, images, weights) == convolutions
+    actual = value_and_gradients(form, images, weights)
+    assert_close_by_hand(actual, images, weights, (1, 1), pads, dilation, 1)
+
+
 def test_gradients_hold_where_xlas_own_are_garbage():
     images, weights = normal((2, 5, 5, 3)), normal((3, 2, 3, 2), seed=1)
     padding = ((2, 2), (2, 0))

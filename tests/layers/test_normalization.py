@@ -91,6 +91,7 @@ def test_four_shards_give_the_numbers_of_the_whole_batch_gradients_included():
         np.testing.assert_allclose(m, w, rtol=2e-5, atol=2e-7 + 1e-5 * np.abs(w).max())
 
 
+@pytest.mark.slow
 def test_without_an_axis_name_every_shard_is_a_batch_of_its_own():
     mapped, whole = shards_against_whole(layers.BatchNorm(use_running_average=False, axis_name=None))
     assert np.abs(mapped[3] - whole[3]).max() > 0.1
@@ -164,6 +165,28 @@ def test_bfloat16_keeps_float32_statistics():
     exact = np.asarray(x, np.float64)
     expected = 0.9 * v["batch_stats"]["mean"] + 0.1 * exact.mean((0, 1, 2))
     np.testing.assert_allclose(stats["mean"], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_maps_have_the_variance_of_their_values_and_its_gradients(dtype):
+    x, v, weights = normal(64, 8, 8, 3) + 16, variables(3), normal(64, 8, 8, 3)
+    x[..., 2] = 300  # a constant: no variance, and not less
+    x = jnp.asarray(x, dtype)
+
+    def loss(x):
+        y, stats = train(v, x)
+        return jnp.sum(jnp.sin(y.astype(jnp.float32)) * weights), (y, stats)
+
+    slope, (y, stats) = jax.jit(jax.grad(loss, has_aux=True))(x)
+    exact = np.asarray(x, np.float64).var((0, 1, 2), ddof=1)
+    expected = 0.9 * v["batch_stats"]["var"] + 0.1 * exact
+    np.testing.assert_allclose(stats["var"][:2], expected[:2], rtol=1e-4)
+    np.testing.assert_allclose(stats["var"][2], expected[2], atol=1e-2)
+    wanted, (fine, _) = jax.jit(jax.grad(loss, has_aux=True))(x.astype(jnp.float32))
+    for half, full in ((slope, wanted), (y, fine)):
+        half, full = (np.asarray(a[..., :2], np.float32) for a in (half, full))
+        assert np.linalg.norm(half - full) < 2**-7 * np.linalg.norm(full)
+    assert np.isfinite(np.asarray(y, np.float32)).all()
 
 
 def test_a_single_value_per_channel_cannot_be_trained_on():

@@ -1,4 +1,4 @@
-"""Accuracy and confusion, against NumPy's sort and scikit-learn."""
+"""Accuracy, confusion and average precision, against NumPy's sort and scikit-learn."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, top_k_accuracy_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
-from sklearn.metrics import top_k_accuracy_score
 
-from jaxnets.metrics import confusion_matrix, in_top_k
+from jaxnets.metrics import average_precision, confusion_matrix, in_top_k
 
 ROWS, CLASSES = 8, 5
 
@@ -107,3 +107,29 @@ def test_padding_with_nan_scores_leaves_the_confusion_matrix_alone():
     logits = jnp.array([[3.0, 1.0], [jnp.nan, jnp.nan], [0.0, 1.0]])
     matrix = confusion_matrix(logits, jnp.array([0, 0, 0]), jnp.array([1.0, 0.0, 2.0]))
     np.testing.assert_array_equal(matrix, [[1, 2], [0, 0]])
+
+
+@given(
+    scores,
+    st.lists(st.lists(st.booleans(), min_size=CLASSES, max_size=CLASSES), min_size=ROWS, max_size=ROWS),
+)
+@settings(max_examples=40, deadline=None)
+def test_average_precision_is_scikit_learns_with_ties_and_a_nan_is_the_lowest(logits, targets):
+    logits, targets = np.array(logits, np.float32), np.array(targets)
+    found = average_precision(logits, targets)
+    np.testing.assert_array_equal(np.isnan(found), ~targets.any(axis=0))
+    there = targets.any(axis=0)
+    if there.any():
+        wanted = average_precision_score(
+            targets[:, there], np.nan_to_num(logits[:, there], nan=-9), average=None
+        )
+        np.testing.assert_allclose(found[there], wanted, rtol=1e-12)
+
+
+def test_average_precision_of_a_large_set_is_scikit_learns():
+    rng = np.random.default_rng(0)
+    targets = rng.random((3000, 20)) < 0.1
+    logits = (rng.normal(size=(3000, 20)) + targets).astype(np.float32).round(1)  # with ties
+    wanted = average_precision_score(targets, logits, average=None)
+    assert 0.1 < wanted.min() < wanted.max() < 0.9
+    np.testing.assert_allclose(average_precision(logits, targets), wanted, rtol=1e-12)

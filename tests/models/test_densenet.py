@@ -71,6 +71,7 @@ def test_the_name_tells_the_number_of_layers(name, layers, shapes_of):
     assert sum(path[-1].key == "kernel" for path, _ in paths) == layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "giga"),
     [("densenet121", 2.834), ("densenet161", 7.728), ("densenet169", 3.36), ("densenet201", 4.291)],

@@ -42,6 +42,7 @@ def test_images_of_another_size_are_refused(size):
         model.init(jax.random.key(0), jnp.zeros((1, *size, 1)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_gradients_are_finite_and_reach_every_kernel(dtype, drawn_variables, train_gradients):
     model = create_model("lenet5", dropout=0.1)

@@ -344,6 +344,7 @@ def test_output_stride_bounds_the_stride_and_keeps_the_parameters(name, channels
         assert shapes_of(name, output_stride=stride, **shallow) == shapes_of(name, **shallow)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -386,6 +387,7 @@ def test_parameters_of_each_norm(shapes_of):
     assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(constants)) == 4 * 26_560
 
 
+@pytest.mark.slow
 def test_frozen_norms_compute_and_differentiate_in_training_as_batch_norm_does_in_evaluation(
     drawn_variables,
 ):

@@ -34,21 +34,3 @@ def folder_of():
 def train_small():
     """Trains it on a dataset by the command line, with further words."""
     return lambda dataset, *words: cli.main(["train", *SMALL, "--dataset", dataset, *words])
-
-
-@pytest.fixture
-def refused(capsys, tmp_path):
-    """Runs a command that must be refused in a line or two and leave nothing; returns what it says."""
-
-    def refused(*words):
-        before = set(tmp_path.rglob("*"))
-        with pytest.raises(SystemExit) as stop:
-            cli.main(list(words))
-        message = capsys.readouterr().err
-        assert stop.value.code == 2
-        assert message.startswith("jaxnets: ")
-        assert len(message.strip().splitlines()) <= 2
-        assert set(tmp_path.rglob("*")) == before
-        return message
-
-    return refused

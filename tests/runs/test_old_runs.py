@@ -16,7 +16,7 @@ from jaxnets.classification import folders
 
 OLD = Path(__file__).parent / "old_runs"
 EXPECTED = json.loads((OLD / "expected.json").read_text())
-NAMES = ("classifier", "captioner")
+NAMES = ("classifier", pytest.param("captioner", marks=pytest.mark.slow))
 
 
 @pytest.fixture(params=NAMES)

@@ -1,11 +1,6 @@
 """Anyone's task has everything that a run has: here one of the tests, in toy.py."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 import types
 from pathlib import Path
 
@@ -40,6 +35,7 @@ def train(toy, name, **options):
     return directory, history
 
 
+@pytest.mark.slow
 def test_one_and_eight_devices_learn_the_line_and_the_best_is_the_lowest_median(toy):
     ends = {}
     for strategy in ("single", "pmap"):
@@ -56,6 +52,7 @@ def test_one_and_eight_devices_learn_the_line_and_the_best_is_the_lowest_median(
     assert ends["single"] == pytest.approx(ends["pmap"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_a_plateau_is_one_of_a_metric_that_is_better_when_lower(toy):
     _, history = train(toy, "run", epochs=30, learning_rate=1e-9, patience=2, strategy="single")
     medians = [record["test_median"] for record in history.epochs]
@@ -64,38 +61,9 @@ def test_a_plateau_is_one_of_a_metric_that_is_better_when_lower(toy):
 
 
 @pytest.mark.slow
-def test_killed_and_resumed_it_ends_in_the_same_bits():
-    # What is killed while it writes keeps no compiled program: the next one would find a torn one.
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
-    doomed = {**environment, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "inf"}
-
-    def start(name, *options, env=environment):
-        command = [sys.executable, "-m", "jaxnets", "train", TOY, "--run-dir", name, "--epochs", "12",
-                   "--checkpoint-every", "7", "--examples", "320", *options]  # fmt: skip
-        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-    def finish(process):
-        printed, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, printed.decode()
-        return printed
-
-    def saved():
-        return any(path.name.isdigit() for path in Path("killed/checkpoints").glob("*"))
-
-    finish(start("whole"))
-    killed = start("killed", env=doomed)
-    deadline = time.monotonic() + 120
-    while not saved() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert killed.returncode == -signal.SIGKILL
-    assert not (Path("killed/checkpoints") / "240").exists()
-    assert b"resumed at step" in finish(start("killed", "--resume"))
-    a, b = (
-        Checkpointer(Path(name).absolute() / "checkpoints", read_only=True).restore_variables()
-        for name in ("whole", "killed")
-    )
+def test_killed_and_resumed_it_ends_in_the_same_bits(whole_and_killed):
+    words = [TOY, "--epochs", "12", "--checkpoint-every", "7", "--examples", "320"]
+    a, b = whole_and_killed(words, last=240, devices=2)
     jax.tree.map(np.testing.assert_array_equal, a, b)
     assert np.abs(a["params"]["w"]).min() > 0.3  # it learned something
 

@@ -38,11 +38,16 @@ def test_a_number_out_of_its_range_is_named(refused, words):
         ("captioning --image-size 0", "image_size is 0"),
         ("captioning --augment flipp", "unknown augmentation 'flipp'"),
         ("--augment none flip", "augment is none flip; none stands alone"),
-        ("--augment x", "imagenet, iou_crop, lens, noise, none"),
+        ("--augment x", "imagenet, invert, iou_crop, lens, noise, none"),
         ("--process 1", "process is 1, but processes is not given"),
         ("--coordinator a:1", "coordinator is a:1, but processes is not given"),
         ("--processes 2 --process 2 --coordinator a:1", "process is 2 of 2"),
         ("--processes -1", "processes is -1"),
+        ("--optimizer lamm", "unknown optimizer 'lamm'; did you mean 'lamb'"),
+        ("--optimizer-settings b2", "optimizer_settings: 'b2' is not of the form NAME=VALUE"),
+        ("--optimizer-settings momentum=0.5", "optimizer_settings: momentum is decided by the run"),
+        ("--optimizer lamb --optimizer-settings b3=1", "lamb has no setting 'b3'; it has b1, b2"),
+        ("--schedule restarts --schedule-settings growth=0", "growth is 0; it must be above 0"),
         ("--dataset=", "unknown dataset ''"),
         ("--run-dir /dev/null", "/dev/null is not a directory"),
     ],
@@ -150,5 +155,22 @@ def test_a_dataset_without_classes_is_said_to_have_none(refused, tmp_path):
     (tmp_path / "captions.json").write_text(json.dumps(told))
     message = refused("train", *SMALL, "--dataset", "captions:.", "--run-dir", "run")
     assert (
-        "has no classes to tell apart; digits, folder:PATH, records:PATH and tfds:NAME have" in message
+        "has no classes to tell apart; digits, folder:PATH, csv:PATH, records:PATH and tfds:NAME have"
+        in message
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--image-size 24:16", "image_size is '24:16'; wanted pixels, or FIRST:LAST such as 128:224"),
+        ("--image-size big", "image_size is 'big'; wanted pixels"),
+        ("--image-size 8:65536", "image_size is 65536; it must be at least 1"),
+        (
+            "--model mlp --image-size 16:32",
+            "image_size is 16:32, but mlp's weights",
+        ),
+    ],
+)
+def test_a_size_that_does_not_grow_is_refused(refused, words, message):
+    assert message in refused("train", *words.split())

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shlex
+import statistics
 
 import pytest
 
@@ -33,6 +34,7 @@ def without_a_test_set(monkeypatch):
     monkeypatch.setattr(recipes, "get", lambda name: blind)
 
 
+@pytest.mark.slow
 def test_a_search_leaves_a_table_a_picture_and_the_command_that_trains(
     without_a_test_set, capsys, tmp_path
 ):
@@ -66,7 +68,7 @@ def test_a_search_leaves_a_table_a_picture_and_the_command_that_trains(
         "strategy": "single",
         "batch_size": 64,
     }
-    wanted = Config(model="mlp", dataset="digits", **common, **best)
+    wanted = Config(model="mlp", dataset="digits", **common, **best).completed()
     for field in dataclasses.fields(Config):
         assert getattr(parsed, field.name) == getattr(wanted, field.name), field.name
 
@@ -119,3 +121,33 @@ def test_the_directory_of_another_search_is_left_alone(tmp_path):
     with pytest.raises(InputError, match="holds search.json already"):
         searching.search(RECIPE, Config(model="mlp", run_dir=tmp_path / "mine"))
     assert (tmp_path / "mine" / "search.json").read_text() == "{}"
+
+
+def test_the_finder_leaves_a_picture_and_the_command_that_trains(capsys, tmp_path):
+    cli.main(["search", "--finder", *SMALL])
+    printed = capsys.readouterr().out
+    directory = tmp_path / "runs" / "finder_mlp_digits_1"
+    assert sorted(path.name for path in directory.iterdir()) == ["finder.json", "finder.png"]
+    found = json.loads((directory / "finder.json").read_text())
+    assert f"learning rate {found['suggestion']:.2g}" in printed
+    rate = float(format(found["suggestion"], ".2g"))
+    assert f"--learning-rate {rate}" in printed.splitlines()[-1]
+    assert len(found["rates"]) == len(found["losses"])
+
+
+@pytest.mark.slow
+def test_folds_are_runs_measured_on_what_they_did_not_see(capsys, tmp_path):
+    small = [word for word in SMALL if word not in ("--candidates", "4", "--stages", "1", "2")]
+    cli.main(["search", "--folds", "3", *small, "--epochs", "1", "--run-dir", "cv"])
+    printed = capsys.readouterr().out
+    found = json.loads((tmp_path / "cv" / "folds.json").read_text())
+    accuracies = [fold["test_top1"] for fold in found["folds"]]
+    assert len(set(accuracies)) > 1
+    assert found["mean"]["test_top1"] == pytest.approx(statistics.mean(accuracies))
+    assert found["deviation"]["test_top1"] == pytest.approx(statistics.stdev(accuracies))
+    for fold in range(1, 4):
+        records = (tmp_path / "cv" / f"fold_{fold}" / "metrics.jsonl").read_text()
+        assert f'"test_top1": {accuracies[fold - 1]}' in records
+    assert "deviation" in printed
+    cli.main(["search", "--folds", "3", *small, "--epochs", "1", "--run-dir", "cv"])  # it goes on
+    assert json.loads((tmp_path / "cv" / "folds.json").read_text()) == found

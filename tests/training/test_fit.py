@@ -149,6 +149,7 @@ def test_resuming_needs_a_directory(run):
         run(resume=True)
 
 
+@pytest.mark.slow
 def test_a_run_stops_when_the_test_set_gets_no_better(run):
     _, history = run(rate=0.0, epochs=9, patience=2, monitor="test_loss", optimizer=optax.set_to_zero())
     # Batch statistics still settle; once they have, nothing moves.
@@ -275,6 +276,7 @@ def test_a_profile_is_a_trace_of_a_few_steps_that_changes_no_number(run, whole, 
         run(profile=True)
 
 
+@pytest.mark.slow
 def test_the_average_of_a_short_run_is_as_good_as_its_last_weights(run, whole):
     state, history = run(epochs=8, ema_decay=0.999)
     assert history.epochs[-1]["test_top1"] > 0.9

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from jaxnets.errors import InputError
-from jaxnets.metrics import Mean
-from jaxnets.training import DivergenceError, loop
+from jaxnets.metrics import Mean, Share
+from jaxnets.training import DivergenceError, Headline, loop
 from jaxnets.training.logs import Recorder
 from jaxnets.training.progress import Reporter
 from jaxnets.training.state import TrainState
@@ -50,6 +50,26 @@ def run_of_losses(losses, log_every=4):
     reporter = Reporter(1, steps, enabled=False)
     recorder = Recorder(None)
     return loop.run(step, state, itertools.repeat({}), schedule, recorder=recorder, reporter=reporter)[1]
+
+
+def test_rows_of_epochs_fit_on_a_narrow_terminal_and_are_whole_in_a_pipe(capsys, monkeypatch):
+    record = {"epoch": 1, "update_ratio": 1e-3, "images_per_second": 9e4, "data_wait": 0, "seconds": 2}
+    kinds = {"train_loss": Mean(0, 1), "test_loss": Mean(0, 1)}
+    kinds |= {"train_top1": Share(0, 1), "test_top1": Share(0, 1)}
+    record |= dict.fromkeys(kinds, 0.5)
+
+    def lines():
+        Reporter(2, 4, Headline("top1", "accuracy")).epoch(record, kinds)
+        return capsys.readouterr().out.splitlines()
+
+    monkeypatch.setenv("COLUMNS", "80")
+    assert [line.split()[-1] for line in lines()] == ["seconds", "2.0"]
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    monkeypatch.setenv("NO_COLOR", "1")
+    heading, row = lines()
+    assert "test accuracy  update ratio" in heading
+    assert row.split()[-2:] == ["50.00%", "1.0e-03"]
+    assert len(row) <= 80
 
 
 def test_a_loss_that_explodes_within_the_first_record_is_stopped():

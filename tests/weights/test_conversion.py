@@ -213,9 +213,18 @@ def test_names_that_are_unknown(tiny):
     with pytest.raises(InputError, match="unknown library of alexnet_owt 'timm'; known: torchvision"):
         to_torch("alexnet_owt", {}, library="timm")
     with pytest.raises(InputError, match="there is no reference for lenet5"):
+        to_torch("lenet5", {})
+    with pytest.raises(InputError, match="does not fit lenet5 by jaxnets's names"):
         from_torch("lenet5", {})
     assert libraries("lenet5") == ()
-    assert libraries("resnet50") == ("torchvision", "timm")
+    assert libraries("resnet50") == ("torchvision", "timm", "keras", "slim", "transformers")
+    assert libraries("resnet18") == ("torchvision", "timm", "transformers")
+
+
+def test_a_library_whose_names_do_not_suit_a_model_is_passed_over():
+    """Files of before 2022 have one name for both convolutions of the newer region proposals."""
+    with pytest.raises(InputError, match="fasterrcnn_resnet50_fpn_v2 by torchvision's names: .*missing"):
+        from_torch("fasterrcnn_resnet50_fpn_v2", {"weight": np.zeros(1)})
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,17 @@ import json
 import pickle
 import struct
 import sys
-import types
+import traceback
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from torch_stand_in import Tensor, stand_in
 
 from jaxnets.errors import InputError
 from jaxnets.weights import files
 
+ADVICE = "Re-running `torch.load` with `weights_only` set to `False` will likely succeed"
 TENSORS = {
     "conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
     "half": np.linspace(-1, 1, 5).astype(np.float16),
@@ -101,18 +103,6 @@ def test_published_files_must_have_the_hash_in_their_name(tmp_path, monkeypatch)
         files.read_torch(good)
 
 
-class FakeTensor:
-    """What of torch's tensors is used: their values."""
-
-    dtype = "float32"
-
-    def __init__(self, value):
-        self.value = value
-
-    def numpy(self):
-        return self.value
-
-
 @pytest.fixture
 def torch_that_loads(monkeypatch, tmp_path):
     """`torch`, whose `load` gives (or raises) what it is told, and only with `weights_only=True`."""
@@ -125,10 +115,7 @@ def torch_that_loads(monkeypatch, tmp_path):
                 raise content
             return content
 
-        fake = types.SimpleNamespace(
-            load=load, bfloat16="bfloat16", is_tensor=lambda value: isinstance(value, FakeTensor)
-        )
-        monkeypatch.setitem(sys.modules, "torch", fake)
+        monkeypatch.setitem(sys.modules, "torch", stand_in(load))
         path = tmp_path / "weights.pth"
         path.write_bytes(pickle.dumps("a pickle, but no zip"))
         return path
@@ -139,24 +126,40 @@ def torch_that_loads(monkeypatch, tmp_path):
 @pytest.mark.parametrize("wrap", [lambda d: d, lambda d: {"state_dict": d, "epoch": 3}])
 def test_tensors_come_by_name_out_of_what_scripts_save(torch_that_loads, wrap):
     value = np.arange(3, dtype=np.float32)
-    path = torch_that_loads(wrap({"module.fc.weight": FakeTensor(value)}))
-    read = files.read_torch(path)
-    assert list(read) == ["fc.weight"]
-    np.testing.assert_array_equal(read["fc.weight"], value)
+    path = torch_that_loads(wrap({"fc.weight": Tensor(value, requires_grad=True)}))
+    ((key, read),) = files.read_torch(path).items()
+    assert key.endswith("fc.weight")
+    assert read.shape == (3,)
+    np.testing.assert_array_equal(read, value)
+    assert np.asarray(read, np.float16).dtype == np.float16
+
+
+def test_brain_floats_are_read_bit_for_bit(torch_that_loads):
+    read = files.read_torch(torch_that_loads({"brain": Tensor(TENSORS["brain"])}))["brain"]
+    assert np.asarray(read).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(read, TENSORS["brain"])
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.UnpicklingError("Weights only load failed"), "refused, and nothing in it was run"),
+        (
+            pickle.UnpicklingError(f"GLOBAL os.system was ... {ADVICE}"),
+            r"in it was run: .* \(os.system\)",
+        ),
         (RuntimeError("PytorchStreamReader failed\nwith more"), r"as torch's \(Pyt.* failed\); fetch"),
-        ([FakeTensor(0)], "holds no state dict"),
-        ({"a": FakeTensor(0), "b": "text"}, "holds no state dict"),
+        (RuntimeError(f"TorchScript? {ADVICE}"), "nothing in it was run: it is a TorchScript program"),
+        (RuntimeError(), r"as torch's \(RuntimeError\); fetch"),
+        (Tensor(0), "holds no state dict"),
+        ({"a": 0, "b": "text"}, "holds no state dict, but a, b; wanted tensors by name"),
     ],
 )
 def test_what_is_no_state_dict_is_refused(torch_that_loads, content, message):
-    with pytest.raises(InputError, match=message):
-        files.read_torch(torch_that_loads(content))
+    path = torch_that_loads(content)
+    with pytest.raises(InputError, match=message) as refusal:
+        files.read_torch(path)
+    shown = "".join(traceback.format_exception(refusal.value))  # as a script prints it
+    assert ADVICE not in shown
 
 
 def test_half_a_zip_is_told_to_be_cut_short(torch_that_loads):

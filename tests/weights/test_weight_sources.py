@@ -122,8 +122,8 @@ def test_a_published_file_is_fetched_once_and_checked(caches, served):
 
 
 def test_other_sources_are_refused(tmp_path):
-    (tmp_path / "weights.h5").write_bytes(b"")
-    for source in (tmp_path / "weights.h5", "resnet50", "keras:resnet50.h5"):
+    (tmp_path / "weights.onnx").write_bytes(b"")
+    for source in (tmp_path / "weights.onnx", "resnet50", "onnx:resnet50.onnx"):
         with pytest.raises(InputError, match="source: .* holds no weights that are known; wanted"):
             sources.read(source)
     with pytest.raises(InputError, match="no such file"):

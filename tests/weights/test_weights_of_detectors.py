@@ -30,7 +30,7 @@ from jaxnets.models import (
     resnet,
 )
 from jaxnets.models.settings import Count, Counts, NonNegative
-from jaxnets.weights import conversion, files
+from jaxnets.weights import conversion, files, matching
 
 ANCHORS = 3
 
@@ -49,7 +49,7 @@ class Detector(InitializedAtOnce):
     input_size: tuple[int, int, int]
     min_size: int = 1
     class_names: tuple[str, ...] = ()
-    resizing: detection.detector.Resizing = detection.detector.Resizing(48, 96)
+    resizing: detection.Resizing = detection.Resizing(48, 96)
     model_name: str = "the model"
 
     @nn.compact
@@ -169,6 +169,26 @@ def test_other_classes_draw_the_scoring_layers_anew_and_these_alone(written):
         rest = {**variables["params"]}
         rest.pop("cls_logits")
         assert_same(loaded, {**variables, "params": rest})
+
+
+def test_the_scoring_layers_may_be_missing_where_they_are_drawn_anew(written, monkeypatch):
+    monkeypatch.setattr(matching, "recognized_model", lambda shapes: None)  # which takes its time
+    path, variables = written
+    tensors = {key: np.asarray(value) for key, value in files.read_safetensors(path)[0].items()}
+    rest = {f"model.{key}": value for key, value in tensors.items() if "cls_logits" not in key}
+    assert len(rest) == len(tensors) - 2
+    files.write_safetensors(path, rest)
+    for options in ({"num_classes": 3}, {"new_head": True}):
+        model, loaded = jaxnets.load_pretrained("dots", path, **options)
+        assert model.num_classes == options.get("num_classes", 91)
+        kernel = loaded["params"].pop("cls_logits")["kernel"]
+        assert 0.5 < kernel.std() * np.sqrt(72) < 1.5
+        rest = {key: value for key, value in variables["params"].items() if key != "cls_logits"}
+        assert_same(loaded, {**variables, "params": rest})
+    with pytest.raises(
+        InputError, match=r"2 missing \(head.cls_logits.* give num_classes for a new one"
+    ):
+        jaxnets.load_pretrained("dots", path)
 
 
 def test_another_setting_is_no_reason_to_draw_layers_anew(written):
