@@ -180,8 +180,9 @@ def test_half_precision_maps_have_the_variance_of_their_values_and_its_gradients
     slope, (y, stats) = jax.jit(jax.grad(loss, has_aux=True))(x)
     exact = np.asarray(x, np.float64).var((0, 1, 2), ddof=1)
     expected = 0.9 * v["batch_stats"]["var"] + 0.1 * exact
-    np.testing.assert_allclose(stats["var"][:2], expected[:2], rtol=1e-4)
-    np.testing.assert_allclose(stats["var"][2], expected[2], atol=1e-2)
+    # One pass loses digits of the mean's square: 2e-5 of it, where the 4096 values are added in turn.
+    mean = np.asarray(x, np.float64).mean((0, 1, 2))
+    assert (np.abs(stats["var"] - expected) < 0.1 * 2e-5 * mean**2).all()
     wanted, (fine, _) = jax.jit(jax.grad(loss, has_aux=True))(x.astype(jnp.float32))
     for half, full in ((slope, wanted), (y, fine)):
         half, full = (np.asarray(a[..., :2], np.float32) for a in (half, full))
