@@ -58,7 +58,8 @@ class Member:
         views = batch["image"]
         images = self.preprocessing.normalize(views.reshape(-1, *views.shape[2:]))
         scores = self.pretrained.model.apply(variables, images)
-        return self.pretrained.activation(scores).reshape(*views.shape[:2], -1).mean(axis=1)
+        probabilities = weights.ACTIVATIONS[self.pretrained.activation](scores)
+        return probabilities.reshape(*views.shape[:2], -1).mean(axis=1)
 
 
 def members_of(models: Sequence[Run | Pretrained], inside: Callable[[Run], Pretrained]) -> list[Member]:
@@ -91,9 +92,9 @@ def members_of(models: Sequence[Run | Pretrained], inside: Callable[[Run], Pretr
     return members
 
 
-def activation(task: Classification) -> Callable[[jax.Array], jax.Array]:
-    """What turns the scores of a task into probabilities."""
-    return jax.nn.sigmoid if task.loss_name == "bce" else jax.nn.softmax
+def activation(task: Classification) -> str:
+    """What turns the scores of a task into probabilities, one of `weights.ACTIVATIONS`."""
+    return "sigmoid" if task.loss_name == "bce" else "softmax"
 
 
 def evaluate(

@@ -194,7 +194,7 @@ def draw(run: Run) -> list[Path]:
     if run.task.several:
         return []
     predictions = predict_all(run.task, run.variables, run.held_out())
-    activation = folders.activation(run.task)
+    activation = weights.ACTIVATIONS[folders.activation(run.task)]
     found = ((batch, np.asarray(activation(scores))) for batch, scores in predictions)
     return pictures.draw_predictions(run.directory, found, run.about["class_names"])
 

@@ -102,10 +102,10 @@ def _attributions(command: Explain, opened: _Opened, path: Path) -> None:
     import jax
     import numpy as np
 
-    from jaxnets import explain
+    from jaxnets import explain, weights
 
     model, variables, images = opened.network
-    activation = opened.member.activation
+    activation = weights.ACTIVATIONS[opened.member.activation]
     probabilities = np.asarray(activation(jax.jit(model.apply)(variables, images)))
     if command.class_name is None:
         classes = probabilities.argmax(-1)

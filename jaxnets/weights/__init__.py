@@ -10,6 +10,7 @@ from jaxnets.weights.loading import find_preprocessing as preprocessing
 from jaxnets.weights.loading import load, model_named_by, refuse_other_model
 from jaxnets.weights.matching import DRAWN, DROPPED, KEPT
 from jaxnets.weights.pretrained import (
+    ACTIVATIONS,
     Pretrained,
     UnknownImagesError,
     in_rgb,
@@ -22,6 +23,7 @@ from jaxnets.weights.saving import check_path, save, usual_library
 from jaxnets.weights.transfer import freeze_mask, layerwise_decay
 
 __all__ = [
+    "ACTIVATIONS",
     "DRAWN",
     "DROPPED",
     "KEPT",

@@ -176,6 +176,7 @@ def _ours(name: str | None, checkpoint: sources.Checkpoint, dtype: Any) -> Pretr
         tuple(about["class_names"]),
         about["settings"],
         checkpoint.origin,
+        about.get("activation", "softmax"),
     )
 
 

@@ -1,7 +1,7 @@
 """A model with its weights, its images and its classes; and the same for other ones."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from jaxnets.models import Classifier, create_model
 from jaxnets.weights import adaptation
 from jaxnets.weights.conversion import Variables
 from jaxnets.weights.images import Preprocessing
+
+ACTIVATIONS = {"softmax": jax.nn.softmax, "sigmoid": jax.nn.sigmoid}
 
 
 class UnknownImagesError(InputError):
@@ -32,7 +34,7 @@ class Pretrained:
         class_names: of the K scores.
         settings: of `create_model`, without the name and the number of classes.
         origin: where the weights came from, for messages.
-        activation: from scores to probabilities.
+        activation: what turns scores into probabilities, one of `ACTIVATIONS`.
         headless: whether the source had no layers that score the classes: they are drawn, and always
             drawn anew by `adapted`.
     """
@@ -43,7 +45,7 @@ class Pretrained:
     class_names: tuple[str, ...]
     settings: Mapping[str, Any]
     origin: str
-    activation: Callable[[jax.Array], jax.Array] = jax.nn.softmax
+    activation: str = "softmax"
     headless: bool = False
 
     def adapted(

@@ -42,6 +42,7 @@ def save(path: str | PathLike, pretrained: Pretrained, library: str = OUR_NAMES)
             "input_size": pretrained.model.input_size,
             "settings": dict(pretrained.settings),
             "class_names": pretrained.class_names,
+            "activation": pretrained.activation,
             "naming": naming_of(pretrained.model),
             "preprocessing": preprocessing and dataclasses.asdict(preprocessing),
         }

@@ -190,6 +190,16 @@ def test_a_run_goes_on_and_on_other_labels_it_does_not(run, table, tmp_path, cap
     assert "resume: the files in" in capsys.readouterr().err
 
 
+def test_converted_weights_keep_the_probabilities_of_the_run(run, tmp_path, capsys):
+    path = run.held_out().paths[0]
+    cli.main(["predict", str(run.directory), path, "--top", "3"])
+    wanted = capsys.readouterr().out
+    cli.main(["convert", "mlp", str(run.directory), "-o", str(tmp_path / "model.safetensors")])
+    capsys.readouterr()
+    cli.main(["predict", str(tmp_path / "model.safetensors"), path, "--top", "3"])
+    assert capsys.readouterr().out == wanted
+
+
 def test_a_run_is_exported_with_its_probabilities(run, tmp_path):
     source = run.held_out()
     jaxnets.export_model(run.directory, tmp_path / "model.bin")
