@@ -118,6 +118,7 @@ def test_attention_is_drawn_and_several_sentences_are_ranked(trained, folder, ca
     assert width > height > 100
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_runs_and_one_of_another_vocabulary(trained, folder, capsys, refused, tmp_path):
     run = recipes.load(trained)
     (alone,) = describe([run], [folder / "0.png"])

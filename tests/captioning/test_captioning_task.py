@@ -205,6 +205,7 @@ def test_of_recolored_images_all_words_but_colors_are_learned():
     assert 3 * count < np.mean(words[1]) < 4 * count
 
 
+@pytest.mark.slow
 def test_the_gradient_of_recolored_images_knows_no_color_word():
     batch = single_sentences(make_batch())
     other = {**batch, "captions": batch["captions"].copy()}

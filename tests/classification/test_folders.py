@@ -90,7 +90,7 @@ def evaluated(members, folder, **options):
     return metrics.compute(folders.evaluate(members, folder, **options))
 
 
-@pytest.mark.parametrize("kind", ["center", "flip", "ten"])
+@pytest.mark.parametrize("kind", ["center", "flip", pytest.param("ten", marks=pytest.mark.slow)])
 def test_views_are_averaged(net, folder, kind):
     results = evaluated([net], folder.parent, crops=kind, batch_size=4)
     wanted = scores(*by_hand(net, folder, kind))

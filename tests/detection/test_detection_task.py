@@ -75,6 +75,7 @@ def close(one, other, tolerance=1e-4):
     )
 
 
+@pytest.mark.slow
 def test_the_loss_is_finite_and_every_part_has_a_gradient(steps):
     sums, gradient = steps(make_batch())
     assert np.isfinite(list(sums.values())).all()

@@ -75,7 +75,6 @@ APPLICATIONS = {
         options={"alpha": 0.35},
         model="mobilenet_v2_100",
         overrides={"width": 0.35},
-        small=True,
         **_MOBILENET_V2,
     ),
     "densenet121": Application("DenseNet121"),

@@ -88,7 +88,14 @@ def test_any_size_is_resized_by_torchs_formula(before, after, align_corners):
 
 
 @pytest.mark.parametrize("align_corners", [False, True])
-@pytest.mark.parametrize(("before", "after"), [((5, 7), (9, 13)), ((9, 13), (5, 7)), ((1, 4), (6, 1))])
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param((5, 7), (9, 13), marks=pytest.mark.slow),
+        ((9, 13), (5, 7)),
+        pytest.param((1, 4), (6, 1), marks=pytest.mark.slow),
+    ],
+)
 def test_gradient_is_the_transpose_under_every_transformation(before, after, align_corners):
     rng = np.random.default_rng(1)
     x, tangent = (jnp.asarray(rng.normal(size=(3, 2, *before, 2)), jnp.float32) for _ in range(2))

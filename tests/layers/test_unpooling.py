@@ -107,7 +107,7 @@ def test_unpooling_undoes_pooling_where_the_maxima_were(window):
     assert np.sum(y != 0) == maxima.size
 
 
-@pytest.mark.parametrize("window", [None, 2])
+@pytest.mark.parametrize("window", [pytest.param(None, marks=pytest.mark.slow), 2])
 def test_gradients_are_exact(window, double_precision):
     x, weights = RNG.normal(size=(2, 5, 7, 2)), RNG.normal(size=(2, 5, 7, 2))
 

@@ -108,6 +108,7 @@ def test_drop_path_leaves_out_the_residual_of_some_examples_in_training(drawn_va
     assert 6 <= alone.sum() <= 26
 
 
+@pytest.mark.slow
 def test_smallest_image_ends_in_one_pixel(shapes_of):
     model, shapes = create_model("inception_resnet_v2"), shapes_of("inception_resnet_v2")
     assert model.min_size == 75

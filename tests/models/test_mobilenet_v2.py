@@ -11,7 +11,11 @@ from jaxnets.models.mobilenet_v2 import InvertedResidual
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("mobilenet_v2_100", 3_504_872), ("mobilenet_v2_140", 6_108_776)]
+    ("name", "count"),
+    [
+        ("mobilenet_v2_100", 3_504_872),
+        pytest.param("mobilenet_v2_140", 6_108_776, marks=pytest.mark.slow),
+    ],
 )
 def test_parameter_count(name, count, count_parameters):
     assert count_parameters(name) == count

@@ -10,7 +10,11 @@ from jaxnets.models import create_model, feature_info
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("mobilenet_v3_large", 5_483_032), ("mobilenet_v3_small", 2_542_856)]
+    ("name", "count"),
+    [
+        pytest.param("mobilenet_v3_large", 5_483_032, marks=pytest.mark.slow),
+        ("mobilenet_v3_small", 2_542_856),
+    ],
 )
 def test_parameter_count(name, count, count_parameters):
     assert count_parameters(name) == count
@@ -62,6 +66,7 @@ def depthwise(name, **settings):
     return found, momentums
 
 
+@pytest.mark.slow
 def test_dilation_takes_the_place_of_a_stride_from_the_first_block_on():
     plain, momentums = depthwise("mobilenet_v3_large")
     assert momentums == {0.99}

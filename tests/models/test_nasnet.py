@@ -15,7 +15,10 @@ from jaxnets.models.nasnet_parts import AuxiliaryHead, Cell, FactorizedReduction
 RNG = np.random.default_rng(1)
 
 
-@pytest.mark.parametrize(("name", "count"), [("nasnet_mobile", 5_289_978), ("nasnet_large", 88_753_150)])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("nasnet_mobile", 5_289_978), pytest.param("nasnet_large", 88_753_150, marks=pytest.mark.slow)],
+)
 def test_parameter_count(name, count, count_parameters):
     assert count_parameters(name) == count
 
@@ -174,6 +177,7 @@ def cell_variables(cell, *inputs, seed=0):
     return jax.tree.map(lambda s: jnp.asarray(rng.uniform(0.2, 1, s.shape), jnp.float32), shapes)
 
 
+@pytest.mark.slow
 def test_drop_path_skips_operations_of_some_examples_in_training_only():
     cell, plain = (Cell(NORMAL, 2, drop_path=rate) for rate in (0.5, 0.0))
     x = np.repeat(RNG.normal(size=(1, 4, 4, 3)).astype(np.float32), 8, axis=0)

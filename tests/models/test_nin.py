@@ -80,7 +80,10 @@ def test_maps_and_scores_match_numpy(small_input, rows, drawn_variables, numpy_c
     np.testing.assert_allclose(ours, scores, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("small_input", "first_random"), [(True, "mlpconv2"), (False, "mlpconv4")])
+@pytest.mark.parametrize(
+    ("small_input", "first_random"),
+    [pytest.param(True, "mlpconv2", marks=pytest.mark.slow), (False, "mlpconv4")],
+)
 def test_dropout_is_where_the_published_definitions_have_it(small_input, first_random, drawn_variables):
     model = create_model("nin", num_classes=4, small_input=small_input)
     side = model.min_size + 8

@@ -30,7 +30,11 @@ LAST_STRIDES = {
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+SLOW = ("mobilenet_v2_100", "xception", "xception41")
+ROWS = [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in SMALL]
+
+
+@pytest.mark.parametrize("name", ROWS)
 def test_output_stride_bounds_the_stride_and_keeps_the_parameters(name, shapes_of):
     settings = SMALL[name]
     for stride in (8, 16, 32):
@@ -45,13 +49,22 @@ def test_output_stride_bounds_the_stride_and_keeps_the_parameters(name, shapes_o
     ("name", "output_stride", "exact"),
     [
         pytest.param("vgg16", 16, {"stage4": 1, "stage5": 2}, marks=pytest.mark.slow),
-        ("vgg16", 8, {"stage3": 1, "stage4": 2}),
+        pytest.param("vgg16", 8, {"stage3": 1, "stage4": 2}, marks=pytest.mark.slow),
         ("densenet121", 8, {"denseblock2": 1, "denseblock3": 2, "denseblock4": 4}),
-        ("mobilenet_v1_100", 8, {"stage3": 1, "stage4": 2, "stage5": 4}),
-        ("mobilenet_v2_100", 8, {"stage3": 1, "stage5": 2, "last_conv": 4}),
-        ("xception", 16, {"block11": 1, "block12": 2, "conv4": 2}),
+        pytest.param(
+            "mobilenet_v1_100", 8, {"stage3": 1, "stage4": 2, "stage5": 4}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "mobilenet_v2_100", 8, {"stage3": 1, "stage5": 2, "last_conv": 4}, marks=pytest.mark.slow
+        ),
+        pytest.param("xception", 16, {"block11": 1, "block12": 2, "conv4": 2}, marks=pytest.mark.slow),
         ("xception", 8, {"block2": 1, "block3": 2, "block11": 2}),
-        ("xception41", 8, {"block2": 1, "block3": 2, "block4": 2, "block5": 4, "block6": 4}),
+        pytest.param(
+            "xception41",
+            8,
+            {"block2": 1, "block3": 2, "block4": 2, "block5": 4, "block6": 4},
+            marks=pytest.mark.slow,
+        ),
         ("resnetv2_50", 8, {"stage2": 1, "stage3": 2, "stage4": 4}),
     ],
 )

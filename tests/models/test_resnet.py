@@ -23,7 +23,7 @@ IMAGES = np.random.default_rng(1).normal(size=(4, 8, 8, 3)).astype(np.float32)
         ("resnet34", 21_797_672),
         ("resnet50", 25_557_032),
         ("resnet101", 44_549_160),
-        ("resnet152", 60_192_808),
+        pytest.param("resnet152", 60_192_808, marks=pytest.mark.slow),
         ("wide_resnet50_2", 68_883_240),
         ("wide_resnet101_2", 126_886_696),
         ("resnext50_1x64d", 25_557_032),

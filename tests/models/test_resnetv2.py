@@ -33,7 +33,7 @@ def bottleneck_net_parameters(depths):
         ("resnetv2_50", 25_549_352),
         ("resnetv2_101", 44_541_480),
         ("resnetv2_152", 60_185_128),
-        ("resnetv2_200", bottleneck_net_parameters((3, 24, 36, 3))),
+        pytest.param("resnetv2_200", bottleneck_net_parameters((3, 24, 36, 3)), marks=pytest.mark.slow),
         ("wrn_16_8", 10_961_370),
         ("wrn_28_10", 36_479_194),
     ],

@@ -18,7 +18,7 @@ IMAGES = np.random.default_rng(1).normal(size=(2, 35, 35, 3)).astype(np.float32)
         ("seresnet50", 28_088_024),
         ("seresnext50_32x4d", 27_559_896),
         ("seresnext101_32x4d", 48_955_416),
-        ("senet154", 115_088_984),
+        pytest.param("senet154", 115_088_984, marks=pytest.mark.slow),
     ],
 )
 def test_parameter_count(name, count, count_parameters):
@@ -196,6 +196,7 @@ def test_drop_path_grows_linearly_to_the_last_block():
     np.testing.assert_allclose(rates, 0.02 * np.arange(1, 17))
 
 
+@pytest.mark.slow
 def test_senet_154_alone_has_dropout_before_its_classifier():
     assert rates_of(Dropout, "senet154") == [0.2]
     assert rates_of(Dropout, "seresnext50_32x4d") == [0.0]

@@ -139,7 +139,9 @@ def test_pixels_that_do_not_count_may_hold_anything(name):
     assert mean(name, logits, unknown) == pytest.approx(float(one), rel=1e-6)
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "lovasz")) for name in LOSSES]
+)
 def test_gradients_are_those_of_differences(name):
     logits, labels = example()
     with jax.enable_x64(True):

@@ -291,6 +291,7 @@ def test_double_precision_may_be_on():
     assert np.mean(found == wanted) > 0.999
 
 
+@pytest.mark.slow
 def test_a_fcn_gives_label_maps():
     model = create_model("fcn", backbone="resnet18", num_classes=3)
     model = dataclasses.replace(model, resizing=Resizing(40, None))

@@ -29,6 +29,7 @@ def test_the_published_chain_of_sizes():
     assert all(maps[f"indices{stage}"].dtype == jnp.int32 for stage in range(1, 6))
 
 
+@pytest.mark.slow
 def test_in_bfloat16_and_under_strict_promotion_scores_are_float32_of_the_same_picture():
     model = create_model("segnet_vgg16", **SMALL)
     variables = model.init(jax.random.key(0), images(2, 16, 16, 3))

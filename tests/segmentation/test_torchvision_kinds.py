@@ -134,6 +134,7 @@ def test_a_batch_of_one_trains_all_but_deeplabv3_which_says_why_not():
             jax.eval_shape(train, shapes_of(model), images)
 
 
+@pytest.mark.slow
 def test_there_are_no_names_of_torchvision_for_other_backbones():
     model = create_segmenter("lraspp", backbone="mobilenet_v2_100")
     with pytest.raises(InputError, match="library: torchvision has no names for a segmenter on Mobile"):

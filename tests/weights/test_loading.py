@@ -253,6 +253,7 @@ def test_weights_of_another_architecture_are_named(written):
         jaxnets.load_pretrained("alexnet_owt", path)
 
 
+@pytest.mark.slow
 def test_weights_of_no_architecture_are_refused(tmp_path):
     path = tmp_path / "other.safetensors"
     files.write_safetensors(path, {"encoder.weight": np.zeros((2, 2), np.float32)})

@@ -100,6 +100,7 @@ def test_other_classes_draw_the_scoring_layers_anew_and_these_alone(written):
         assert np.array_equal(found, value) == (path not in changed), path
 
 
+@pytest.mark.slow
 def test_a_library_without_names_for_a_backbone_is_not_what_is_told_of_other_files(
     tmp_path, monkeypatch
 ):
