@@ -123,9 +123,12 @@ def counted(text: str) -> tuple[int, int, int]:
             if found["kind"] in _FREE:
                 continue
             operands = re.findall(r"%([\w.-]+)", found["operands"].partition(")")[0])
-            moved += sizes[found["name"]] + sum(sizes[name] for name in operands)
+            of_library = 'custom_call_target="__cu' in line
+            # The second array that a library's kernel returns is its workspace.
+            written = found["type"].partition(", ")[0] if of_library else found["type"]
+            moved += size_of(written) + sum(sizes[name] for name in operands)
             kernels += 1
-            of_libraries += 'custom_call_target="__cu' in line
+            of_libraries += of_library
     return kernels, of_libraries, moved
 
 

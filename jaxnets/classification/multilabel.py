@@ -50,9 +50,7 @@ class MultiLabel(Classification):
     def measure(self, predictions: Predictions) -> Metrics:
         """`mAP`, over the classes of which there is an image, and the `AP` f64[K] of each, NaN for the
         others."""
-        rows = ((scores, batch["label"], batch["weight"] > 0) for batch, scores in predictions)
-        scores, labels, readable = (np.concatenate(column) for column in zip(*rows, strict=True))
-        found = average_precision(scores[readable], labels[readable])
+        found = average_precision(*gathered(predictions))
         known = found[~np.isnan(found)]
         return {"mAP": Ratio(known.sum(), len(known)), "AP": Sum(found)}
 
@@ -70,6 +68,13 @@ class MultiLabel(Classification):
 
     def _targets(self, batch: Batch) -> jax.Array:
         return batch["label"].astype(jnp.float32)
+
+
+def gathered(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
+    """The scores and the labels [N, K] of all images that could be read."""
+    rows = ((scores, batch["label"], batch["weight"] > 0) for batch, scores in predictions)
+    scores, labels, readable = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return scores[readable], labels[readable]
 
 
 def by_class(average_precisions: np.ndarray, class_names: Sequence[str]) -> Metrics:

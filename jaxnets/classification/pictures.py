@@ -1,4 +1,4 @@
-"""What a classifier gets wrong on held-out images, drawn into a run's directory."""
+"""What a classifier says of held-out images, drawn into a run's directory."""
 
 import heapq
 import itertools
@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxnets.classification.multilabel import gathered
 from jaxnets.explain import Mistake, plot_confusion, plot_mistakes
+from jaxnets.explain.precision_recall import ClassCurve, plot_precision_recall
+from jaxnets.metrics import average_precision, precision_recall
+from jaxnets.training.evaluation import Predictions
 
 WORST = 25  # mistakes that are shown
 
@@ -50,3 +54,25 @@ def draw_predictions(
     title = f"{wrong:,} of {total:,} images wrong{shown}"
     plot_mistakes([mistake for *_, mistake in sorted(worst, reverse=True)], class_names, sheet, title)
     return [confusion, sheet]
+
+
+def draw_precision_recall(
+    directory: Path, predictions: Predictions, class_names: Sequence[str]
+) -> list[Path]:
+    """Draws `precision_recall.png`, of a classifier of images of several labels.
+
+    Args:
+        directory: where the picture goes.
+        predictions: of `training.predict_all`.
+        class_names: K of them; those without an image are left out.
+    """
+    scores, labels = gathered(predictions)
+    averages, curves = average_precision(scores, labels), precision_recall(scores, labels)
+    classes = [
+        ClassCurve(k, name, *curves[k], averages[k])
+        for k, name in enumerate(class_names)
+        if len(curves[k][0])
+    ]
+    path = directory / "precision_recall.png"
+    plot_precision_recall(classes, path)
+    return [path]

@@ -190,10 +190,11 @@ def serve(member: Run | Pretrained, size: tuple[int, int] | None) -> Served:
 
 
 def draw(run: Run) -> list[Path]:
-    """`confusion.png` and `mistakes.png`: what it says of its held-out images, of one label each."""
-    if run.task.several:
-        return []
+    """What it says of its held-out images: `confusion.png` and `mistakes.png`, or `precision_recall.png`
+    where they may have several labels."""
     predictions = predict_all(run.task, run.variables, run.held_out())
+    if run.task.several:
+        return pictures.draw_precision_recall(run.directory, predictions, run.about["class_names"])
     activation = weights.ACTIVATIONS[folders.activation(run.task)]
     found = ((batch, np.asarray(activation(scores))) for batch, scores in predictions)
     return pictures.draw_predictions(run.directory, found, run.about["class_names"])

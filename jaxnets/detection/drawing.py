@@ -10,13 +10,13 @@ import numpy as np
 from jaxnets.data import decoding
 from jaxnets.data.marking import color_of, marked
 from jaxnets.errors import InputError
+from jaxnets.explain.precision_recall import ClassCurve, draw_classes, finish
 from jaxnets.metrics.detection import CocoTable
 from jaxnets.metrics.detection.coco import RECALLS
 from jaxnets.metrics.detection.images import THRESHOLDS
-from jaxnets.outputs import check_picture, plain, save_figure
+from jaxnets.outputs import check_picture, save_figure
 
 SMALL = 480  # pixels of the longer side, below which a picture is enlarged so that names can be read
-_NAMED = 20  # classes with a color of their own in a picture of curves
 
 
 def draw(picture: Any, found: Any, path: str | PathLike) -> None:
@@ -131,22 +131,21 @@ def draw_precision_recall(
         shade = str(0.75 * number / len(THRESHOLDS))
         by_threshold.plot(RECALLS, curve, color=shade, label=f"IoU {threshold:.2f}: {curve.mean():.3f}")
     by_threshold.set_title(f"mean of {len(known)} classes")
-
-    at_half = precision[0].mean(0)
-    best_first = known[np.argsort(-at_half[known], kind="stable")]
-    few = len(best_first) <= _NAMED
-    half = _NAMED // 2
-    named = best_first if few else np.concatenate([best_first[:half], best_first[-half:]])
-    for k in np.setdiff1d(known, named):
-        by_class.plot(RECALLS, precision[0, :, k], color="0.85", linewidth=0.8)
-    for k in named:
-        label = int(table.classes[k])
-        name = str(label) if class_names is None else class_names[label]
-        color = [value / 255 for value in color_of(label)]
-        by_class.plot(RECALLS, precision[0, :, k], color=color, label=plain(f"{name}: {at_half[k]:.3f}"))
-    by_class.set_title("classes at IoU 0.5" + ("" if few else f": ten best, ten worst of {len(known)}"))
-    for panel in (by_threshold, by_class):
-        panel.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-        panel.grid(alpha=0.3)
-        panel.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    finish(by_threshold)
+    at_half, names = precision[0].mean(0), class_names
+    labels = {k: int(table.classes[k]) for k in known}
+    draw_classes(
+        by_class,
+        [
+            ClassCurve(
+                label=label,
+                name=str(label) if names is None else names[label],
+                recall=RECALLS,
+                precision=precision[0, :, k],
+                average=at_half[k],
+            )
+            for k, label in labels.items()
+        ],
+        "classes at IoU 0.5",
+    )
     save_figure(figure, path)

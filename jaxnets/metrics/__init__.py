@@ -1,7 +1,12 @@
 """Metrics, as sums that are accumulated over devices and batches."""
 
 from jaxnets.metrics import detection, segmentation, text
-from jaxnets.metrics.classification import average_precision, confusion_matrix, in_top_k
+from jaxnets.metrics.classification import (
+    average_precision,
+    confusion_matrix,
+    in_top_k,
+    precision_recall,
+)
 from jaxnets.metrics.sums import (
     Mean,
     Metric,
@@ -32,6 +37,7 @@ __all__ = [
     "confusion_matrix",
     "detection",
     "in_top_k",
+    "precision_recall",
     "reduce",
     "scalars",
     "segmentation",

@@ -66,14 +66,30 @@ def average_precision(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
         >>> average_precision(np.array([[0.9], [0.8], [0.1]]), np.array([[1], [0], [1]]))
         array([0.83333333])
     """
+    curves = precision_recall(scores, targets)
+    return np.array([np.diff(r, prepend=0) @ p if len(r) else np.nan for r, p in curves])
+
+
+def precision_recall(scores: np.ndarray, targets: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Recall and precision of each class, at every score that occurs as the lowest that counts as found.
+
+    Args:
+        scores, targets: as for `average_precision`.
+
+    Returns:
+        `(recall, precision)`, f64[P] each, from the highest score to the lowest; of a class without an
+        example both are empty.
+    """
     scores = np.asarray(scores, np.float64)
     scores = np.where(np.isnan(scores), -np.inf, scores)
-    found = np.full(scores.shape[1], np.nan)
+    found = []
     for k, positives in enumerate(np.count_nonzero(targets, axis=0)):
-        if positives:
-            order = np.argsort(-scores[:, k], kind="stable")
-            own = scores[order, k]
-            recall, precision = curve(targets[order, k] > 0, positives)
-            last = np.append(own[1:] != own[:-1], True)  # of those that are equal
-            found[k] = np.diff(recall[last], prepend=0) @ precision[last]
+        if not positives:
+            found.append((np.zeros(0), np.zeros(0)))
+            continue
+        order = np.argsort(-scores[:, k], kind="stable")
+        own = scores[order, k]
+        recall, precision = curve(targets[order, k] > 0, positives)
+        last = np.append(own[1:] != own[:-1], True)  # of those that are equal
+        found.append((recall[last], precision[last]))
     return found

@@ -154,10 +154,10 @@ def test_eval_prints_map_and_the_average_precision_of_each_class(run, table, cap
     labels = np.stack([source[index]["label"] for index in range(len(source))])
     wanted = average_precision_score(labels, probabilities(run, source), average=None)
     assert wanted.mean() > 0.9  # it has learned
-    assert RECIPE.draw(run) == []  # no confusion matrix
     cli.main(["eval", str(run.directory)])
     printed = dict(line.rsplit(None, 1) for line in capsys.readouterr().out.splitlines()[1:])
     assert printed["examples"] == "20"
+    assert RECIPE.draw(run) == [run.directory / "precision_recall.png"]
     assert printed["mAP"] == f"{wanted.mean():.3f}"
     for name, value in zip(NAMES, wanted, strict=True):
         assert printed[f"AP {name}"] == f"{value:.3f}"

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, top_k_accuracy_score
+from sklearn.metrics import average_precision_score, precision_recall_curve, top_k_accuracy_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
-from jaxnets.metrics import average_precision, confusion_matrix, in_top_k
+from jaxnets.metrics import average_precision, confusion_matrix, in_top_k, precision_recall
 
 ROWS, CLASSES = 8, 5
 
@@ -133,3 +133,8 @@ def test_average_precision_of_a_large_set_is_scikit_learns():
     wanted = average_precision_score(targets, logits, average=None)
     assert 0.1 < wanted.min() < wanted.max() < 0.9
     np.testing.assert_allclose(average_precision(logits, targets), wanted, rtol=1e-12)
+    for k, (recall, precision) in enumerate(precision_recall(logits, targets)):
+        p, r, _ = precision_recall_curve(targets[:, k], logits[:, k])
+        # scikit-learn goes on to a recall of 0, and leaves out what comes after the last one found.
+        count = len(p) - 1
+        np.testing.assert_allclose(np.stack([recall, precision])[:, :count], [r[-2::-1], p[-2::-1]])
