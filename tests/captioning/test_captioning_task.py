@@ -145,6 +145,7 @@ def test_hard_attention_follows_the_score_function_gradient():
         np.testing.assert_allclose(mine, theirs, atol=0.05 * scale)
 
 
+@pytest.mark.slow
 def test_scheduled_sampling_sees_the_step_and_none_is_teacher_forcing():
     rates = []
     task = make_task("lrcn", frozen=True, scheduled_sampling=lambda step: rates.append(step) or step)

@@ -77,7 +77,11 @@ def test_a_detector_on_a_backbone_of_another_family_finds_and_learns(backbone):
     [
         ("lenet5", "backbone: lenet5 has .* 'resnet50'"),
         ("vit_base_patch16_224", "backbone: vit_base_patch16_224 has .* 'resnet50'"),
-        ("inception_v3", "backbone: the maps of inception_v3 lack the picture's borders"),
+        pytest.param(
+            "inception_v3",
+            "backbone: the maps of inception_v3 lack the picture's borders",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_backbone_without_maps_of_the_strides_is_refused(backbone, message):

@@ -333,7 +333,9 @@ def test_transformations_nest(groups, size):
         ((2, 2), (3, 3), ((1, 1), (2, 0))),  # copies that do not meet
     ],
 )
-@pytest.mark.parametrize(("images", "channels"), [(2, 24), (60, 3), (60, 24)])  # few pixels and many
+@pytest.mark.parametrize(
+    ("images", "channels"), [(2, 24), pytest.param(60, 3, marks=pytest.mark.slow), (60, 24)]
+)  # few pixels and many
 def test_conv_transpose_is_as_xlas(window, strides, cuts, images, channels):
     x, kernel = normal((images, 4, 5, channels)), normal((*window, channels, 2), seed=1)
     assert_as_native(functools.partial(conv_transpose, strides=strides, cuts=cuts), x, kernel)

@@ -21,6 +21,7 @@ def test_parameter_count(count_parameters):
     assert count_parameters("polynet") == 95_366_600
 
 
+@pytest.mark.slow
 def test_maps_at_331(map_sizes):
     assert list(map_sizes("polynet").items()) == [
         ("conv1", (163, 64)),

@@ -22,7 +22,11 @@ def shape_of(model, size=(65, 97)):
 @pytest.mark.parametrize(
     ("kind", "backbone"),
     [
-        *((KINDS[0], backbone) for backbone in (*DILATED, "resnetv2_50")),
+        *(
+            pytest.param(KINDS[0], name, marks=[pytest.mark.slow] * (name != "vgg16"))
+            for name in DILATED
+        ),
+        (KINDS[0], "resnetv2_50"),
         *((KINDS[1], backbone) for backbone in ("resnet18", "xception41", "resnetv2_50")),
     ],
 )

@@ -8,7 +8,15 @@ from jaxnets.models import create_model
 
 
 @pytest.mark.parametrize("name", ["refinenet", "refinenet_lw"])
-@pytest.mark.parametrize("backbone", ["resnet18", "densenet121", "mobilenet_v2_100", "vgg16_bn"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "resnet18",
+        pytest.param("densenet121", marks=pytest.mark.slow),
+        pytest.param("mobilenet_v2_100", marks=pytest.mark.slow),
+        "vgg16_bn",
+    ],
+)
 def test_any_backbone_gives_scores_of_the_size_of_the_picture(name, backbone):
     model = create_model(name, num_classes=11, backbone=backbone, width=16)
     images = jax.ShapeDtypeStruct((2, 64, 75, 3), jnp.float32)
