@@ -44,7 +44,13 @@ def test_a_published_detector_has_the_parameters_of_torchvisions(name, num_class
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        pytest.param(name, marks=[pytest.mark.deep] * (name in ("xception", "googlenet")))
+        for name in BACKBONES
+    ],
+)
 def test_a_detector_on_a_backbone_of_another_family_finds_and_learns(backbone):
     model = make("retinanet", backbone=backbone, backbone_settings=BACKBONES[backbone], norm="batch")
     side = max(64, model.min_size)

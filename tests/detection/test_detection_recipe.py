@@ -265,6 +265,7 @@ def test_what_is_left_open_suits_the_dataset():
 
 
 @pytest.mark.slow
+@pytest.mark.deep  # a search knows no task
 def test_it_is_searched(folder, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cli.main(
