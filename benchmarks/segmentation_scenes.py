@@ -24,28 +24,32 @@ from jaxnets.data.scenes import SceneSource
 from jaxnets.segmentation import Segmentation, segment
 
 DIGITS, HELD_OUT, SHOWN = 8, 500, 4
-LOSS, RATE = "cross_entropy+dice", 1e-3
+LOSS = "cross_entropy+dice"
 
 
-def small(blocks: int) -> dict[str, Any]:
-    """A ResNet v2 of a single stage, so that maps have stride 4 and keep strokes of few pixels apart."""
-    settings = {"block": "basic", "depths": (blocks,), "widths": (64,), "stem_width": 32}
+def small(*depths: int) -> dict[str, Any]:
+    """A ResNet v2 with all or most of its blocks at stride 4, which keeps strokes of few pixels apart."""
+    widths = (64,) * len(depths)
+    settings = {"block": "basic", "depths": depths, "widths": widths, "stem_width": 32}
     return {"backbone": "resnetv2_50", "backbone_settings": settings}
 
 
 class Trial(NamedTuple):
-    """How a kind is trained: pixels of a side, scenes of a step, steps, settings of the segmenter."""
+    """How a kind is trained: pixels of a side, scenes of a step, steps, settings of the segmenter, and
+    the highest learning rate."""
 
     size: int
     batch: int
     steps: int
     settings: dict[str, Any]
+    rate: float = 1e-3
 
 
 TRIALS = {
     "fcn": Trial(96, 8, 4500, small(4)),
-    "segnet": Trial(80, 8, 4000, {"depths": (1, 1, 4), "widths": (16, 32, 64)}),
+    "segnet": Trial(80, 8, 4000, {"depths": (2, 4), "widths": (32, 64)}, 2e-3),
     "deeplabv3": Trial(96, 8, 4000, {**small(3), "features": 64, "rates": (2, 4, 6)}),
+    "refinenet": Trial(96, 8, 3000, {**small(3, 1, 1, 1), "width": 64, "dropout": 0.0}),
     "unet": Trial(96, 8, 3200, {**small(4), "widths": (32, 12)}),
 }
 MEASURES = ("miou", "pixel_accuracy", "mean_accuracy", "fw_iou")
@@ -55,11 +59,11 @@ Segmenter = tuple[Any, Any]  # a model and its variables
 
 def train(kind: str, seed: int) -> tuple[Segmenter, dict[str, Any], float]:
     """Trains a segmenter; returns it, its measures, and the processor minutes that it took."""
-    start, (size, batch, steps, settings) = time.process_time(), TRIALS[kind]
+    start, (size, batch, steps, settings, highest) = time.process_time(), TRIALS[kind]
     scenes = {"size": size, "objects": DIGITS, "segmentation": True}
     model = create_segmenter(kind, num_classes=11, min_size=None, **settings)
     task = Segmentation(model, loss_name=LOSS)
-    rate = optax.warmup_cosine_decay_schedule(0, RATE, steps // 20, steps)
+    rate = optax.warmup_cosine_decay_schedule(0, highest, steps // 20, steps)
     optimizer = training.create_optimizer("adamw", rate, weight_decay=0.05, clip_norm=5.0)
     state, _ = training.fit(
         task,
@@ -113,7 +117,7 @@ def main() -> None:
         for seed in arguments.seeds:
             trained[kind], found, minutes = train(kind, seed)
             parameters = sum(leaf.size for leaf in jax.tree.leaves(trained[kind][1]["params"]))
-            size, batch, steps, _ = TRIALS[kind]
+            size, batch, steps, *_ = TRIALS[kind]
             row = [kind, f"{parameters:,}", size, f"{steps} of {batch}", seed, f"{found['miou']:.3f}"]
             row += [f"{np.nanmin(found['iou']):.3f}"]
             row += [f"{found[name]:.3f}" for name in MEASURES[1:]]
