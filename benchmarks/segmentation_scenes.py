@@ -28,7 +28,7 @@ LOSS = "cross_entropy+dice"
 
 
 def small(*depths: int) -> dict[str, Any]:
-    """A ResNet v2 with all or most of its blocks at stride 4, which keeps strokes of few pixels apart."""
+    """A ResNet v2 with most of its blocks at stride 4, which keeps strokes of few pixels apart."""
     widths = (64,) * len(depths)
     settings = {"block": "basic", "depths": depths, "widths": widths, "stem_width": 32}
     return {"backbone": "resnetv2_50", "backbone_settings": settings}
