@@ -9,6 +9,18 @@ def expanded(path: str | os.PathLike) -> Path:
     return Path(os.path.expanduser(path))
 
 
+def name_and_source(text: str | os.PathLike) -> tuple[str, str | None]:
+    """The two of NAME=SOURCE; the whole and None where it is no such pair, or is a path that exists.
+
+    Example:
+        >>> name_and_source("resnet50=weights.pth")
+        ('resnet50', 'weights.pth')
+    """
+    text = os.fspath(text)
+    name, equals, source = text.partition("=")
+    return (name, source or None) if equals and not expanded(text).exists() else (text, None)
+
+
 def shown(name: str | os.PathLike) -> str:
     r"""A file's name, or another text, as it can be printed on one line whatever its bytes are.
 

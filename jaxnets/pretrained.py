@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxnets import recipes, weights
 from jaxnets.config import is_run
 from jaxnets.errors import InputError
-from jaxnets.paths import expanded
+from jaxnets.paths import expanded, name_and_source
 from jaxnets.runs import load_run
 from jaxnets.weights import Pretrained
 
@@ -93,10 +93,7 @@ def load(
 
 def named(text: str | PathLike, step: int | Literal["latest", "best"] = "latest") -> Pretrained:
     """As `load`, of NAME, NAME=SOURCE or SOURCE."""
-    name, equals, source = str(text).partition("=")
-    if equals and not is_run(text):
-        return load(name, source, step=step)
-    return load(text, step=step)
+    return load(*name_and_source(text), step=step)
 
 
 def of_run(directory: str | PathLike, step: int | Literal["latest", "best"] = "latest") -> Pretrained:

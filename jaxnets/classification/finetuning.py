@@ -8,6 +8,7 @@ from jaxnets.config import ImageConfig, is_run, parse_settings
 from jaxnets.data import Dataset
 from jaxnets.errors import InputError
 from jaxnets.models import Classifier
+from jaxnets.paths import name_and_source
 from jaxnets.weights import Preprocessing, Pretrained
 
 
@@ -92,8 +93,8 @@ def transformed(
 
 def _told_apart(config: ImageConfig) -> tuple[str, str | None]:
     """The name of a model, or a source that tells it, and the source of its weights."""
-    name, equals, source = config.pretrained.partition("=")
-    if equals:
+    name, source = name_and_source(config.pretrained)
+    if source is not None:
         return name, source
     if config.model not in (None, config.pretrained):
         return config.model, config.pretrained

@@ -21,6 +21,7 @@ from jaxnets.data.dataset import is_multi_label
 from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics
 from jaxnets.models import create_classifier
+from jaxnets.paths import name_and_source
 from jaxnets.runs.fitting import load_run, read_run
 from jaxnets.runs.recipe import (
     Prepared,
@@ -204,8 +205,8 @@ def _teacher(config: Config, dataset: data.Dataset) -> Teacher | None:
     """The classifier to learn from, if there is one."""
     if config.teacher is None:
         return None
-    name, _, source = config.teacher.partition("=")
-    loaded = _of_run(name) if is_run(name) else weights.load(name, source or None)
+    name, source = name_and_source(config.teacher)
+    loaded = _of_run(name) if is_run(name) else weights.load(name, source)
     return Teacher(loaded, dataset.class_names, config.teacher_weight, config.temperature)
 
 

@@ -69,7 +69,7 @@ def is_model(word: str) -> bool:
     from jaxnets.models import list_models
     from jaxnets.weights import sources
 
-    name = word.partition("=")[0]
+    name, _ = paths.name_and_source(word)
     return paths.expanded(word).is_dir() or name in list_models() or sources.is_weights(word)
 
 

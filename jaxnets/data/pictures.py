@@ -68,3 +68,16 @@ def check_list(pictures: Sequence[Any] | Any) -> None:
     one = isinstance(pictures, np.ndarray | jax.Array) and pictures.ndim < 4
     if one or isinstance(pictures, str | PathLike) or hasattr(pictures, "convert"):
         raise InputError("pictures: got one; wanted a list of them, such as [picture]")
+
+
+def check_colors(model: Any) -> None:
+    """Checks that a model takes pictures in color.
+
+    Raises:
+        InputError: its images have another number of channels.
+    """
+    channels = model.input_size[2]
+    if channels != 3:
+        raise InputError(
+            f"model: it takes images of {channels} channels, and pictures have 3; call model.apply"
+        )

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnets.data.pictures import check_list, read
+from jaxnets.data.pictures import check_colors, check_list, read
 from jaxnets.detection import pictures as reading
 from jaxnets.detection.detector import Detector, Found
 from jaxnets.detection.suppression import rounded_down
@@ -67,6 +67,7 @@ def detect(
         InputError: a picture that cannot be read, no list of pictures, or a threshold out of range.
     """
     check_list(pictures)
+    check_colors(model)
     for name, value in (("score", score), ("iou", iou)):
         if value is not None and not 0 <= value <= 1:
             raise InputError(f"{name} is {value}; it must be from 0 to 1")

@@ -53,7 +53,9 @@ def resize_nearest(x: jax.Array, size: Pair) -> jax.Array:
         if after == 2 * before:
             x = jnp.repeat(x, 2, axis)  # whose transpose is a sum, not a scatter
         elif after != before:
-            x = jnp.take(x, np.arange(after) * before // after, axis)
+            scale = np.float32(before) / np.float32(after)  # rounded, as torch's
+            places = np.floor(np.arange(after, dtype=np.float32) * scale).astype(int)
+            x = jnp.take(x, np.minimum(places, before - 1), axis)
     return x
 
 

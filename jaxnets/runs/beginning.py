@@ -19,6 +19,7 @@ from jaxnets.data import Dataset
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layers.normalization import CONSTANTS, freeze_batch_norms
 from jaxnets.models import Classifier, create_model, list_models, model_info
+from jaxnets.paths import name_and_source
 from jaxnets.runs.recipe import Run
 from jaxnets.weights import Pretrained
 
@@ -243,11 +244,11 @@ def read(models: Models, config: BackboneConfig) -> Pretrained:
 
 def _read_backbone(config: BackboneConfig) -> Pretrained:
     """The classifier's weights that a configuration names: by NAME, SOURCE or NAME=SOURCE."""
-    name, equals, source = config.backbone_weights.partition("=")
+    name, source = name_and_source(config.backbone_weights)
     settings = parse_settings(config.backbone_settings)
-    if not equals and config.backbone not in (None, name):
+    if source is None and config.backbone not in (None, name):
         name, source = config.backbone, name
-    loaded = weights.load(name, source or None, head=weights.DRAWN, **settings)
+    loaded = weights.load(name, source, head=weights.DRAWN, **settings)
     if not isinstance(loaded.model, Classifier):
         raise InputError(
             f"backbone_weights: {loaded.origin} holds a {loaded.model.model_name}, which is no "

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnets.data.pictures import as_bytes, check_list, read
+from jaxnets.data.pictures import as_bytes, check_colors, check_list, read
 from jaxnets.data.waiting import tracked
 from jaxnets.errors import InputError
 from jaxnets.layers import resize_bilinear
@@ -59,6 +59,7 @@ def segment(
             range.
     """
     check_list(pictures)
+    check_colors(model)
     scales = _checked_scales(scales)
     window = None if window is None else pair(window, "window", model.min_size)
     variables = jax.tree.map(jnp.asarray, dict(variables))

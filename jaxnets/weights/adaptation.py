@@ -46,6 +46,7 @@ def adapted(
         InputError: they differ in other layers.
     """
     found = flatten_dict(variables)
+    readers = class_leaves(model, with_channels(model, model.input_size[2] + 1))  # of the images
     result, drawn = {}, []
     for path, shape in abstract_leaves(model):
         value = found.get(path)
@@ -53,7 +54,7 @@ def adapted(
             drawn.append(path)
         elif value is not None and value.shape == shape:
             result[path] = value
-        elif value is not None and _differ_in_channels(value.shape, shape):
+        elif value is not None and path in readers and _differ_in_channels(value.shape, shape):
             result[path] = _of_channels(np.asarray(value), shape[2])
         elif path[1] == "head" or path[1].startswith("auxiliary_"):
             drawn.append(path)

@@ -9,6 +9,7 @@ them.) What torch saved is a pickle, which can hold any program: it is only open
 import argparse
 import contextlib
 import hashlib
+import itertools
 import os
 import pickle
 import re
@@ -23,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnets.errors import InputError, some
+from jaxnets.models import list_models, published_weights
 from jaxnets.weights.unwrapping import flattened
 
 SAFETENSORS = (".safetensors",)
@@ -158,7 +160,7 @@ def start_of(path: Path) -> bytes:
 def read_torch(path: str | Path) -> dict[str, Any]:
     """The tensors of a file that torch saved, by name, as `flattened`; all else is left out.
 
-    A file named name-sha8.pth, as torchvision names them, must have that hash.
+    A file of the name of public weights, which states their hash, must have that hash.
 
     Raises:
         InputError: torch is not installed; the file is missing, is damaged, or holds objects other than
@@ -167,7 +169,9 @@ def read_torch(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
-    check_published_hash(path, path.name)
+    rows = itertools.chain.from_iterable(map(published_weights, list_models(pretrained=True)))
+    if path.name in {row.file for row in rows}:
+        check_published_hash(path, path.name)
     torch = _torch(path)
     zipped = zipfile.is_zipfile(path)
     with path.open("rb") as file:

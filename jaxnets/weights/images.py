@@ -134,7 +134,7 @@ def of_hub(config: Mapping[str, Any]) -> Preprocessing | None:
 
     Sizes for testing, with which timm states its accuracies, take precedence.
     """
-    about = config.get("pretrained_cfg", config)
+    about = config.get("pretrained_cfg") or config
     shape = about.get("test_input_size") or about.get("input_size")
     if not shape:
         return None

@@ -116,9 +116,9 @@ def read_keras(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         file = h5py.File(content, "r")
         config = config or json.loads(file.attrs.get("model_config", "{}"))
-        datasets = _datasets(path, file)
-        if _WHOLE_MODEL in file or _strings(file, "layer_names"):
-            variables = list(_by_names(file, datasets))
+        groups, datasets = _content(path, file)
+        if _WHOLE_MODEL in groups or _strings(file, "layer_names"):
+            variables = list(_by_names(groups, datasets))
         else:
             variables = list(_by_positions(file, datasets, _names_in(config)))
     except (OSError, RuntimeError, KeyError, ValueError) as error:
@@ -160,20 +160,23 @@ def _unpacked(path: Path) -> tuple[dict[str, Any], io.BytesIO]:
         raise _damaged(path, error) from None
 
 
-def _datasets(path: Path, file: Any) -> dict[str, Any]:
-    """The arrays of a file by their paths, without any that lies in another file."""
+def _content(path: Path, file: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The groups of a file, itself among them, and its arrays by their paths, without any that lies in
+    another file."""
     import h5py
 
-    found = {}
+    groups, found = {"": file}, {}
 
     def visit(name: str, value: Any) -> None:  # is not called for links to other files
         if isinstance(value, h5py.Dataset):
             if value.is_virtual or value.external:
                 raise InputError(f"{path} is refused: its {name} lies in another file")
             found[name] = value
+        else:
+            groups[name] = value
 
     file.visititems(visit)
-    return found
+    return groups, found
 
 
 def _strings(group: Any, name: str) -> list[str]:
@@ -184,14 +187,14 @@ def _strings(group: Any, name: str) -> list[str]:
     return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
 
 
-def _by_names(file: Any, datasets: Mapping[str, Any]) -> Iterator[Variable]:
+def _by_names(groups: Mapping[str, Any], datasets: Mapping[str, Any]) -> Iterator[Variable]:
     """The variables in the order of the attributes."""
-    root = file.get(_WHOLE_MODEL, file)
-    start = f"{_WHOLE_MODEL}/" if _WHOLE_MODEL in file else ""
-    for layer in _strings(root, "layer_names"):
-        weights = [name.partition(":")[0] for name in _strings(root[layer], "weight_names")]
+    start = f"{_WHOLE_MODEL}/" if _WHOLE_MODEL in groups else ""
+    for layer in _strings(groups[start[:-1]], "layer_names"):
+        stored_names = _strings(groups[start + layer], "weight_names")
+        weights = [name.partition(":")[0] for name in stored_names]
         owners = {_owner(name) for name in weights}
-        for name, stored in zip(weights, _strings(root[layer], "weight_names"), strict=True):
+        for name, stored in zip(weights, stored_names, strict=True):
             # A layer that is a model has variables of many layers, each named by its own.
             owner = _owner(name) if len(owners) > 1 else layer
             leaf = name.rpartition("/")[2]

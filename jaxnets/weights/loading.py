@@ -20,6 +20,7 @@ from jaxnets.errors import InputError
 from jaxnets.models import create_model, list_models, model_info, published_weights
 from jaxnets.models.published import PublishedWeights
 from jaxnets.models.registry import family_of, first_weights
+from jaxnets.paths import name_and_source
 from jaxnets.weights import adaptation, conversion, formats, imagenet, images, keras, sources
 from jaxnets.weights.images import Preprocessing
 from jaxnets.weights.matching import DROPPED, KEPT, matched
@@ -65,7 +66,7 @@ def load(
 
 def model_named_by(source: str | PathLike) -> str | None:
     """The model that NAME, NAME=SOURCE or a file of ours says it is of; None where nothing is said."""
-    name = os.fspath(source).partition("=")[0]
+    name, _ = name_and_source(source)
     if name in list_models():
         return name
     if not os.path.exists(name) or not sources.is_weights(name):
@@ -212,6 +213,9 @@ def _theirs(
     variables = conversion.filled(match.places, match.found.tensors, dtype)
     classes, channels = match.model.num_classes, match.model.input_size[2]
     class_names = getattr(family_of(name), "class_names", imagenet.class_names)
+    labels = checkpoint.config.get("label_names") or ()
+    if isinstance(labels, Mapping):  # by number
+        labels = [labels.get(str(k), str(k)) for k in range(classes)]
     model = create_model(name, num_classes=classes, **settings)
     preprocessing = images.of_hub(checkpoint.config) or (row and images.of_published(row))
     if preprocessing and channels != len(preprocessing.mean):
@@ -220,7 +224,7 @@ def _theirs(
         adaptation.with_channels(model, channels),
         variables,
         preprocessing,
-        tuple(checkpoint.config.get("label_names") or class_names(classes)),
+        tuple(map(str, labels if len(labels) == classes else class_names(classes))),
         settings,
         checkpoint.origin,
         headless=match.headless,

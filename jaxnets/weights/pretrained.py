@@ -94,6 +94,7 @@ class Pretrained:
         anew = self._leaves_of_classes(num_classes) if new_head else ()
         if class_names is not None:
             names = class_names
+            model = model if naming_of(model) is None else naming(model, names)
         elif new_head:
             names = tuple(map(str, range(num_classes)))
         preprocessing = self.preprocessing

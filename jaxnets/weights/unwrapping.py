@@ -23,7 +23,9 @@ _logger = logging.getLogger("jaxnets")
 # What torch's wrappers of modules put into the names, at any depth.
 _WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 _AVERAGES = {"ema", "swa", "avg", "average", "averaged", "polyak"}
-_TRAINING = re.compile(r"(.*_)?(opt|optim|optimizers?|sched|schedulers?|scaler)(_.*)?", re.IGNORECASE)
+_TRAINING = re.compile(
+    r"(.*_)?(opt|optim|optimizers?|sched|schedulers?|scaler|callbacks?)(_.*)?", re.IGNORECASE
+)
 _COUNTERS = {"num_batches_tracked", "n_averaged"}  # of batch normalization and of AveragedModel
 _PROFILED = {"total_ops", "total_params"}  # which thop leaves in every module
 
@@ -124,8 +126,12 @@ def unwrapped(tensors: Tensors, libraries: Sequence[Names]) -> StateDict:
         InputError: they hold several such models, and nothing tells which is meant.
     """
     keys = _tails(tensors, libraries)
-    candidates = {key: tails for key, tails in keys.items() if not _of_training(key)}
-    fitting = [(names, whole) for names in libraries if (whole := _whole(candidates, names))]
+    every = {key: tails for key, tails in keys.items() if not _of_training(key)}
+    aside = _set_aside(tensors)
+    for candidates in ({key: tails for key, tails in every.items() if not key.startswith(aside)}, every):
+        fitting = [(names, whole) for names in libraries if (whole := _whole(candidates, names))]
+        if fitting:
+            break
     if not fitting:
         prefix, names = _nearest(candidates, libraries)
         return _taken(tensors, keys, prefix, False, names, ())
@@ -155,6 +161,20 @@ def _tails(keys: Collection[str], libraries: Sequence[Names]) -> dict[str, dict[
 def _of_training(key: str) -> bool:
     """Whether a tensor is of an optimizer or the like, some of which name theirs as the weights."""
     return any(_TRAINING.fullmatch(part) for part in key.split(".")[:-1])
+
+
+def _set_aside(tensors: Tensors) -> tuple[str, ...]:
+    """Prefixes of weights that are not meant where there are others: averages of no steps yet, which are
+    what the model began with, and what Lightning's `WeightAveraging` keeps beside its average."""
+    aside = []
+    for key, value in tensors.items():
+        owner, _, entry = key.rpartition(".")
+        begun = entry != "n_averaged" or bool(np.any(np.asarray(value)))
+        if key == "averaging_state.n_averaged":  # Lightning's, whose average is the state_dict
+            aside.append("current_model_state." if begun else "state_dict.")
+        elif owner and not begun:
+            aside.append(f"{owner}.")
+    return tuple(aside)
 
 
 def _counted(keys: Keys, known: Collection[str]) -> Counter[str]:

@@ -64,6 +64,11 @@ def test_repeated_takes_the_position_above_and_to_the_left(before, after):
     np.testing.assert_array_equal(resize_nearest(jnp.asarray(x), (after, 2)), wanted)
 
 
+def test_shares_of_the_way_are_rounded_as_torchs():
+    x = jnp.arange(2.0).reshape(1, 2, 1, 1)
+    assert np.sum(np.asarray(resize_nearest(x, (82, 1))) == 0) == 42  # of torch 2.14; exactly 41
+
+
 def test_parameters_in_bfloat16_give_scores_in_float32():
     model = create_model("unet", backbone="resnet18", backbone_settings=SMALL_RESNET, num_classes=3)
 

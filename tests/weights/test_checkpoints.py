@@ -115,6 +115,25 @@ FORMS = {
     "an average with the raw": {"ema": {**prefixed("ema_model."), **prefixed("online_model.", OTHER)}},
     "an average alone": {"n_averaged": ONE, **prefixed("module.")},
     "a part of an average": {"model": PLAIN, "ema": {k: OTHER[k] for k in PARAMETERS}},
+    "an average of no steps": {
+        "model": PLAIN,
+        "swa": {"n_averaged": 0 * ONE, **prefixed("module.", OTHER)},
+    },
+    "an average of no steps alone": {"swa": {"n_averaged": 0 * ONE, **prefixed("module.")}},
+    "Lightning's SWA": {
+        "state_dict": prefixed("model."),
+        "callbacks": {"StochasticWeightAveraging": {"average_model_state": prefixed("model.", OTHER)}},
+    },
+    "Lightning's average": {
+        "state_dict": prefixed("model."),
+        "current_model_state": prefixed("model.", OTHER),
+        "averaging_state": {"n_averaged": ONE},
+    },
+    "Lightning's average of no steps": {
+        "state_dict": prefixed("model.", OTHER),
+        "current_model_state": prefixed("model."),
+        "averaging_state": {"n_averaged": 0 * ONE},
+    },
     "counted by thop": {**PLAIN, **BY_THOP},
     "without counters": {key: value for key, value in PLAIN.items() if value.ndim},
     "a part parallel": within("module.", "layer1."),

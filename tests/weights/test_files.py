@@ -11,6 +11,7 @@ import pytest
 from torch_stand_in import Tensor, stand_in
 
 from jaxnets.errors import InputError
+from jaxnets.models import published_weights
 from jaxnets.weights import files
 
 ADVICE = "Re-running `torch.load` with `weights_only` set to `False` will likely succeed"
@@ -95,12 +96,18 @@ def test_published_files_must_have_the_hash_in_their_name(tmp_path, monkeypatch)
     content = b"the weights"
     sha = hashlib.sha256(content).hexdigest()
     good = tmp_path / f"net-{sha[:8]}.pth"
+    row = published_weights("resnet18")[-1]._replace(source=f"torchvision:{good.name}")
+    monkeypatch.setattr(files, "published_weights", lambda name: [row])
     good.write_bytes(content)
     with pytest.raises(InputError, match="need torch"):  # past the hash
         files.read_torch(good)
     good.write_bytes(content + b"!")
     with pytest.raises(InputError, match=f"is damaged: .* published with {sha[:8]}"):
         files.read_torch(good)
+    # A date or a step in the name of one's own file is no hash.
+    own = good.rename(tmp_path / "resnet18-20250131.pth")
+    with pytest.raises(InputError, match="need torch"):
+        files.read_torch(own)
 
 
 @pytest.fixture

@@ -170,6 +170,10 @@ def test_no_other_file_is_opened(tmp_path):
     with h5py.File(tmp_path / "linked.h5", "w") as linked:
         linked["layers"] = h5py.ExternalLink("secret.h5", "/layers")
     refused(tmp_path / "linked.h5", "holds no layers of Keras")
+    with h5py.File(tmp_path / "named.h5", "w") as named:
+        named.attrs["layer_names"] = ["dense"]
+        named["dense"] = h5py.ExternalLink("secret.h5", "/layers/dense")
+    refused(tmp_path / "named.h5", "is no whole file of Keras")
     with h5py.File(tmp_path / "outside.h5", "w") as outside:
         vars_ = outside.create_group("layers/dense/vars")
         vars_.create_dataset("0", (2, 2), "f4", external=[("secret.h5", 0, 16)])

@@ -12,7 +12,7 @@ from flax import linen as nn
 from huggingface_hub import constants
 
 import jaxnets
-from jaxnets import weights
+from jaxnets import pretrained, weights
 from jaxnets.errors import InputError
 from jaxnets.models import create_model
 from jaxnets.weights import files, to_torch
@@ -199,6 +199,10 @@ def test_the_hubs_config_names_the_model_and_its_images(written, tmp_path):
     loaded = weights.load(folder)
     assert_same(loaded.variables, variables)
     assert loaded.class_names == ("cat", "dog")
+    for labels, names in (({"1": "dog", "0": "cat"}, ("cat", "dog")), (["cat"], ("0", "1"))):
+        (folder / "config.json").write_text(json.dumps(config | {"label_names": labels}))
+        assert weights.load(folder).class_names == names
+    (folder / "config.json").write_text(json.dumps(config))
     wanted = weights.Preprocessing(269, 256, "bilinear", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     assert loaded.preprocessing == weights.preprocessing(folder) == wanted
 
@@ -243,6 +247,26 @@ def test_a_net_for_gray_images_comes_and_goes(written, tmp_path):
         assert_same(again.variables, gray.variables)
         assert again.model == gray.model
         assert again.preprocessing == gray.preprocessing
+
+
+def test_settings_that_change_other_layers_are_refused(written, tmp_path):
+    path, _ = written("resnext50_32x4d", num_classes=3, depths=(1,))
+    ours = tmp_path / "mine.safetensors"
+    weights.save(ours, weights.load("resnext50_32x4d", path, depths=(1,)))
+    said = r"stage1_block1/conv2/kernel is \(3, 3, 8, 128\) .* \(3, 3, 4, 128\) came"
+    with pytest.raises(InputError, match=said):
+        weights.load(ours, groups=16, width_per_group=8)
+
+
+def test_a_path_may_have_an_equals_sign(written, tmp_path):
+    path, variables = written("resnet18", num_classes=3, **SMALL)
+    folder = tmp_path / "lr=0.1"
+    folder.mkdir()
+    ours = folder / "mine.safetensors"
+    weights.save(ours, weights.load("resnet18", path, **SMALL))
+    assert weights.model_named_by(ours) == "resnet18"
+    assert_same(pretrained.named(ours).variables, variables)
+    assert_same(pretrained.named(f"resnet18={ours}").variables, variables)
 
 
 def test_weights_of_another_architecture_are_named(written):

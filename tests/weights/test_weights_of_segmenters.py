@@ -79,6 +79,8 @@ def test_other_classes_draw_the_scoring_layers_anew_and_these_alone(written):
     model, loaded = jaxnets.load_pretrained(name, path, num_classes=4, **settings)
     assert model.num_classes == 4
     assert model.class_names == ()
+    named = weights.load(name, path, **settings).adapted(class_names=list("abcd"))
+    assert named.model.class_names == named.class_names == tuple("abcd")
     places = dict(conversion.abstract_leaves(model))
     changed = {
         path for path, shape in conversion.abstract_leaves(create_model(name, **settings))
