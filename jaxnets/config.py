@@ -113,6 +113,7 @@ class RunConfig:
     """The numbers that a field may have, where it is not None."""
 
     usual_batch: ClassVar[int] = 64  # examples a step
+    names_weights: ClassVar[tuple[str, ...]] = ()  # fields of NAME, SOURCE or NAME=SOURCE
 
     # What may differ between a run and its continuation; the dataset may lie elsewhere.
     free_on_resume: ClassVar[frozenset[str]] = frozenset(

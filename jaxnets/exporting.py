@@ -1,7 +1,6 @@
 """Models into programs that run without jaxnets: see `exported`."""
 
 import os
-from pathlib import Path
 from typing import Any, Literal
 
 import jax
@@ -12,6 +11,9 @@ from jaxnets.config import is_run
 from jaxnets.errors import InputError
 from jaxnets.exported import ExportedModel
 from jaxnets.models import model_info
+from jaxnets.outputs import check_path
+from jaxnets.paths import expanded
+from jaxnets.ranges import SIDES, refuse_outside
 from jaxnets.runs import Recipe, Run, load_run
 from jaxnets.weights import Pretrained
 
@@ -46,9 +48,14 @@ def export_model(
         checkpoint: which one of a run; a number is that of its step.
 
     Raises:
-        InputError: no such model, one whose task has no way to be exported, or a size that it does not
-            take.
+        InputError: no such model, one whose task has no way to be exported, a size that it does not
+            take, or a file that cannot be written.
     """
+    if path is not None:
+        path = expanded(path)
+        check_path(path)
+    for side in size or ():
+        refuse_outside("size", side, SIDES)
     recipe, member = _member(model, checkpoint)
     if recipe.serve is None:
         raise InputError(f"model: one of {recipe.name} has no way to be exported")
@@ -71,7 +78,7 @@ def export_model(
     }
     exported = ExportedModel(program, about)
     if path is not None:
-        exported.save(Path(path))
+        exported.save(path)
     return exported
 
 
@@ -82,5 +89,5 @@ def _member(model: Any, checkpoint: Any) -> tuple[Recipe, Run | Pretrained]:
     if not isinstance(model, Pretrained) and is_run(model):
         recipe = recipes.of_run(model)
         return recipe, load_run(recipe, model, checkpoint)
-    loaded = model if isinstance(model, Pretrained) else pretrained.named(model)
+    loaded = model if isinstance(model, Pretrained) else pretrained.named(model, checkpoint)
     return recipes.get(model_info(loaded.model.model_name).task), loaded

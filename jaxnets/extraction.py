@@ -77,7 +77,8 @@ class Features:
         arrays = {"features": self.features, "files": self.files, "splits": self.splits}
         if self.labels is not None:
             arrays |= {"labels": self.labels, "class_names": np.array(self.class_names, str)}
-        np.savez(path, **arrays)
+        with open(path, "wb") as file:  # to a path it would add an ending
+            np.savez(file, **arrays)
 
     def _write_text(self, path: Path) -> None:
         described, values = self._columns()

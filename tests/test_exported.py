@@ -121,12 +121,20 @@ def test_accelerators_have_no_form_that_is_made_for_cpus(classifier):
     np.testing.assert_allclose(found["tpu"], found["cpu"], rtol=0, atol=1e-5)
 
 
-def test_a_run_predicts_the_same_where_jax_and_numpy_are_alone(tmp_path, monkeypatch):
+def test_a_run_predicts_the_same_where_jax_and_numpy_are_alone(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     net = ("--model", "mlp", "--settings", "widths=[8]", "--image-size", "8", "--loss", "bce")
     options = ("--augment", "none", "--epochs", "1", "--batch-size", "512", "--run-dir", "run")
     cli.main(["train", "--strategy", "single", *net, *options])
     cli.main(["export", "run", "-o", "digits.bin"])
+    with pytest.raises(InputError, match="output: there is no directory nowhere"):
+        jaxnets.export_model("run", "nowhere/digits.bin")
+    with pytest.raises(InputError, match="size is 0"):
+        jaxnets.export_model("run", size=(0, 8))
+    for command in (["export", "mlp=run", "-o", "other.bin"], ["predict", "mlp=run", "digits.png"]):
+        with pytest.raises(SystemExit):
+            cli.main([*command, "--checkpoint", "99"])
+        assert "holds no checkpoint of step 99" in capsys.readouterr().err
     run, images = jaxnets.recipes.load("run"), data.load("digits", size=8).test.images[:7]
     scores = np.asarray(run.task.predict(run.variables, {"image": images}), np.float64)
     one, seven = alone("digits.bin", images, tmp_path)

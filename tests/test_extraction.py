@@ -132,8 +132,9 @@ def test_a_run_gives_features_of_its_own_dataset_by_number(tmp_path, monkeypatch
     net = ("--model", "mlp", "--settings", "widths=[8]", "--image-size", "8")
     options = ("--augment", "none", "--epochs", "1", "--batch-size", "512", "--run-dir", "run")
     cli.main(["train", "--strategy", "single", *net, *options])
-    cli.main(["features", "run", "-o", "features.npz"])
-    found, digits = np.load("features.npz"), data.load("digits", size=8)
+    cli.main(["features", "run", "-o", "features.NPZ"])
+    found, digits = np.load("features.NPZ"), data.load("digits", size=8)
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "features.NPZ"}
     parts = {"train": digits.train, "test": digits.test}
     assert found["splits"].tolist() == [name for name, part in parts.items() for _ in part.labels]
     assert found["files"].tolist() == [str(k) for part in parts.values() for k in range(len(part))]

@@ -50,6 +50,7 @@ class Config(ImageConfig):
     temperature: float = 4.0
     """What its scores and ours are divided by."""
 
+    names_weights: ClassVar[tuple[str, ...]] = ("pretrained", "teacher")
     ranges: ClassVar[Mapping[str, Range]] = ImageConfig.ranges | {
         "teacher_weight": Range(0, 1, above=True),
         "temperature": Range(0, above=True),

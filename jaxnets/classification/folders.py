@@ -105,6 +105,7 @@ def evaluate(
     batch_size: int = 128,
     strict: bool = False,
     split: str | None = None,
+    held_out: FolderSource | None = None,
 ) -> Metrics:
     """Measures classifiers with weights, alone or together, on a folder of images such as ImageNet's.
 
@@ -120,6 +121,7 @@ def evaluate(
         batch_size: images at a time, of each of which there are 1, 2 or 10 views.
         strict: refuse an unreadable image, instead of leaving it out.
         split: which part of the folder, as for `read_held_out`.
+        held_out: the images to take instead, with labels of the members' classes.
 
     Returns:
         `images`, how many were measured, `loss` (cross entropy), `top1` and, where there are more than
@@ -131,8 +133,11 @@ def evaluate(
     if crops not in CROPS:
         raise unknown_name("kind of crops", crops, CROPS)
     first = members[0]
-    names, paths, labels = read_held_out(folder, strict, split)
-    labels = class_indices(names, first.class_names)[labels]
+    if held_out is None:
+        names, paths, labels = read_held_out(folder, strict, split)
+        labels = class_indices(names, first.class_names)[labels]
+    else:
+        paths, labels = held_out.paths, held_out.labels
     sums = []
     for member in members:
         images = member.preprocessing

@@ -171,17 +171,21 @@ def evaluate_pretrained(
     options: folders.Evaluate,
     split: str | None = None,
 ) -> Metrics:
-    """Measures pretrained models, or the mean of several, on a folder of images."""
+    """Measures pretrained models, or the mean of several, on a folder of images; of the folder that a
+    run was trained on, on those that were held out."""
     kind, _, folder = dataset.partition(":")
     if kind != "folder":
         raise InputError(
             f"dataset is {dataset!r}; pretrained models, and several runs together, are measured on a "
             "folder: give --dataset folder:PATH"
         )
+    trained = (member for member in members if isinstance(member, Run))
+    own = next((run for run in trained if run.config.dataset == data.sources.located(dataset)), None)
+    held_out = None if own is None else own.held_out(split=split)
     members = folders.members_of(members, inside)
     if members[0].several:
         raise InputError("models: runs of several labels an image are measured one at a time")
-    chosen = {"strict": options.strict, "split": split}
+    chosen = {"strict": options.strict, "split": split, "held_out": held_out}
     return folders.evaluate(members, folder, options.crops, batch_size=batch_size, **chosen)
 
 
@@ -206,7 +210,8 @@ def _teacher(config: Config, dataset: data.Dataset) -> Teacher | None:
     if config.teacher is None:
         return None
     name, source = name_and_source(config.teacher)
-    loaded = _of_run(name) if is_run(name) else weights.load(name, source)
+    directory = source or name
+    loaded = _of_run(directory) if is_run(directory) else weights.load(name, source)
     return Teacher(loaded, dataset.class_names, config.teacher_weight, config.temperature)
 
 

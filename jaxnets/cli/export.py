@@ -7,8 +7,6 @@ from typing import Annotated, Literal
 import tyro
 
 from jaxnets.config import newest_run
-from jaxnets.outputs import check_path
-from jaxnets.ranges import SIDES, refuse_outside
 
 
 @dataclass(frozen=True)
@@ -33,9 +31,6 @@ class Export:
     def run(self) -> None:
         from jaxnets.exporting import export_model
 
-        check_path(self.output)
-        for side in self.size or ():
-            refuse_outside("size", side, SIDES)
         model = self.model or newest_run()
         about = export_model(model, self.output, size=self.size, checkpoint=self.checkpoint).about
         shape = ", ".join(map(str, about["image_shape"]))

@@ -1,5 +1,6 @@
 """`jaxnets search`."""
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ class Search:
         config = part_of(self.recipe.Config, self)
         if self.folds is not None and self.finder:
             raise InputError("finder and folds: one at a time; leave one of them out")
+        if self.folds is not None or self.finder:
+            self._refuse_stages("folds" if self.folds is not None else "finder")
         if self.folds is not None:
             directory, result = folding.cross_validate(
                 self.recipe, config, self.folds, script=self.script
@@ -77,6 +80,13 @@ class Search:
         print(f"picture       {directory / 'search.png'}")
         command = json.loads((directory / searching.RESULT_FILE).read_text())["command"]
         print(f"to train with the best:\n{command}")
+
+    def _refuse_stages(self, other: str) -> None:
+        """Refuses options of the stages of a search where something else is asked for."""
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in ("space", "candidates", "stages", "held_out", "together"):
+            if getattr(self, name) != fields[name]:
+                raise InputError(f"{name}: {other} has no stages; leave it out")
 
     @classmethod
     def of(cls, recipe: Any) -> type:

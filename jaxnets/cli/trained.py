@@ -149,5 +149,5 @@ def _members(recipe: Any, models: Sequence[str], checkpoint: str | int) -> list[
         elif recipe.evaluate_pretrained is None:
             raise InputError(f"models: {word} is a pretrained model; wanted a run of {recipe.name}")
         else:
-            members.append(pretrained.named(word))
+            members.append(pretrained.named(word, checkpoint))
     return members

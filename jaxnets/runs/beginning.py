@@ -5,7 +5,7 @@ weights of a whole model, or those of a classifier in its backbone.
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,8 @@ class BackboneConfig(ImageConfig):
     """Begin with those of a file, hf:OWNER/NAME or a run."""
     backbone_weights: str | None = None
     """Weights of the backbone alone: a classifier's name or file."""
+
+    names_weights: ClassVar[tuple[str, ...]] = ("weights", "backbone_weights")
 
     def filled(self, usual: Mapping[str, Any]) -> Self:
         """The configuration with these values, `augment` among them, where nothing was said."""

@@ -12,7 +12,7 @@ from jaxnets.layout import CONFIG_FILE
 from jaxnets.runs.directories import new_directory, refuse_inside, refuse_taken
 from jaxnets.runs.fitting import create_configured
 from jaxnets.runs.recipe import Recipe, dataset_of, located, prepared, refuse_growing, with_batch_size
-from jaxnets.runs.searching import train_command
+from jaxnets.runs.searching import refuse_what_has_no_use, train_command
 from jaxnets.training import DataParallel, RateFinding
 
 RESULT_FILE = "finder.json"
@@ -45,6 +45,7 @@ def find_rate(
         InputError: for anything that does not fit.
         DivergenceError: if the first loss is not finite.
     """
+    refuse_what_has_no_use(config)
     config = located(config.completed())
     config.check()
     refuse_taken(config.run_dir, _TAKEN_BY)

@@ -14,7 +14,8 @@ from jaxnets.config import ImageConfig, RunConfig
 from jaxnets.data import Dataset, Source, augmentation, load, sources
 from jaxnets.errors import InputError, some
 from jaxnets.metrics import Metrics
-from jaxnets.paths import expanded
+from jaxnets.models import list_models
+from jaxnets.paths import expanded, name_and_source
 from jaxnets.training import Task, UpdateRule, evaluation, usual_rule
 from jaxnets.training.evaluation import Predictions
 from jaxnets.training.task import Variables
@@ -208,13 +209,26 @@ class Recipe(NamedTuple):
 
 
 def located(config: RunConfig) -> RunConfig:
-    """The configuration with absolute paths of its data, and the home directory in place of a ~."""
+    """The configuration with absolute paths of its data and of weights, and the home directory in place
+    of a ~."""
     folder = config.data_dir
     if folder is not None and "://" not in folder:
         folder = str(expanded(folder).absolute())
     directory = None if config.run_dir is None else expanded(config.run_dir)
     dataset = sources.located(config.dataset)
-    return dataclasses.replace(config, dataset=dataset, data_dir=folder, run_dir=directory)
+    weights = {name: _located_weights(getattr(config, name)) for name in config.names_weights}
+    return dataclasses.replace(config, dataset=dataset, data_dir=folder, run_dir=directory, **weights)
+
+
+def _located_weights(text: str | None) -> str | None:
+    """NAME, SOURCE or NAME=SOURCE with the absolute path of a source that is here."""
+    if text is None or text in list_models():
+        return text
+    name, source = name_and_source(text)
+    path = expanded(name if source is None else source)
+    if not path.exists():
+        return text
+    return str(path.absolute()) if source is None else f"{name}={path.absolute()}"
 
 
 def dataset_of(recipe: Recipe, config: RunConfig, about: Mapping[str, Any] | None) -> Dataset:

@@ -72,7 +72,7 @@ def search(
         InputError: for anything that does not fit.
         DivergenceError: if every candidate diverges.
     """
-    _refuse_what_has_no_use(config)
+    refuse_what_has_no_use(config)
     given, config = config, located(config.completed())
     config.check()
     refuse_taken(config.run_dir, _TAKEN_BY)
@@ -184,7 +184,7 @@ def train_command(
     return shlex.join(words)
 
 
-def _refuse_what_has_no_use(config: RunConfig) -> None:
+def refuse_what_has_no_use(config: RunConfig) -> None:
     usual = type(config)()
     for name in _NOT_TAKEN:
         if getattr(config, name) != getattr(usual, name):

@@ -180,6 +180,8 @@ def create_optimizer(
         return rule
 
     optimizer = optax.inject_hyperparams(build)(learning_rate=learning_rate)
+    if settings:
+        _try_settings(name, settings, optimizer)
     if clip_norm is None:
         return optimizer
     return optax.chain(optax.clip_by_global_norm(clip_norm), optimizer)
@@ -228,6 +230,18 @@ def _maker(name: str) -> Callable:
             raise InputError(f"optimizer: {name} {_LEFT_OUT[name]}; give another")
         raise unknown_name("optimizer", name, list_optimizers())
     return _makers()[name]
+
+
+def _try_settings(
+    name: str, settings: Mapping[str, Any], optimizer: optax.GradientTransformation
+) -> None:
+    """Raises InputError if Optax cannot do with settings that it alone knows the types of."""
+    try:
+        jax.eval_shape(optimizer.init, {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)})
+    except (TypeError, ValueError) as error:
+        told = ", ".join(f"{setting}={value!r}" for setting, value in settings.items())
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"optimizer_settings: {name} does not take {told}: {reason}") from None
 
 
 def _check_settings(name: str, settings: Mapping[str, Any], known: Mapping[str, Any]) -> None:

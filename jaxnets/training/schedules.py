@@ -72,6 +72,10 @@ def step(
 ) -> optax.Schedule:
     """Multiplies by `factor` at each of the boundaries, which are fractions of the whole run (He et al.
     2015, arXiv:1512.03385)."""
+    if not isinstance(boundaries, list | tuple):
+        raise InputError(
+            f"schedule_settings: boundaries is {boundaries!r}; wanted a list of fractions, such as [0.5]"
+        )
     for boundary in boundaries:
         _refuse_outside("boundaries", boundary, Range(0, 1))
     _refuse_outside("factor", factor, Range(0, 1))

@@ -101,5 +101,10 @@ def test_a_run_teaches_another(tmp_path, monkeypatch, capsys):
         ["train", *small, "--run-dir", "student", "--teacher", "teacher", "--teacher-weight", "0.9"]
     )
     assert "test accuracy" in capsys.readouterr().out
-    cli.main(["train", "--run-dir", "student", "--resume", "--epochs", "2"])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    cli.main(["train", "--run-dir", "../student", "--resume", "--epochs", "2"])
     assert "resumed" in capsys.readouterr().out
+    again = ["--teacher", "mlp=../teacher", "--run-dir", "another"]
+    cli.main(["train", *small, *again])
+    assert "test accuracy" in capsys.readouterr().out

@@ -98,6 +98,25 @@ def test_views_are_averaged(net, folder, kind):
     assert 0 < wanted["top5"] < 1  # neither all nor none, or it would tell little
 
 
+def test_a_run_is_measured_on_what_it_did_not_see_whatever_the_options(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for k in range(10):
+            pixels = rng.integers(0, 256, (16, 16, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "pictures" / name / f"{k}.png")
+    small = ("--model", "mlp", "--settings", "widths=[4]", "--image-size", "16", "--epochs", "1")
+    cli.main(
+        ["train", *small, "--strategy", "single", "--dataset", "folder:pictures", "--run-dir", "run"]
+    )
+    for models in (("run",), ("run", "--strict"), ("run", "--crops", "flip"), ("run", "run")):
+        capsys.readouterr()
+        cli.main(["eval", *models])
+        printed = dict(line.split() for line in capsys.readouterr().out.splitlines()[1:])
+        assert printed.get("examples", printed.get("images")) == "4"  # a fifth
+
+
 def test_models_are_averaged(net, folder):
     other = member(1, mean=(0.5,) * 3, std=(0.5,) * 3)
     results = evaluated([net, other], folder, batch_size=16)

@@ -15,8 +15,9 @@ from jaxnets.training.optimizers import OPTIMIZERS
 
 SMALL = (
     "--model", "mlp", "--settings", "widths=[8]", "--image-size", "8", "--optimizer", "nesterov",
-    "--strategy", "single", "--augment", "--candidates", "4", "--stages", "1", "2",
+    "--strategy", "single", "--augment",
 )  # fmt: skip
+STAGES = ("--candidates", "4", "--stages", "1", "2")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def test_a_search_leaves_a_table_a_picture_and_the_command_that_trains(
     without_a_test_set, capsys, tmp_path
 ):
     space = ("--space", "learning_rate=1e-3:0.5", "weight_decay=1e-5:1e-2", "momentum=0.5:0.95")
-    cli.main(["search", *SMALL, *space])
+    cli.main(["search", *SMALL, *STAGES, *space])
     printed = capsys.readouterr().out
     directory = tmp_path / "runs" / "search_mlp_digits_1"
     assert sorted(path.name for path in directory.iterdir()) == [
@@ -101,6 +102,8 @@ def test_the_usual_space_lies_about_what_is_usual(optimizer):
         (("--learning-rate", "0.1", "--weight-decay", "0.1"), "nothing is left to search"),
         (("--optimizer", "adamm"), "unknown optimizer 'adamm'"),
         (("--epochs", "3"), "epochs has no part in a search"),
+        (("--finder", "--remat"), "remat has no part in a search"),
+        (("--finder", "--candidates", "4"), "candidates: finder has no stages"),
         (("--held-out", "1.5"), "held_out is 1.5"),
         (("--batch-size", "5000"), "batch_size=5000 is more than the 1150 examples"),
     ],
@@ -137,8 +140,7 @@ def test_the_finder_leaves_a_picture_and_the_command_that_trains(capsys, tmp_pat
 
 @pytest.mark.slow
 def test_folds_are_runs_measured_on_what_they_did_not_see(capsys, tmp_path):
-    small = [word for word in SMALL if word not in ("--candidates", "4", "--stages", "1", "2")]
-    cli.main(["search", "--folds", "3", *small, "--epochs", "1", "--run-dir", "cv"])
+    cli.main(["search", "--folds", "3", *SMALL, "--epochs", "1", "--run-dir", "cv"])
     printed = capsys.readouterr().out
     found = json.loads((tmp_path / "cv" / "folds.json").read_text())
     accuracies = [fold["test_top1"] for fold in found["folds"]]
@@ -149,5 +151,5 @@ def test_folds_are_runs_measured_on_what_they_did_not_see(capsys, tmp_path):
         records = (tmp_path / "cv" / f"fold_{fold}" / "metrics.jsonl").read_text()
         assert f'"test_top1": {accuracies[fold - 1]}' in records
     assert "deviation" in printed
-    cli.main(["search", "--folds", "3", *small, "--epochs", "1", "--run-dir", "cv"])  # it goes on
+    cli.main(["search", "--folds", "3", *SMALL, "--epochs", "1", "--run-dir", "cv"])  # it goes on
     assert json.loads((tmp_path / "cv" / "folds.json").read_text()) == found

@@ -237,6 +237,8 @@ def test_a_scheduled_learning_rate_is_the_one_of_the_step_taken(clip_norm):
         ("sign_sgd", {"beta": 0.9}, "sign_sgd has no setting 'beta'; it has none"),
         ("adam", {"b1": "high"}, "b1 of adam is 'high'; it must be a number"),
         ("adam", {"nesterov": 1}, "nesterov of adam is 1; it must be true or false"),
+        ("adamw", {"mu_dtype": "bf16"}, "adamw does not take mu_dtype='bf16': .*not understood"),
+        ("contrib.prodigy", {"betas": 0.9}, "contrib.prodigy does not take betas=0.9: cannot unpack"),
         ("sgd", {"learning_rate": -0.1}, "learning_rate is -0.1"),
         ("sgd", {"weight_decay": -1e-4}, "weight_decay is -0.0001"),
         ("momentum", {"momentum": -0.9}, "momentum is -0.9"),

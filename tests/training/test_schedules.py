@@ -93,6 +93,7 @@ def test_schedules_follow_a_traced_step():
         ("restarts", {"cycles": 6}, "cycles is 6 with growth 2.0; 10 steps are too few"),
         ("one_cycle", {"warmup_steps": 2}, "one_cycle rises by itself"),
         ("step", {"boundaries": (0.5, 2)}, "boundaries is 2; .*at most 1"),
+        ("step", {"boundaries": 0.5}, "boundaries is 0.5; wanted a list of fractions"),
     ],
 )
 def test_a_wrong_name_or_number_of_a_schedule_is_refused(name, options, words):
