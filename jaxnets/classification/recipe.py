@@ -212,6 +212,7 @@ def _teacher(config: Config, dataset: data.Dataset) -> Teacher | None:
     name, source = name_and_source(config.teacher)
     directory = source or name
     loaded = _of_run(directory) if is_run(directory) else weights.load(name, source)
+    weights.refuse_other_model(directory, loaded.model.model_name, name if source else None)
     return Teacher(loaded, dataset.class_names, config.teacher_weight, config.temperature)
 
 
