@@ -210,6 +210,7 @@ def test_what_cannot_be_predicted_or_drawn_is_said(trained, folder, refused):
     assert "scores no classes" in refused("explain", "saliency", both[0], "--model", trained)
 
 
+@pytest.mark.slow
 def test_the_backbone_of_a_run_can_be_looked_into_and_taken(trained, folder, capsys, tmp_path):
     picture = str(folder / "0.png")
     path = str(tmp_path / "maps.png")

@@ -14,7 +14,7 @@ from jaxnets.models import create_model, feature_info, list_models
 from jaxnets.models.registry import families
 
 # The deep ones take seconds to trace; the default run has a few that do not.
-_QUICK = {"alexnet", "lenet5", "mlp", "mobilenet_v2_100", "resnet18", "squeezenet1_0", "vgg11"}
+_QUICK = {"alexnet", "lenet5", "mlp", "resnet18", "squeezenet1_0", "vgg11"}
 FIRST_OF_EACH_FAMILY = [
     pytest.param(name, marks=[] if name in _QUICK else [pytest.mark.zoo])
     for name in (next(iter(family.VARIANTS)) for family in families("classification"))

@@ -47,6 +47,7 @@ def test_maps_at_32(map_sizes):
     assert map_sizes("fractalnet") == {f"block{i}": size for i, size in enumerate(sizes, start=1)}
 
 
+@pytest.mark.slow
 def test_blocks_follow_the_expansion_rule(drawn_variables, numpy_conv, numpy_max_pool):
     """f_(c+1)(z) is the join of f_c(f_c(z)) and a convolution, where joins that meet are one."""
     model = create_model("fractalnet", **SMALL)

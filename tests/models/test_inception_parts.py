@@ -30,6 +30,7 @@ def drawn(drawn_variables):
     return draw
 
 
+@pytest.mark.slow
 def test_chains_run_side_by_side_on_the_same_maps(drawn, numpy_conv, numpy_max_pool):
     variables = drawn(Inception(CHAINS))
 

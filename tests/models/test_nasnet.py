@@ -15,10 +15,8 @@ from jaxnets.models.nasnet_parts import AuxiliaryHead, Cell, FactorizedReduction
 RNG = np.random.default_rng(1)
 
 
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [("nasnet_mobile", 5_289_978), pytest.param("nasnet_large", 88_753_150, marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [("nasnet_mobile", 5_289_978), ("nasnet_large", 88_753_150)])
 def test_parameter_count(name, count, count_parameters):
     assert count_parameters(name) == count
 
@@ -55,7 +53,7 @@ def test_module_names(shapes_of):
     assert set(backbone["reduction1"]) == separable | {"project_input", "project_previous"}
 
 
-@pytest.mark.parametrize("name", ["nasnet_mobile", "nasnet_large"])
+@pytest.mark.parametrize("name", ["nasnet_mobile", pytest.param("nasnet_large", marks=pytest.mark.slow)])
 def test_a_cell_reads_the_two_before_it_but_the_first_of_a_stage_may_skip_one(name):
     model, outputs, inputs = create_model(name, depth=2), {}, {}
 

@@ -85,7 +85,8 @@ def test_stages_match_numpy(name, drawn_variables, numpy_conv, numpy_max_pool):
         np.testing.assert_allclose(maps[stage], wanted, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_training_gives_finite_gradients_and_new_statistics(dtype, drawn_variables, train_gradients):
     model = create_model("vgg11_bn", num_classes=3, **SMALL)
     variables = drawn_variables(model, IMAGES)

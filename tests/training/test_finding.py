@@ -15,6 +15,7 @@ def find(task, source, one_device, **options):
     return find_learning_rate(task, source, **options)
 
 
+@pytest.mark.slow
 def test_losses_are_those_of_fit_with_a_rising_rate(task, source, one_device):
     found = find(task, source, one_device, low=1e-3, high=0.1, steps=12, seed=3)
     np.testing.assert_allclose(found.rates, 1e-3 * 100 ** (np.arange(12) / 11), rtol=1e-6)

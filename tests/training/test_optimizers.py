@@ -306,6 +306,7 @@ def test_a_schedule_free_optimizer_is_evaluated_at_the_average_of_its_points(fro
         assert_close(found[-1]["conv"], PARAMS["conv"])
 
 
+@pytest.mark.slow
 def test_muon_takes_kernels_as_matrices_and_adam_the_rest():
     params = {"kernel": jax.random.normal(jax.random.key(0), (3, 3, 4, 8)), "bias": jnp.ones(8)}
     grads = jax.tree.map(lambda p: 0.3 * p + 0.1, params)

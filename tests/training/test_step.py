@@ -167,6 +167,7 @@ def test_bfloat16_steps_keep_float32_parameters_statistics_and_metrics(task, alo
     assert all(":bf16" in line for line in convolutions)
 
 
+@pytest.mark.slow
 def test_randomness_differs_by_step_and_by_replica(batch):
     seen = []
 
