@@ -97,6 +97,7 @@ GOLDENS = {
         model="resnet50",
         overrides={**_SHALLOW, "output_stride": 8},
         **_BOTTLENECK,
+        small=True,
     ),
     "resnet50_group_norm_shallow": Reference(
         "torchvision",
