@@ -30,6 +30,24 @@ def wanted_images(config: ImageConfig, images_of) -> Preprocessing | None:
         return None
 
 
+def read(name: str, source: str | None, of_run, **options) -> Pretrained:
+    """The weights of a run, as they are, or of another source, as `weights.load` with these options.
+
+    Args:
+        name: of a model, for its best public weights; or the source, where there is no other.
+        source: a run, or as for `weights.load`, which must be of that model.
+        of_run: from the directory of a run to its `Pretrained`.
+        **options: of `weights.load`.
+    """
+    directory = source or name
+    if not is_run(directory):
+        return weights.load(name, source, **options)
+    loaded = of_run(directory)
+    wanted = None if source is None else name
+    weights.refuse_other_model(loaded.origin, loaded.model.model_name, wanted)
+    return loaded
+
+
 def read_pretrained(config: ImageConfig, of_run, dataset: Dataset) -> tuple[Pretrained, str]:
     """The weights to begin with, in a model for a dataset, and a line that says what became of their
     head: it is kept where the classes are those of the weights, and drawn anew elsewhere.
@@ -43,15 +61,9 @@ def read_pretrained(config: ImageConfig, of_run, dataset: Dataset) -> tuple[Pret
         InputError: as of `jaxnets.load_pretrained`, or they are no classifier's.
     """
     settings = parse_settings(config.settings)
-    name, source = _told_apart(config)
-    if is_run(source or name):
-        loaded = of_run(source or name)
-        wanted = None if source is None else name
-        weights.refuse_other_model(loaded.origin, loaded.model.model_name, wanted)
-    else:
-        loaded = weights.load(name, source, head=weights.DRAWN, **settings)
-        if not isinstance(loaded.model, Classifier):
-            raise InputError(f"pretrained: {loaded.model.model_name} is no classifier; give one")
+    loaded = read(*_told_apart(config), of_run, head=weights.DRAWN, **settings)
+    if not isinstance(loaded.model, Classifier):
+        raise InputError(f"pretrained: {loaded.model.model_name} is no classifier; give one")
     class_names = tuple(dataset.class_names)
     kept = class_names == loaded.class_names and not loaded.headless
     old = "" if loaded.headless else f" in place of {len(loaded.class_names)}"

@@ -13,10 +13,10 @@ from jaxnets import data, weights
 from jaxnets.classification import folders, images, pictures
 from jaxnets.classification.config import Config
 from jaxnets.classification.distilling import Teacher
-from jaxnets.classification.finetuning import read_pretrained, transformed, wanted_images
+from jaxnets.classification.finetuning import read, read_pretrained, transformed, wanted_images
 from jaxnets.classification.multilabel import MultiLabel, by_class
 from jaxnets.classification.task import Classification
-from jaxnets.config import is_run, parse_settings
+from jaxnets.config import parse_settings
 from jaxnets.data.dataset import is_multi_label
 from jaxnets.errors import InputError
 from jaxnets.metrics import Metrics
@@ -209,10 +209,7 @@ def _teacher(config: Config, dataset: data.Dataset) -> Teacher | None:
     """The classifier to learn from, if there is one."""
     if config.teacher is None:
         return None
-    name, source = name_and_source(config.teacher)
-    directory = source or name
-    loaded = _of_run(directory) if is_run(directory) else weights.load(name, source)
-    weights.refuse_other_model(directory, loaded.model.model_name, name if source else None)
+    loaded = read(*name_and_source(config.teacher), _of_run)
     return Teacher(loaded, dataset.class_names, config.teacher_weight, config.temperature)
 
 

@@ -27,10 +27,10 @@ from jaxnets.runs.beginning import (
     SMALL_BACKBONE,
     BackboneConfig,
     Models,
-    begin,
     inside,
     model_of,
     only,
+    prepare_run,
 )
 from jaxnets.runs.fitting import load_run
 from jaxnets.runs.recipe import Prepared, Recipe, Run, Served, Told, load_images, refuse_other_classes
@@ -146,21 +146,9 @@ def load(config: Config, about: Mapping[str, Any] | None) -> data.Dataset:
 
 def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | None) -> Prepared:
     """The detector as configured, perhaps with weights, and the usual augmentation."""
-    variables, notes = None, []
-    if about is None:
-        about, variables, notes = begin(MODELS, config, dataset)
-    model = model_of(MODELS, about)
-    augment = data.augmentation.by_name(config.augment) if config.augment else None
-    return Prepared(
-        name=model.model_name,
-        task=Detection(model, augment),
-        train=dataset.train,
-        test=dataset.test,
-        about=about,
-        variables=variables,
-        transform=lambda optimizer: partly_frozen(optimizer, model, config.first_frozen),
-        notes=(*dataset.notes, *notes),
-    )
+    run = prepare_run(MODELS, config, dataset, about, Detection)
+    frozen = config.first_frozen
+    return run._replace(transform=lambda optimizer: partly_frozen(optimizer, run.task.model, frozen))
 
 
 def restore(config: Config, about: Mapping[str, Any], directory: Path) -> Detection:

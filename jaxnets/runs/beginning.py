@@ -15,12 +15,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxnets import weights
 from jaxnets.config import ImageConfig, is_run, parse_settings
-from jaxnets.data import Dataset
+from jaxnets.data import Dataset, augmentation
 from jaxnets.errors import InputError, unknown_name
 from jaxnets.layers.normalization import CONSTANTS, freeze_batch_norms
 from jaxnets.models import Classifier, create_model, list_models, model_info
 from jaxnets.paths import name_and_source
-from jaxnets.runs.recipe import Run
+from jaxnets.runs.recipe import Prepared, Run
+from jaxnets.training import Task
 from jaxnets.weights import Pretrained
 
 SMALL_BACKBONE = {
@@ -103,6 +104,38 @@ def begin(models: Models, config: BackboneConfig, dataset: Dataset) -> Begun:
     if config.pretrained or config.weights is not None:
         return _of_weights(models, config, data)
     return _of_parts(models, config, data)
+
+
+def prepare_run(
+    models: Models,
+    config: BackboneConfig,
+    dataset: Dataset,
+    about: Mapping[str, Any] | None,
+    task_of: Callable[[nn.Module, augmentation.Augmentation | None], Task],
+) -> Prepared:
+    """A run before its first step: what `Recipe.prepare` is for models on backbones.
+
+    Args:
+        models: those of the task.
+        config: of the run.
+        dataset: what to train on.
+        about: what a run that has been begun remembers; None for a new one.
+        task_of: from a model and the configured augmentation to the task.
+    """
+    variables, notes = None, ()
+    if about is None:
+        about, variables, notes = begin(models, config, dataset)
+    model = model_of(models, about)
+    augment = augmentation.by_name(config.augment) if config.augment else None
+    return Prepared(
+        name=model.model_name,
+        task=task_of(model, augment),
+        train=dataset.train,
+        test=dataset.test,
+        about=about,
+        variables=variables,
+        notes=(*dataset.notes, *notes),
+    )
 
 
 def model_of(models: Models, about: Mapping[str, Any]) -> nn.Module:

@@ -20,10 +20,10 @@ from jaxnets.runs.beginning import (
     SMALL_BACKBONE,
     BackboneConfig,
     Models,
-    begin,
     inside,
     model_of,
     only,
+    prepare_run,
 )
 from jaxnets.runs.fitting import load_run
 from jaxnets.runs.recipe import (
@@ -142,20 +142,8 @@ def load(config: Config, about: Mapping[str, Any] | None) -> data.Dataset:
 
 def prepare(config: Config, dataset: data.Dataset, about: Mapping[str, Any] | None) -> Prepared:
     """The segmenter as configured, perhaps with weights, and the usual augmentation."""
-    variables, notes = None, []
-    if about is None:
-        about, variables, notes = begin(MODELS, config, dataset)
-    model = model_of(MODELS, about)
-    augment = data.augmentation.by_name(config.augment) if config.augment else None
-    return Prepared(
-        name=model.model_name,
-        task=Segmentation(model, augment, config.loss, config.class_weights),
-        train=dataset.train,
-        test=dataset.test,
-        about=about,
-        variables=variables,
-        notes=(*dataset.notes, *notes),
-    )
+    own = config.loss, config.class_weights
+    return prepare_run(MODELS, config, dataset, about, lambda *parts: Segmentation(*parts, *own))
 
 
 def restore(config: Config, about: Mapping[str, Any], directory: Path) -> Segmentation:

@@ -46,7 +46,6 @@ def adapted(
         InputError: they differ in other layers.
     """
     found = flatten_dict(variables)
-    readers = class_leaves(model, with_channels(model, model.input_size[2] + 1))  # of the images
     result, drawn = {}, []
     for path, shape in abstract_leaves(model):
         value = found.get(path)
@@ -54,7 +53,7 @@ def adapted(
             drawn.append(path)
         elif value is not None and value.shape == shape:
             result[path] = value
-        elif value is not None and path in readers and _differ_in_channels(value.shape, shape):
+        elif value is not None and _differ_in_channels(value.shape, shape) and path in _readers(model):
             result[path] = _of_channels(np.asarray(value), shape[2])
         elif path[1] == "head" or path[1].startswith("auxiliary_"):
             drawn.append(path)
@@ -81,9 +80,13 @@ def class_leaves(model: nn.Module, other: nn.Module) -> list[Path]:
 
 def first_kernel(model: nn.Module) -> Path | None:
     """The path of the kernel that reads the image's channels; None where it reads each by itself."""
-    channels = model.input_size[2]
-    paths = class_leaves(model, with_channels(model, channels + 1))
+    paths = _readers(model)
     return paths[0] if len(paths) == 1 else None
+
+
+def _readers(model: nn.Module) -> list[Path]:
+    """The paths of the variables whose shapes depend on the image's channels."""
+    return class_leaves(model, with_channels(model, model.input_size[2] + 1))
 
 
 def _differ_in_channels(came: tuple[int, ...], wanted: tuple[int, ...]) -> bool:

@@ -9,7 +9,6 @@ them.) What torch saved is a pickle, which can hold any program: it is only open
 import argparse
 import contextlib
 import hashlib
-import itertools
 import os
 import pickle
 import re
@@ -169,8 +168,7 @@ def read_torch(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
-    rows = itertools.chain.from_iterable(map(published_weights, list_models(pretrained=True)))
-    if path.name in {row.file for row in rows}:
+    if _PUBLISHED_HASH.search(path.name) and _is_published(path.name):
         check_published_hash(path, path.name)
     torch = _torch(path)
     zipped = zipfile.is_zipfile(path)
@@ -234,6 +232,11 @@ def write_torch(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     """
     torch = _torch(path)
     torch.save({key: _to_torch(torch, value) for key, value in tensors.items()}, path)
+
+
+def _is_published(name: str) -> bool:
+    """Whether a file has the name of public weights: a date or a step in a name is no hash."""
+    return any(row.file == name for of in list_models(pretrained=True) for row in published_weights(of))
 
 
 def check_published_hash(path: Path, name: str) -> None:
